@@ -1,0 +1,54 @@
+# Needs python3 (3.11 or newer), git and make. uv is fetched when it is missing.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint types format constraints clean
+
+# The environment comes first: it holds the tools, and uv where that had to be fetched.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/ready ## Generate a service, run it and send it requests (SERVE=1: leave it running)
+	@python -m scripts.demo $(if $(SERVE),--serve)
+
+test: lint types ## Everything: linting, types, all tests
+	pytest -n auto --dist loadgroup
+
+test-fast: .venv/ready ## The tests, without the slow ones
+	pytest -n auto --dist loadgroup -m "not slow"
+
+lint: .venv/ready ## Check style and formatting
+	ruff check .
+	ruff format --check .
+
+types: .venv/ready ## Check types
+	mypy
+
+format: .venv/ready ## Mend style and formatting
+	ruff check --fix .
+	ruff format .
+
+constraints: .venv/ready ## Move the tested versions to the newest ones
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --group dev \
+	  --custom-compile-command "make constraints" --output-file constraints.txt
+
+clean: ## Remove the environment, the demo and all caches
+	rm -rf .venv .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/ready: pyproject.toml constraints.txt
+	@if [ ! -x .venv/bin/python ]; then \
+	  if command -v uv >/dev/null; then \
+	    uv venv --quiet --python ">=3.11" .venv; \
+	  else \
+	    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python3 has to be 3.11 or newer.")' && \
+	    python3 -m venv .venv; \
+	  fi; \
+	fi
+	@if ! command -v uv >/dev/null; then \
+	  echo "uv is missing: fetching it from the package index into .venv"; \
+	  python -m ensurepip >/dev/null && python -m pip install --quiet uv; \
+	fi
+	@echo "Installing the tested versions into .venv"
+	@uv pip install --quiet --python .venv/bin/python --group dev --constraints constraints.txt
+	@touch $@

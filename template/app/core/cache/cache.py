@@ -1,0 +1,178 @@
+"""The cache of one service: what features are given."""
+
+import asyncio
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+from app.core.cache import metrics
+from app.core.cache.announcements import Listener
+from app.core.cache.breaker import Breaker
+from app.core.cache.engine import Engine
+from app.core.cache.fill import Filler
+from app.core.cache.keys import Address, Keyspace
+from app.core.cache.near import NearCache
+from app.core.cache.options import PolicyOptions
+from app.core.cache.policy import CachePolicy
+from app.core.cache.recovery import Recovery
+from app.core.cache.store import CacheStore, CacheUnavailable
+from app.core.redis import BatchReader, RedisClient
+from app.core.serializers import Serializer
+
+T = TypeVar("T")
+
+
+class Cache:
+    """Policies, and what they share: one client, one breaker, one set of loads under way.
+
+    Making it costs nothing, so features declare their policies while the application is put
+    together. Entering it starts the recovery, leaving it lets loads finish. The client stays the
+    caller's.
+    """
+
+    def __init__(
+        self,
+        client: RedisClient,
+        *,
+        service: str,
+        serializer: Serializer,
+        read_timeout: float = 0.05,
+        breaker_threshold: int = 3,
+        max_loads: int = 100,
+        max_refreshes: int = 20,
+        epoch: int = 1,
+        near_bytes: int = 0,
+        near_client: RedisClient | None = None,
+    ) -> None:
+        """Make the cache of `service`, whose name begins every key.
+
+        Args:
+            read_timeout: the longest a read waits for Redis before the loader answers, in seconds.
+            breaker_threshold: failures in a row after which Redis is left alone for a while.
+            max_loads: loaders that may run at once.
+            max_refreshes: background refreshes that may run at once.
+            epoch: a new number leaves all entries behind.
+            near_bytes: memory of this process for policies with a `near_ttl`; 0: none.
+            near_client: what the near cache listens with; it keeps one connection for itself.
+        """
+        self.service = service
+        self.keyspace = Keyspace(service, epoch)
+        self.serializer = serializer
+        self._policies: dict[str, CachePolicy[Any]] = {}
+        self._recovery = Recovery(
+            probe=self.keyspace.probe,
+            all_policies=lambda: map(self.keyspace.policy_version, self._policies),
+        )
+        self._breaker = Breaker(threshold=breaker_threshold, on_open=self._recovery.wake)
+        self._near, self._listener = None, None
+        if near_bytes and near_client is not None:
+            self._near = NearCache(near_bytes)
+            self._listener = Listener(near_client, self.keyspace.channel, self._near)
+        self._store = CacheStore(
+            client,
+            BatchReader(client, timeout=read_timeout),
+            self._breaker,
+            self.keyspace.channel if self._near else None,
+        )
+        filler = Filler(self._store, self._recovery, max_loads=max_loads)
+        self.engine = Engine(self._store, filler, self._near, max_refreshes=max_refreshes)
+        self._running: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._running = [asyncio.create_task(self._recovery.run(self._store, self._breaker))]
+        if self._listener is not None:
+            self._running.append(asyncio.create_task(self._listener.run()))
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.engine.drain(patience=5)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    @overload
+    def policy(
+        self, name: str, type_: type[T], *, ttl: float, **options: Any
+    ) -> CachePolicy[T]: ...
+
+    @overload
+    def policy(self, name: str, *, ttl: float, **options: Any) -> CachePolicy[Any]: ...
+
+    def policy(
+        self, name: str, type_: type[Any] | None = None, *, ttl: float, **options: Any
+    ) -> CachePolicy[Any]:
+        """Declare a kind of entry; `options` are those of `PolicyOptions`, times in seconds.
+
+        Raises:
+            ValueError: an option is out of its range, or the name is taken or not plain.
+        """
+        if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
+            raise ValueError(f"a policy's name is letters, digits, - and _, not {name!r}")
+        if name in self._policies:
+            raise ValueError(f"there is a policy {name!r} already")
+        policy = CachePolicy(self, name, type_, PolicyOptions(ttl=ttl, **options))
+        self._policies[name] = policy
+        return policy
+
+    async def invalidate_tags(self, *tags: str, strict: bool = False) -> None:
+        """Make every entry invalid that carries one of the tags. One round trip.
+
+        Raises:
+            CacheUnavailable: with `strict`, if it could not be done now (it is still queued).
+        """
+        await self.renew([self.keyspace.tag_version(tag) for tag in tags], strict=strict)
+
+    async def check(self) -> None:
+        """For the health page.
+
+        Raises:
+            CacheUnavailable: Redis is not asked at the moment, or invalidations wait for it.
+        """
+        if self._breaker.is_open or self._recovery.queued:
+            state = "open" if self._breaker.is_open else "closed"
+            raise CacheUnavailable(
+                f"the breaker is {state}, {self._recovery.queued} invalidations wait", outage=True
+            )
+
+    # For the parts of the package
+
+    async def remove(self, addresses: Sequence[Address], *, strict: bool) -> None:
+        """Delete entries and their leases."""
+        if not addresses:
+            return
+        pairs = [(address.value, address.lease) for address in addresses]
+        for address in addresses:
+            self.engine.forget(address.value)
+        if self._near is not None:
+            self._near.invalidate(address.value for address in addresses)
+        try:
+            await self._store.delete(pairs)
+        except CacheUnavailable:
+            self._recovery.queue_entries(pairs, addresses[0].versions[0])
+            self._breaker.open()  # until it is carried out, reads here must not see the old entry
+            if strict:
+                raise
+        else:
+            metrics.invalidations.labels("sent").inc()
+
+    async def renew(self, names: Sequence[str], *, strict: bool) -> None:
+        """Give policies or tags a new version."""
+        if not names:
+            return
+        if self._near is not None:
+            self._near.renew(names)
+        self.engine.forget_dependent(names)
+        try:
+            await self._store.renew_versions(names)
+        except CacheUnavailable:
+            self._recovery.queue_versions(names)
+            self._breaker.open()
+            if strict:
+                raise
+        else:
+            metrics.invalidations.labels("sent").inc()

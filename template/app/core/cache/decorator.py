@@ -1,0 +1,156 @@
+"""Caching a function: the signature is the key."""
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from types import NoneType, UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from app.core.cache.keys import canonical
+from app.core.cache.outliving import check_outlives
+from app.core.cache.recipe import Recipe
+
+if TYPE_CHECKING:
+    from app.core.cache.policy import CachePolicy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Tags = Sequence[str] | Callable[..., Iterable[str]]
+
+_KEYABLE = (
+    int, str, bool, float, bytes, Decimal, UUID, date, datetime, time, timedelta, NoneType, Enum,
+    BaseModel, Sequence, Mapping, AbstractSet,
+)  # fmt: skip
+
+
+class Arguments:
+    """Turns the arguments of one function into the text of a key, and into tags."""
+
+    def __init__(
+        self, function: Callable[..., Any], tags: Tags, ignore: Iterable[str], hints: dict[str, Any]
+    ) -> None:
+        """Raises TypeError if a parameter that is not ignored cannot be part of a key."""
+        self.signature = inspect.signature(function)
+        self.name = function.__name__
+        if unknown := set(ignore) - self.signature.parameters.keys():
+            raise TypeError(f"{self.name} has no parameter {', '.join(sorted(unknown))} to ignore")
+        self._keyed = [name for name in self.signature.parameters if name not in set(ignore)]
+        for name in self._keyed:
+            _check_keyable(self.name, name, hints.get(name))
+        self._tags = tags if callable(tags) else _as_tags(tags)
+        self._tagged = list(inspect.signature(tags).parameters) if callable(tags) else []
+        if unknown := set(self._tagged) - set(self._keyed):
+            raise TypeError(
+                f"the tags of {self.name} depend on {', '.join(sorted(unknown))}, which is no part "
+                "of its key"
+            )
+
+    def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The arguments by name, with defaults."""
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
+    def key(self, arguments: dict[str, Any]) -> str:
+        parts = [f"{name}={canonical(arguments[name])}" for name in self._keyed]
+        # No canonical text starts with "@": a plain key of the same policy is never the same.
+        return f"@{self.name}({','.join(parts)})"
+
+    def tags(self, arguments: dict[str, Any]) -> tuple[str, ...]:
+        if not callable(self._tags):
+            return self._tags
+        return _as_tags(self._tags(**{name: arguments[name] for name in self._tagged}))
+
+
+class CachedFunction(Generic[P, R]):
+    """A function whose results are cached. Called like the function itself."""
+
+    def __init__(
+        self,
+        policy: "CachePolicy[Any]",
+        function: Callable[P, Awaitable[R]],
+        tags: Tags,
+        ignore: Sequence[str],
+    ) -> None:
+        hints = get_type_hints(function, include_extras=True)
+        if "return" not in hints:
+            raise TypeError(f"{function.__name__} needs a return annotation to be cached")
+        check_outlives(function.__name__, hints)
+        self._policy = policy
+        self._function = function
+        self._kind = policy.kind(hints["return"])
+        self._arguments = Arguments(function, tags, ignore, hints)
+        functools.update_wrapper(self, function)
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        loaded = await self._policy.cache.engine.get(self._recipe(*args, **kwargs))
+        return cast(R, loaded.value)
+
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The text of the key that these arguments make."""
+        return self._arguments.key(self._arguments.bind(*args, **kwargs))
+
+    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Remove the result for these arguments; see `CachePolicy.invalidate`."""
+        await self._policy.invalidate_texts([self.key(*args, **kwargs)])
+
+    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Compute the result for these arguments now, and keep it instead of the old one."""
+        await self.invalidate(*args, **kwargs)
+        return await self(*args, **kwargs)
+
+    def _recipe(self, *args: P.args, **kwargs: P.kwargs) -> Recipe:
+        arguments = self._arguments.bind(*args, **kwargs)
+        address = self._policy.address(
+            self._arguments.key(arguments), self._arguments.tags(arguments)
+        )
+        return Recipe(self._kind, address, lambda: self._function(*args, **kwargs))
+
+
+def _as_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(tags, str):
+        raise TypeError(f"tags are several strings, such as [{tags!r}], not one")
+    return tuple(tags)
+
+
+def _check_keyable(function: str, name: str, hint: Any) -> None:
+    if hint is None or hint is Any:
+        return  # not annotated: the value itself is checked at each call
+    origin = get_origin(hint)
+    if origin is Annotated:
+        _check_keyable(function, name, get_args(hint)[0])
+    elif origin in (Union, UnionType):
+        for part in get_args(hint):
+            _check_keyable(function, name, part)
+    elif origin is not Literal:
+        type_ = origin or hint
+        if (
+            isinstance(type_, type)
+            and not issubclass(type_, _KEYABLE)
+            and not hasattr(type_, "__dataclass_fields__")
+        ):
+            raise TypeError(
+                f"the parameter {name!r} of {function} is a {type_.__qualname__}, which cannot be "
+                f"part of a cache key: pass an id instead, or name it in ignore="
+            )

@@ -1,0 +1,152 @@
+"""The binary envelope around every cached value.
+
+An entry says of itself what it is: its format, serializer, type and key, until when it is fresh,
+what it cost to compute, and which versions of its policy and tags it was computed under. Whatever
+does not match is a miss with a reason, never an exception: a deploy that changes a model, a swapped
+key or a foreign byte costs one computation.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from struct import Struct
+
+import lz4.block
+
+MAX_PAYLOAD = 64 * 1024 * 1024
+VERSION_SIZE = 8
+ID_SIZE = 8
+ID_OFFSET = 5
+
+_MAGIC = b"\xc5\x1e"
+_FORMAT = 1
+_NEGATIVE = 1
+_COMPRESSED = 2
+# The head of an entry, big-endian. The versions (8 bytes each) and the payload follow it.
+#   magic, format, flags, serializer format; id; type fingerprint; key fingerprint;
+#   created, fresh until, stale until, error until (ms since 1970); cost (ms); number of versions
+_HEADER = Struct(">2sBBB8s8s8sQQQQIB")
+
+
+class Miss(StrEnum):
+    """Why an entry could not be used."""
+
+    ABSENT = "absent"
+    FORMAT = "format"
+    SERIALIZER = "serializer"
+    SCHEMA = "schema"
+    KEY = "key"
+    INVALIDATED = "invalidated"
+    CORRUPT = "corrupt"
+    EXPIRED = "expired"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(slots=True)
+class Entry:
+    """One cached value; times in milliseconds since 1970."""
+
+    id: bytes
+    created: int
+    fresh_until: int
+    stale_until: int
+    error_until: int
+    cost: int
+    """How long computing the value took, in milliseconds."""
+    versions: bytes
+    negative: bool
+    payload: bytes
+
+
+def encode(
+    entry: Entry, *, serializer: int, schema: bytes, key: bytes, compress_from: int
+) -> bytes:
+    """The bytes of an entry.
+
+    Raises:
+        ValueError: the payload is larger than `MAX_PAYLOAD` bytes.
+    """
+    payload, flags = entry.payload, _NEGATIVE if entry.negative else 0
+    if len(payload) > MAX_PAYLOAD:
+        raise ValueError(f"{len(payload)} bytes are more than an entry may hold ({MAX_PAYLOAD})")
+    if len(payload) >= compress_from:
+        compressed = lz4.block.compress(payload)
+        if len(compressed) < len(payload):
+            payload, flags = compressed, flags | _COMPRESSED
+    header = _HEADER.pack(
+        _MAGIC,
+        _FORMAT,
+        flags,
+        serializer,
+        entry.id,
+        schema,
+        key,
+        entry.created,
+        entry.fresh_until,
+        entry.stale_until,
+        entry.error_until,
+        min(entry.cost, 0xFFFFFFFF),
+        len(entry.versions) // VERSION_SIZE,
+    )
+    return header + entry.versions + payload
+
+
+def decode(
+    raw: bytes | None, *, serializer: int, schema: bytes, key: bytes, versions: bytes | None
+) -> Entry | Miss:
+    """The entry in `raw`, or why it is not one for this key, type and serializer.
+
+    `versions` are the current ones; None says that one of them is missing, which makes every
+    entry invalid.
+    """
+    if raw is None:
+        return Miss.ABSENT
+    if len(raw) < _HEADER.size or raw[:2] != _MAGIC or raw[2] != _FORMAT:
+        return Miss.FORMAT
+    (_, _, flags, format_, id_, schema_, key_, created, fresh, stale, error, cost, count) = (
+        _HEADER.unpack_from(raw)
+    )
+    if flags & ~(_NEGATIVE | _COMPRESSED):
+        return Miss.FORMAT
+    if key_ != key:
+        return Miss.KEY
+    if format_ != serializer:
+        return Miss.SERIALIZER
+    if schema_ != schema:
+        return Miss.SCHEMA
+    start = _HEADER.size + count * VERSION_SIZE
+    kept_versions = raw[_HEADER.size : start]
+    if kept_versions != versions:
+        return Miss.INVALIDATED
+    payload = raw[start:]
+    if flags & _COMPRESSED:
+        restored = _decompress(payload)
+        if restored is None:
+            return Miss.CORRUPT
+        payload = restored
+    return Entry(
+        id=id_,
+        created=created,
+        fresh_until=fresh,
+        stale_until=stale,
+        error_until=error,
+        cost=cost,
+        versions=kept_versions,
+        negative=bool(flags & _NEGATIVE),
+        payload=payload,
+    )
+
+
+def entry_id(raw: bytes | None) -> bytes:
+    """The id of whatever is stored, usable or not; empty when there is nothing."""
+    return b"" if raw is None else raw[ID_OFFSET : ID_OFFSET + ID_SIZE]
+
+
+def _decompress(payload: bytes) -> bytes | None:
+    # The block starts with its size: a forged one must not make us allocate gigabytes.
+    if len(payload) < 4 or int.from_bytes(payload[:4], "little") > MAX_PAYLOAD:
+        return None
+    try:
+        restored: bytes = lz4.block.decompress(payload)
+    except (lz4.block.LZ4BlockError, MemoryError, ValueError):
+        return None
+    return restored

@@ -1,0 +1,104 @@
+"""Single flight: callers of this process that need the same value share one task.
+
+The task belongs to nobody: cancelling a caller, also the first one, harms no other, and when all of
+them are gone the task is cancelled too.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from contextvars import Context
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+
+@dataclass(slots=True)
+class Flight:
+    """One shared task. What the task learns about its right to store, joiners may look at."""
+
+    key: str
+    depends_on: frozenset[str] = frozenset()
+    """The names of the versions that its value stands or falls with."""
+    task: asyncio.Task[Any] = field(init=False)
+    waiters: int = 0
+    token: bytes | None = None
+    """The lease its value is computed under: its own, or the one that it waited for in vain. None:
+    it has not begun to compute, or there was nobody to ask for a lease."""
+    versions: dict[str, bytes] = field(default_factory=dict)
+    """The versions, by name, that its value is computed under."""
+    _traceback: TracebackType | None = None
+
+    async def wait(self) -> Any:
+        """The result of the task.
+
+        Raises:
+            Exception: what the task raised; every waiter gets the traceback as it first was.
+        """
+        self.waiters += 1
+        try:
+            return await asyncio.shield(self.task)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            if self._traceback is None:
+                self._traceback = error.__traceback__
+            raise error.with_traceback(self._traceback) from error.__cause__
+        finally:
+            self.waiters -= 1
+            if not self.waiters and not self.task.done():
+                self.task.cancel()
+
+
+class SingleFlight:
+    """The flights of one process, by key."""
+
+    def __init__(self, context: Context) -> None:
+        """Tasks run in `context`, never in that of the request that happened to start them."""
+        self._context = context
+        self._flights: dict[str, Flight] = {}
+        self.tasks: set[asyncio.Task[Any]] = set()
+        """All that run, also those that were forgotten."""
+
+    def find(self, key: str) -> Flight | None:
+        flight = self._flights.get(key)
+        if flight is None or flight.task.cancelling():
+            return None
+        return flight
+
+    def start(
+        self,
+        key: str,
+        work: Callable[[Flight], Coroutine[Any, Any, Any]],
+        depends_on: Iterable[str] = (),
+    ) -> Flight:
+        """Start `work`; a flight of the same key goes on for those who wait for it already."""
+        flight = Flight(key, frozenset(depends_on))
+        flight.task = self.run(work(flight))
+        flight.task.add_done_callback(lambda task: self._landed(flight, task))
+        self._flights[key] = flight
+        return flight
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Start something that nobody joins."""
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work, context=self._context.copy())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def forget(self, key: str) -> None:
+        """Let callers from now on start a flight of their own."""
+        self._flights.pop(key, None)
+
+    def forget_dependent(self, names: Iterable[str]) -> None:
+        """`forget` all flights that depend on one of these names."""
+        renewed = set(names)
+        for flight in tuple(self._flights.values()):
+            if not renewed.isdisjoint(flight.depends_on):
+                self.forget(flight.key)
+
+    def _landed(self, flight: Flight, task: asyncio.Task[Any]) -> None:
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+        if not task.cancelled():
+            task.exception()  # seen, also when every waiter has left

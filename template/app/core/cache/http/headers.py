@@ -1,0 +1,87 @@
+"""The headers of HTTP caching: RFC 9110 (conditional requests), 9111 (caching), 9211 (status)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from app.core.cache.http.response import Headers, StoredResponse
+from app.core.cache.recipe import Loaded, Outcome
+
+# What a 304 repeats of the response it stands for (RFC 9110, 15.4.5).
+_OF_304 = frozenset({b"content-location", b"date", b"expires", b"vary"})
+# RFC 9110, 7.6.1: for the next hop only, never to be kept.
+HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
+     b"upgrade", b"proxy-authenticate", b"proxy-authorization"}
+)  # fmt: skip
+
+
+def matches(if_none_match: bytes, etag: bytes) -> bool:
+    """Whether the client has this representation (weak comparison, RFC 9110, 13.1.2)."""
+    if if_none_match.strip() == b"*":
+        return True
+    candidates = (candidate.strip() for candidate in if_none_match.split(b","))
+    return any(candidate.removeprefix(b"W/") == etag for candidate in candidates)
+
+
+def find(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """All values of a request header, joined as a list (RFC 9110, 5.3)."""
+    values = [value for key, value in headers if key == name]
+    return b", ".join(values) if values else None
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """What clients and proxies are told; times in seconds."""
+
+    service: str
+    public: bool
+    max_age: float
+    stale_while_revalidate: float
+    stale_if_error: float
+
+    def cache_control(self) -> bytes:
+        parts = ["public" if self.public else "private", f"max-age={int(self.max_age)}"]
+        if not self.max_age:
+            parts.append("must-revalidate")
+        else:
+            if self.stale_while_revalidate:
+                parts.append(f"stale-while-revalidate={int(self.stale_while_revalidate)}")
+            if self.stale_if_error:
+                parts.append(f"stale-if-error={int(self.stale_if_error)}")
+        return ", ".join(parts).encode()
+
+
+class Sender:
+    """Turns a stored response into what one request gets."""
+
+    def __init__(self, freshness: Freshness) -> None:
+        self._fixed: Headers = [(b"cache-control", freshness.cache_control())]
+        if not freshness.public:
+            # The body depends on who asks; these are the ways of saying who one is.
+            self._fixed.append((b"vary", b"Authorization, Cookie"))
+        self._service = freshness.service.encode()
+
+    def prepare(
+        self, stored: StoredResponse, loaded: Loaded, now: int, if_none_match: bytes | None
+    ) -> tuple[int, Headers, bytes]:
+        """Status, headers and body; `now` in milliseconds since 1970."""
+        about = [
+            (b"etag", stored.etag),
+            *self._fixed,
+            (b"age", b"%d" % max((now - loaded.created) // 1000, 0)),
+            (b"cache-status", self._status(loaded, now)),
+        ]
+        if (
+            if_none_match is not None
+            and stored.status < 300
+            and matches(if_none_match, stored.etag)
+        ):
+            return 304, [pair for pair in stored.headers if pair[0] in _OF_304] + about, b""
+        return stored.status, stored.headers + about, stored.body
+
+    def _status(self, loaded: Loaded, now: int) -> bytes:
+        if loaded.outcome is Outcome.MISS:
+            return b"%s; fwd=miss" % self._service
+        left = (loaded.fresh_until - now) // 1000
+        detail = b"; detail=stale-if-error" if loaded.outcome is Outcome.STALE_ERROR else b""
+        return b"%s; hit; ttl=%d%s" % (self._service, left, detail)

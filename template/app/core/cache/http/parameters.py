@@ -1,0 +1,105 @@
+"""Reading a route's parameters without FastAPI, exactly where that is certain to agree with it.
+
+A parameter is read here if its type is plain, with no validator of its own, and only in the one
+spelling that the value has when written out: `/items/7` but not `/items/07`. Everything else is the
+route's to read. What is read here is not validated: an invalid value has no entry to be found.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+from fastapi.dependencies.models import Dependant
+
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_NO_VALUE = object()
+
+
+def _integer(text: str) -> Any:
+    return int(text) if _INTEGER.fullmatch(text) else _NO_VALUE
+
+
+def _uuid(text: str) -> Any:
+    try:
+        value = UUID(text)
+    except ValueError:
+        return _NO_VALUE
+    return value if str(value) == text else _NO_VALUE
+
+
+def _boolean(text: str) -> Any:
+    return {"true": True, "false": False}.get(text, _NO_VALUE)
+
+
+_READERS: dict[Any, Callable[[str], Any]] = {
+    int: _integer,
+    str: lambda text: text,
+    UUID: _uuid,
+    bool: _boolean,
+}
+
+
+class ParameterReader:
+    """Reads the parameters of one route."""
+
+    def __init__(
+        self,
+        path: dict[str, Callable[[str], Any]],
+        query: dict[str, tuple[str, Callable[[str], Any]]],
+        defaults: dict[str, Any],
+        order: Iterable[str],
+    ) -> None:
+        """`path` and `query` are readers by alias; those of the query name the parameter too."""
+        self._path = path
+        self._query = query
+        self._defaults = defaults
+        self._order = tuple(order)
+
+    def read(self, path: dict[str, str], query_string: bytes) -> dict[str, Any] | None:
+        """The arguments by name, in the order of the signature, or None if FastAPI should say."""
+        found = dict(self._defaults)
+        for name, text in path.items():
+            if (value := self._path[name](text)) is _NO_VALUE:
+                return None
+            found[name] = value
+        if query_string and self._query:
+            for alias, text in parse_qsl(query_string.decode("latin-1"), keep_blank_values=True):
+                if alias in self._query:  # what is not declared is no part of the key
+                    name, read = self._query[alias]
+                    if (value := read(text)) is _NO_VALUE:
+                        return None
+                    found[name] = value
+        if len(found) != len(self._order):
+            return None
+        return {name: found[name] for name in self._order}
+
+
+def reader_for(
+    dependant: Dependant, signature: inspect.Signature, ignored: frozenset[str]
+) -> ParameterReader | None:
+    """The reader of a route, or None where FastAPI has to read a parameter."""
+    path, query, defaults = {}, {}, {}
+    for field in dependant.path_params:
+        if (read := _reader_of(field)) is None:
+            return None
+        path[field.alias] = read
+    for field in dependant.query_params:
+        if (read := _reader_of(field)) is None:
+            return None
+        query[field.alias] = (field.name, read)
+        if not field.field_info.is_required():
+            defaults[field.name] = field.get_default()
+    order = [name for name in signature.parameters if name not in ignored]
+    if set(order) != set(path) | {name for name, _ in query.values()}:
+        return None
+    return ParameterReader(path, query, defaults, order)
+
+
+def _reader_of(field: Any) -> Callable[[str], Any] | None:
+    info = field.field_info
+    # Constraints (annotated_types) only refuse values; anything else may change them.
+    plain = all(type(part).__module__ == "annotated_types" for part in info.metadata)
+    return _READERS.get(info.annotation) if plain else None

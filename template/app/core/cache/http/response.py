@@ -1,0 +1,81 @@
+"""A response as it is kept: status, headers and body, ready to be sent."""
+
+import json
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from struct import Struct
+from struct import error as StructError
+from typing import Any
+
+from app.core.serializers import DecodeError, NotStorable
+
+RESPONSE_FORMAT = 0
+"""In place of a serializer's format: responses are bytes already."""
+STORABLE_STATUSES = frozenset({200, 203, 204, 301, 404, 410})
+
+_HEAD = Struct(">HBI")
+_ERROR = 1
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class StoredResponse:
+    """What a route answered."""
+
+    status: int
+    headers: Headers
+    """With content-length, without those that depend on when it is sent."""
+    body: bytes
+    etag: bytes
+    is_error: bool = False
+    """An HTTPException was raised; `body` is its detail as JSON, for the handler to render."""
+    unstorable: Any = None
+    """The response itself, where it is not one to keep: a cookie is set, no-store, a stream."""
+
+
+def stored_response(status: int, headers: Headers, body: bytes) -> StoredResponse:
+    """A response to keep. Its ETag depends on nothing but its bytes, so all processes agree."""
+    etag = b'"%s"' % blake2b(body, digest_size=12).hexdigest().encode()
+    kept = [(name, value) for name, value in headers if name != b"content-length"]
+    if status != 204:
+        kept.append((b"content-length", b"%d" % len(body)))
+    return StoredResponse(status, kept, body, etag)
+
+
+def stored_error(status: int, detail: Any, headers: dict[str, str] | None) -> StoredResponse:
+    """An HTTPException to keep and to raise again."""
+    pairs = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in (headers or {}).items()]
+    return StoredResponse(status, pairs, json.dumps(detail).encode(), b"", is_error=True)
+
+
+def is_negative(response: StoredResponse) -> bool:
+    return response.status in {404, 410}
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseCodec:
+    """Keeps a response as it is. `fingerprint` is that of the response model."""
+
+    fingerprint: bytes = field(default=b"\0" * 8)
+    shareable: bool = True
+
+    def dumps(self, value: StoredResponse, *, key: bytes) -> bytes:
+        if value.unstorable is not None:
+            raise NotStorable
+        lines = [value.etag, *(part for pair in value.headers for part in pair)]
+        head = b"\n".join(lines)
+        flags = _ERROR if value.is_error else 0
+        return _HEAD.pack(value.status, flags, len(head)) + head + value.body
+
+    def loads(self, payload: bytes, *, key: bytes) -> StoredResponse:
+        try:
+            status, flags, size = _HEAD.unpack_from(payload)
+        except StructError as error:
+            raise DecodeError("not a stored response") from error
+        end = _HEAD.size + size
+        etag, *parts = payload[_HEAD.size : end].split(b"\n")
+        if end > len(payload) or len(parts) % 2 or not 100 <= status <= 599:
+            raise DecodeError("not a stored response")
+        headers = list(zip(parts[::2], parts[1::2], strict=True))
+        return StoredResponse(status, headers, payload[end:], etag, bool(flags & _ERROR))

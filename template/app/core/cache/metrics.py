@@ -1,0 +1,37 @@
+"""What the cache tells Prometheus. The only label that names anything is the policy."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+reads = Counter(
+    "cache_reads",
+    "Reads by how they were answered: near, hit, stale, miss, stale_error.",
+    ["policy", "outcome"],
+)
+misses = Counter("cache_misses", "Misses by reason.", ["policy", "reason"])
+loads = Counter("cache_loads", "Loader runs: ok, error, timeout, cancelled.", ["policy", "outcome"])
+load_seconds = Histogram("cache_load_seconds", "How long loaders ran.", ["policy"])
+refreshes = Counter(
+    "cache_refreshes",
+    "Background refreshes: done, denied (another process does it), failed, dropped (too many).",
+    ["policy", "outcome"],
+)
+stores = Counter(
+    "cache_stores",
+    "Stores: stored, refused (invalidated meanwhile), unstorable, failed.",
+    ["policy", "outcome"],
+)
+lease_wait_seconds = Histogram(
+    "cache_lease_wait_seconds", "Waiting for another process to fill an entry.", ["policy"]
+)
+invalidations = Counter(
+    "cache_invalidations", "Invalidations: sent, or queued while Redis was away.", ["outcome"]
+)
+queued_invalidations = Gauge(
+    "cache_queued_invalidations", "Invalidations that wait for Redis to come back."
+)
+breaker_open = Gauge("cache_breaker_open", "1 while the cache does not ask Redis.")
+read_seconds = Histogram(
+    "cache_read_seconds",
+    "How long Redis took to answer a batch of reads.",
+    buckets=(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
+)

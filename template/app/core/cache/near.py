@@ -1,0 +1,107 @@
+"""The near cache: the hottest entries in the memory of this process, for a few seconds.
+
+It is right to use it only while this process hears of invalidations: when the link is lost it is
+emptied and switched off until the link is back.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from time import monotonic, time
+
+from app.core.cache.keys import Address
+from app.core.cache.recipe import Kind, Seen
+
+_OVERHEAD = 600
+"""Bytes of an entry beside its payload and its names, as measured with sys.getsizeof."""
+_STRIPES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    seen: Seen
+    until: float
+    size: int
+    versions: tuple[str, ...]
+
+
+class NearCache:
+    """Keeps at most `max_bytes` bytes, dropping what was not used for longest."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[str, _Kept] = OrderedDict()
+        self._by_version: dict[str, set[str]] = {}
+        # An invalidation that arrives between the reply of Redis and `put` must win: it moves the
+        # generation of its stripe, and what was read under another generation is not kept.
+        self._generations = [0] * _STRIPES
+        self._everything = 0
+        self.is_online = False
+
+    def get(self, key: str) -> Seen | None:
+        kept = self._entries.get(key)
+        if kept is None:
+            return None
+        if kept.until <= monotonic():
+            self._drop(key)
+            return None
+        self._entries.move_to_end(key)
+        return kept.seen
+
+    def generation(self, key: str) -> tuple[int, int]:
+        """To be asked for before the read whose result is `put`."""
+        return self._everything, self._generations[hash(key) % _STRIPES]
+
+    def put(self, kind: Kind, address: Address, seen: Seen, generation: tuple[int, int]) -> None:
+        """Keep what was read, unless it was invalidated meanwhile."""
+        key, entry = address.value, seen.entry
+        if entry is None or not self.is_online or self.generation(key) != generation:
+            return
+        seconds = min(kind.options.near_ttl, (entry.fresh_until / 1000) - time())
+        size = len(entry.payload) + len(key) + _OVERHEAD
+        if seconds <= 0 or size > self._max_bytes:
+            return
+        self._drop(key)
+        self._entries[key] = _Kept(seen, monotonic() + seconds, size, address.versions)
+        self._bytes += size
+        for version in address.versions:
+            self._by_version.setdefault(version, set()).add(key)
+        while self._bytes > self._max_bytes:
+            self._drop(next(iter(self._entries)))
+
+    def invalidate(self, keys: Iterable[str]) -> None:
+        """Forget entries."""
+        for key in keys:
+            self._generations[hash(key) % _STRIPES] += 1
+            self._drop(key)
+
+    def renew(self, versions: Iterable[str]) -> None:
+        """Forget all entries of policies or tags."""
+        self._everything += 1
+        for version in versions:
+            for key in tuple(self._by_version.get(version, ())):
+                self._drop(key)
+
+    def connected(self) -> None:
+        """From now on this process hears of invalidations."""
+        self.disconnected()
+        self.is_online = True
+
+    def disconnected(self) -> None:
+        """From now on it does not: nothing here can be believed."""
+        self.is_online = False
+        self._everything += 1
+        self._entries.clear()
+        self._by_version.clear()
+        self._bytes = 0
+
+    def _drop(self, key: str) -> None:
+        if (kept := self._entries.pop(key, None)) is None:
+            return
+        self._bytes -= kept.size
+        for version in kept.versions:
+            keys = self._by_version[version]
+            keys.discard(key)
+            if not keys:
+                del self._by_version[version]

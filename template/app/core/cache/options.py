@@ -1,0 +1,54 @@
+"""What one kind of entry may do: the options of a policy, checked when it is declared."""
+
+import math
+from dataclasses import dataclass, fields
+
+_LONGEST = 10 * 365 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyOptions:
+    """All times in seconds."""
+
+    ttl: float
+    """How long an entry is fresh."""
+    jitter: float = 0.1
+    """The share of `ttl` by which an entry may expire earlier, at random: not all at once."""
+    stale_while_revalidate: float = 0
+    """How much longer it is served, at once, while it is computed anew in the background."""
+    stale_if_error: float = 0
+    """How much longer it is served when computing it anew fails."""
+    error_throttle: float = 5
+    """After a failure that an old entry covered: how long no process tries again."""
+    negative_ttl: float | None = None
+    """How long "there is none" (a loader's None) is fresh; 0: not kept; None: as long as `ttl`."""
+    early_refresh: float = 1
+    """XFetch's beta: how eagerly a popular entry is computed anew before it expires; 0: never."""
+    loader_timeout: float = 10
+    """After this a loader is cancelled and its callers get a TimeoutError."""
+    lease_wait: float = 3
+    """How long a caller waits for another process to fill an entry before it loads for itself."""
+    compress_from: int = 1024
+    """Payloads of this many bytes and more are compressed where that makes them smaller."""
+    near_ttl: float = 0
+    """How long this process may answer from its own memory; 0: it always asks Redis."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not (value >= 0 and math.isfinite(value)):
+                raise ValueError(f"{field.name} must be 0 or more, not {value!r}")
+        for name in ("ttl", "stale_while_revalidate", "stale_if_error", "negative_ttl"):
+            if (getattr(self, name) or 0) > _LONGEST:
+                raise ValueError(f"{name} must be {_LONGEST} seconds (ten years) at most")
+        if self.ttl <= 0:
+            raise ValueError("ttl must be more than 0 seconds")
+        if self.jitter > 0.5:
+            raise ValueError(f"jitter is a share of the ttl, at most 0.5, not {self.jitter!r}")
+        if self.loader_timeout <= 0:
+            raise ValueError("loader_timeout must be more than 0 seconds")
+
+    @property
+    def lease_ttl(self) -> float:
+        """How long the right to fill lasts: always longer than the loader may run."""
+        return self.loader_timeout + 2

@@ -1,0 +1,200 @@
+"""A policy: one kind of entry, with its rules and all that can be done with it."""
+
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    get_args,
+    get_type_hints,
+    overload,
+)
+
+from app.core.cache.decorator import CachedFunction, Tags
+from app.core.cache.http.route import CachedRoute
+from app.core.cache.keys import Address, canonical
+from app.core.cache.many import get_many
+from app.core.cache.options import PolicyOptions
+from app.core.cache.recipe import Kind, Recipe
+
+if TYPE_CHECKING:
+    from app.core.cache.cache import Cache
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class CachePolicy(Generic[T]):
+    """Made by `Cache.policy`; its name is the namespace of its entries and labels its metrics."""
+
+    def __init__(
+        self, cache: "Cache", name: str, type_: type[T] | None, options: PolicyOptions
+    ) -> None:
+        self._cache = cache
+        self.name = name
+        self.options = options
+        self._kind = None if type_ is None else self.kind(type_)
+        self._inferred: dict[Any, Kind] = {}
+        self._functions: set[str] = set()
+
+    @overload
+    async def get_or_load(
+        self, key: Any, loader: Callable[[], Awaitable[T]], *, tags: Sequence[str] = ()
+    ) -> T: ...
+
+    @overload
+    async def get_or_load(
+        self, key: Any, loader: Callable[[], Awaitable[T | None]], *, tags: Sequence[str] = ()
+    ) -> T | None: ...
+
+    async def get_or_load(
+        self, key: Any, loader: Callable[[], Awaitable[Any]], *, tags: Sequence[str] = ()
+    ) -> Any:
+        """The value of `key`, from the cache or from `loader`.
+
+        None is a value too, kept as "there is none" for `negative_ttl`. `key` is anything with a
+        canonical text: an id, or a tuple of what the value depends on.
+        `tags` name what else can invalidate it, and are the same at every read of the key.
+
+        Raises:
+            UnkeyableType: the key has no canonical text.
+            TimeoutError: the loader took longer than `loader_timeout`.
+            Exception: whatever the loader raised, when there is no old value to serve.
+        """
+        address = self.address(canonical(key), tags)
+        loaded = await self._cache.engine.get(Recipe(self._kind_of(loader), address, loader))
+        return loaded.value
+
+    async def get_or_load_many(
+        self,
+        keys: Sequence[K],
+        loader: Callable[[Sequence[K]], Awaitable[Mapping[K, T]]],
+        *,
+        tags: Sequence[str] = (),
+    ) -> dict[K, T | None]:
+        """The values of `keys`; `loader` gets those that are missing and returns what it finds.
+
+        A key that it leaves out is kept as "there is none". Round trips: 1 when all are there, 3
+        when some are not.
+        """
+        kind = self._kind_of(loader, of_many=True)
+        addresses = {key: self.address(canonical(key), tags) for key in dict.fromkeys(keys)}
+        return await get_many(self._cache.engine, kind, addresses, loader)
+
+    async def invalidate(self, *keys: Any, strict: bool = False) -> None:
+        """Remove entries, and the right of every load under way to store them. One round trip.
+
+        Call it after the change is committed: no cache can mend a delete before it. While Redis is
+        away the invalidation waits and is carried out when it is back.
+
+        Raises:
+            CacheUnavailable: with `strict`, if it could not be done now (it is still queued).
+        """
+        await self.invalidate_texts([canonical(key) for key in keys], strict=strict)
+
+    async def clear(self, *, strict: bool = False) -> None:
+        """Remove all entries of this policy. One round trip, however many there are."""
+        await self._cache.renew([self._cache.keyspace.policy_version(self.name)], strict=strict)
+
+    def cached(
+        self, *, tags: Tags = (), ignore: Sequence[str] = ()
+    ) -> Callable[[Callable[P, Awaitable[R]]], CachedFunction[P, R]]:
+        """Cache a function: its arguments are the key, its return annotation is the type.
+
+        `tags` are fixed, or computed by a function of (some of) the same parameters. `ignore` names
+        parameters that the value does not depend on, such as a client.
+
+        Raises (when decorating):
+            TypeError: no return annotation, or a parameter that cannot be part of a key.
+        """
+
+        def decorate(function: Callable[P, Awaitable[R]]) -> CachedFunction[P, R]:
+            self.reserve(function.__name__)
+            return CachedFunction(self, function, tags, ignore)
+
+        return decorate
+
+    def http(
+        self,
+        *,
+        public: bool = False,
+        vary_by: Callable[..., Any] | None = None,
+        tags: Tags = (),
+        ignore: Sequence[str] = (),
+        max_age: float = 0,
+    ) -> Callable[[Callable[..., Any]], CachedRoute]:
+        """Cache the responses of a route; goes under `@router.get(...)`.
+
+        The path and query parameters are the key.
+
+        Args:
+            public: everybody gets the same answer. A hit is answered before the route's
+                dependencies run, so authentication must not be one of them.
+            vary_by: a dependency that returns who is asking. Each principal has entries of their
+                own, and dependencies run on every request.
+            tags: as for `cached`.
+            ignore: parameters that the answer does not depend on.
+            max_age: for how many seconds clients may answer themselves, without asking. An
+                invalidation does not reach them; with 0 they ask, and mostly get a short 304.
+
+        Raises (when decorating):
+            TypeError: neither or both of public and vary_by; no return annotation; a parameter that
+                cannot be part of a key or belongs to one request.
+        """
+
+        def decorate(function: Callable[..., Any]) -> CachedRoute:
+            self.reserve(function.__name__)
+            return CachedRoute(
+                self,
+                function,
+                public=public,
+                vary_by=vary_by,
+                tags=tags,
+                ignore=ignore,
+                max_age=max_age,
+            )
+
+        return decorate
+
+    # For the parts of the package
+
+    @property
+    def cache(self) -> "Cache":
+        return self._cache
+
+    def address(self, text: str, tags: Sequence[str]) -> Address:
+        return self._cache.keyspace.address(self.name, text, tags)
+
+    def kind(self, type_: Any) -> Kind:
+        """The kind of entries of `type_` under this policy."""
+        serializer = self._cache.serializer
+        return Kind(self.name, self.options, serializer.codec(type_), serializer.format)
+
+    def reserve(self, name: str) -> None:
+        """Two functions of one name would share keys."""
+        if name in self._functions:
+            raise ValueError(f"the policy {self.name!r} already caches a function {name!r}")
+        self._functions.add(name)
+
+    async def invalidate_texts(self, texts: Sequence[str], *, strict: bool = False) -> None:
+        addresses = [self.address(text, ()) for text in texts]
+        await self._cache.remove(addresses, strict=strict)
+
+    def _kind_of(self, loader: Callable[..., Any], *, of_many: bool = False) -> Kind:
+        if self._kind is not None:
+            return self._kind
+        returns = get_type_hints(loader).get("return")
+        if of_many:  # it returns a mapping of keys to values
+            returns = (get_args(returns) or (None,))[-1]
+        if returns is None:
+            raise TypeError(
+                f"the policy {self.name!r} does not know the type of its values: give it one, "
+                f"cache.policy({self.name!r}, Item, ...), or annotate what the loader returns"
+            )
+        if returns not in self._inferred:
+            self._inferred[returns] = self.kind(returns)
+        return self._inferred[returns]

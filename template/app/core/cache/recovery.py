@@ -1,0 +1,109 @@
+"""What an outage left undone, and the way back.
+
+While Redis is away, invalidations wait here. Once it answers they are carried out first, and only
+then does the breaker close, so that no read in this process sees what had been invalidated. The
+queue is bounded and never forgets: keys that are too many become "everything of that policy".
+
+The queue is this process's memory. If the process dies with it, the ttl of the entries is the bound
+on how long they can still be served.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+import structlog
+
+from app.core.cache import metrics
+from app.core.cache.breaker import Breaker
+from app.core.cache.store import CacheStore, CacheUnavailable
+
+log = structlog.get_logger(__name__)
+
+_FIRST_DELAY = 0.25
+_LONGEST_DELAY = 5.0
+
+
+class Recovery:
+    """Tries, in the background and ever more slowly, until nothing is left to do."""
+
+    def __init__(
+        self,
+        *,
+        probe: str,
+        all_policies: Callable[[], Iterable[str]],
+        limit: int = 10_000,
+    ) -> None:
+        """`all_policies` gives the version names of every policy, `limit` bounds the queue."""
+        self._probe = probe
+        self._all_policies = all_policies
+        self._limit = limit
+        self._pairs: dict[tuple[str, str], str] = {}
+        self._versions: dict[str, None] = {}
+        self._needed = asyncio.Event()
+
+    @property
+    def queued(self) -> int:
+        """How many invalidations wait."""
+        return len(self._pairs) + len(self._versions)
+
+    def queue_entries(self, pairs: Iterable[tuple[str, str]], policy_version: str) -> None:
+        """Keep entries (value key and lease key) for deletion."""
+        self._pairs.update(dict.fromkeys(pairs, policy_version))
+        if len(self._pairs) > self._limit:
+            self._versions.update(dict.fromkeys(self._pairs.values()))
+            self._pairs.clear()
+        self._queued()
+
+    def queue_versions(self, names: Iterable[str]) -> None:
+        """Keep tags or policies for a new version."""
+        self._versions.update(dict.fromkeys(names))
+        if len(self._versions) > self._limit:
+            self._versions = dict.fromkeys(self._all_policies())
+        self._queued()
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._needed.set()
+
+    async def run(self, store: CacheStore, breaker: Breaker) -> None:
+        """Work until cancelled."""
+        while True:
+            await self._needed.wait()
+            self._needed.clear()
+            delay = _FIRST_DELAY
+            while breaker.is_open or self.queued:
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(delay * 2, _LONGEST_DELAY)
+                with suppress(CacheUnavailable):
+                    await self._attempt(store, breaker)
+
+    async def _attempt(self, store: CacheStore, breaker: Breaker) -> None:
+        await store.ping(self._probe)
+        await self._replay(store)
+        if breaker.is_open:
+            # A server that is too slow for reads would only open the breaker again.
+            await store.probe(self._probe)
+            await self._replay(store)
+            breaker.close()
+            log.info("cache.recovered")
+
+    async def _replay(self, store: CacheStore) -> None:
+        while self.queued:
+            # What is queued while the replay is under way may have happened after it: keep both
+            # apart, and put the old ones back if they did not arrive.
+            pairs, self._pairs = self._pairs, {}
+            versions, self._versions = self._versions, {}
+            try:
+                await store.replay(pairs, versions)
+            except BaseException:
+                self._pairs = pairs | self._pairs
+                self._versions = versions | self._versions
+                raise
+            metrics.queued_invalidations.set(self.queued)
+
+    def _queued(self) -> None:
+        metrics.invalidations.labels("queued").inc()
+        metrics.queued_invalidations.set(self.queued)
+        self.wake()

@@ -1,0 +1,72 @@
+"""The Lua that makes filling an entry safe. A hit runs none of it.
+
+The lease is the idea of "Scaling Memcache at Facebook" (Nishtala et al., NSDI 2013): a miss hands
+out a token, only the holder of the token may store, and deleting the entry takes the token away.
+So a load that began before an invalidation can never overwrite what came after it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha1
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from app.core.cache.entry import ID_OFFSET, ID_SIZE
+from app.core.redis import RedisClient
+
+THROTTLED = "throttled"
+
+# KEYS value, lease. ARGV token, lease ttl (ms), id of the entry the caller saw ("" for none).
+# Answers {1} granted; {0, 1} what is stored is no longer what the caller saw; {0, holder, ms} the
+# lease is taken, by the token of somebody else or for a failure that nobody should repeat yet.
+_LEASE = f"""
+local id = redis.call('GETRANGE', KEYS[1], {ID_OFFSET}, {ID_OFFSET + ID_SIZE - 1})
+if id ~= ARGV[3] then return {{0, 1}} end
+if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return {{1}} end
+return {{0, redis.call('GET', KEYS[2]), redis.call('PTTL', KEYS[2])}}
+"""
+
+# KEYS value, lease. ARGV token, entry, ttl (ms).
+_STORE = """
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+redis.call('DEL', KEYS[2])
+return 1
+"""
+
+# KEYS lease. ARGV token, throttle (ms; 0 gives the lease back at once).
+_GIVE_UP = f"""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if tonumber(ARGV[2]) > 0 then redis.call('SET', KEYS[1], '{THROTTLED}', 'PX', ARGV[2])
+else redis.call('DEL', KEYS[1]) end
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Lua that is sent by its digest, and in full only to a server that does not know it."""
+
+    text: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sha", sha1(self.text.encode(), usedforsecurity=False).hexdigest())
+
+    def by_digest(self, keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:
+        return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
+
+    def in_full(self, keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:
+        return ("EVAL", self.text, len(keys), *keys, *arguments)
+
+    async def run(self, client: RedisClient, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        try:
+            return await client.execute_command(*self.by_digest(keys, arguments))
+        except NoScriptError:
+            return await client.execute_command(*self.in_full(keys, arguments))
+
+
+LEASE = Script(_LEASE)
+STORE = Script(_STORE)
+GIVE_UP = Script(_GIVE_UP)

@@ -1,0 +1,76 @@
+"""Locks on one Redis: a single server, the primary that sentinels name, or a cluster.
+
+One atomic script per step. A lock is as available as its server, and after a crash, FLUSHALL or a
+failover the quarantine (see `Locks`) stands between a forgotten lock and a second grant. What no
+quarantine covers is a primary that is cut off and goes on granting to the clients on its side: set
+`min-replicas-to-write`, and check the fence where it matters.
+"""
+
+from collections.abc import Sequence
+
+from app.core.locks.background import Background
+from app.core.locks.node import Node, NodeError
+from app.core.locks.store import (
+    Claim,
+    Granted,
+    PubSubFactory,
+    Refused,
+    Released,
+    StoreOptions,
+)
+from app.core.redis import RedisClient
+
+
+class LuaStore:
+    """Keeps locks behind one client, which should not retry by itself."""
+
+    quorum = 1
+
+    def __init__(self, client: RedisClient, *, timeout: float = 0.5) -> None:
+        """`timeout` is the longest one command may take in all, in seconds."""
+        self._background = Background()
+        self._node = Node(client, label="redis", timeout=timeout, background=self._background)
+        self._timeout = timeout
+
+    def configure(self, options: StoreOptions) -> None:
+        self._node.configure(options)
+
+    def channel(self, name: str) -> str:
+        return self._node.channel(name)
+
+    def listeners(self) -> Sequence[PubSubFactory]:
+        return [self._node.subscribe]
+
+    async def survey(self) -> None:
+        try:
+            await self._node.survey()
+        except NodeError:
+            return  # counted; the next refusal surveys again
+
+    async def acquire(self, claim: Claim) -> Granted | Refused:
+        try:
+            return await self._acquire_twice(claim)
+        except NodeError:
+            self._node.forget(claim)
+            raise
+
+    async def _acquire_twice(self, claim: Claim) -> Granted | Refused:
+        try:
+            return await self._node.acquire(claim)
+        except NodeError:
+            # The reply may be all that was lost, and the same token gets the same answer.
+            return await self._node.acquire(claim)
+
+    async def extend(self, claims: Sequence[Claim]) -> list[bool | None]:
+        return await self._node.extend(claims)
+
+    async def release(self, claim: Claim) -> Released:
+        try:
+            told = await self._node.release(claim)
+        except NodeError:
+            self._node.forget(claim)
+            return Released(confirmed=False, listeners=0)
+        return Released(confirmed=told is not None, listeners=told or 0)
+
+    async def close(self) -> None:
+        await self._background.drain(2 * self._timeout)

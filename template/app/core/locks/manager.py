@@ -1,0 +1,262 @@
+"""`Locks`: what the service uses."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+from weakref import WeakValueDictionary
+
+from app.core.locks import metrics
+from app.core.locks.arguments import MIN_TTL, check_name, check_prefix, check_seconds
+from app.core.locks.background import Background
+from app.core.locks.errors import LockError, LockTimeout, LockUnavailable
+from app.core.locks.hold import Hold, Holders
+from app.core.locks.lease import Lease
+from app.core.locks.node import NodeError
+from app.core.locks.store import Claim, Granted, LockStore, Reason, Refused, StoreOptions
+from app.core.locks.turns import Turns
+from app.core.locks.waiting import contend
+from app.core.locks.wakeups import Wakeups
+from app.core.locks.watchdog import Watchdog
+
+_DRAIN_SECONDS = 2.0
+_DAY = 86_400.0
+
+
+class Locks:
+    """Locks that processes share, on one Redis or on a quorum of them, as the store decides.
+
+        async with Locks(LuaStore(client), prefix="orders:lock") as locks:
+            async with locks.hold("invoice:42", ttl=10, timeout=5) as lease:
+                ...
+
+    A process that waits asks the servers once and then sleeps until it is told of the release, so
+    contention costs no polling; its tasks queue for a name in the order they came. Everything sent
+    to the servers is finished or undone in the background when the caller is cancelled.
+    """
+
+    def __init__(
+        self,
+        store: LockStore,
+        *,
+        prefix: str,
+        max_ttl: float = 30.0,
+        max_hold: float = 600.0,
+        quarantine: float | None = None,
+        fence_ttl: float = _DAY,
+    ) -> None:
+        """Does no I/O. All times are in seconds.
+
+        Args:
+            store: `LuaStore` or `RedlockStore`.
+            prefix: starts every key; say the service, so that services can share a server.
+            max_ttl: the longest ttl that anybody may ask for.
+            max_hold: the longest a `hold` is renewed for; then its body is cancelled.
+            quarantine: for how long a server that lost its memory (restarted, flushed, promoted,
+                or seen for the first time) refuses every lock, so that it cannot grant one that
+                is still held. None means `max_ttl`, the safe value, and the right one in
+                production: it costs one wait of that length after a failover or on the very first
+                deployment, which for a quorum is only felt when a majority forgets at once.
+                0 is for development and tests, where the server is always fresh and a lock that
+                was forgotten does no harm.
+            fence_ttl: for how long a fence is remembered after the last grant of its name. After
+                that the server's clock alone keeps fences growing.
+
+        Raises:
+            ValueError: an argument is out of range.
+        """
+        check_prefix(prefix)
+        check_seconds("max_ttl", max_ttl, least=MIN_TTL)
+        check_seconds("max_hold", max_hold, least=MIN_TTL)
+        check_seconds("fence_ttl", fence_ttl, least=max_ttl)
+        quarantine = max_ttl if quarantine is None else quarantine
+        check_seconds("quarantine", quarantine, least=0)
+        store.configure(StoreOptions(prefix=prefix, quarantine=quarantine, fence_ttl=fence_ttl))
+        self._store = store
+        self._max_ttl = max_ttl
+        self._background = Background()
+        self._watchdog = Watchdog(self._extend_all, max_hold=max_hold)
+        self._wakeups = Wakeups(
+            store.channel(""),
+            store.listeners(),
+            quorum=store.quorum,
+            background=self._background,
+        )
+        self._turns = Turns()
+        self._holders = Holders()
+        self._held: WeakValueDictionary[str, Lease] = WeakValueDictionary()
+        self._surveying: asyncio.Task[None] | None = None
+        self._open = self._closed = False
+
+    async def __aenter__(self) -> Self:
+        if self._closed:
+            raise LockError("these locks were closed before: make new ones")
+        self._open = True
+        self._survey()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the leases that are still held, and wait for what runs in the background."""
+        self._open, self._closed = False, True
+        await self._watchdog.stop()
+        await self._background.drain(_DRAIN_SECONDS)
+        await self._wakeups.close()
+        await self._store.close()
+
+    def hold(self, name: str, *, ttl: float = 10.0, timeout: float = 5.0) -> Hold:
+        """Hold the lock `name` for an `async with` block.
+
+        The lease is renewed as long as the block runs (up to `max_hold`). If it is lost, the body
+        is cancelled before the lock can go to anybody else, and the block raises LockLost; code in
+        a thread or one that blocks the event loop cannot be cancelled, so let it use the fence.
+
+        Args:
+            name: what is locked, such as "invoice:42".
+            ttl: seconds after which the lock is free again if this process dies.
+            timeout: seconds to wait for the lock; 0 tries once.
+
+        Raises:
+            ValueError: at once, when an argument is out of range.
+            LockTimeout: on entry: somebody else still held it when the time was up.
+            LockUnavailable: on entry: a LockTimeout because the servers did not answer.
+            LockReentered: on entry: this task is inside a block for the same name.
+            LockLost: from the block: the lock was lost before the body ended.
+        """
+        check_name(name)
+        check_seconds("ttl", ttl, least=MIN_TTL, most=self._max_ttl)
+        check_seconds("timeout", timeout, least=0)
+        return Hold(name, lambda: self._acquire(name, ttl, timeout), self._watchdog, self._holders)
+
+    async def try_acquire(self, name: str, *, ttl: float = 10.0) -> Lease | None:
+        """Take the lock if it is free, without waiting.
+
+        The lease is yours to `extend()` and `release()`: nothing renews it, and `check()` is how
+        you learn of its end.
+
+        Args:
+            name: what is locked.
+            ttl: seconds after which the lock is free again unless it is extended.
+
+        Returns:
+            None when somebody else holds it, or may hold it (see `quarantine`).
+
+        Raises:
+            ValueError: an argument is out of range.
+            LockUnavailable: the servers did not answer.
+            LockReentered: this task is inside a `hold` of the same name.
+        """
+        check_name(name)
+        check_seconds("ttl", ttl, least=MIN_TTL, most=self._max_ttl)
+        self._holders.refuse_nested(name)
+        with metrics.time_acquire() as timing:
+            try:
+                answer = await self._attempt(name, ttl)
+            except NodeError as error:
+                raise LockUnavailable(f"nobody answers for the lock {name!r}: {error}") from error
+            if isinstance(answer, Refused):
+                timing.outcome = "refused"
+                return None
+            return answer
+
+    async def extend(self, lease: Lease) -> None:
+        """See `Lease.extend`."""
+        lease.check()
+        before = lease.renewed
+        await self._background.run(self._extend_all([lease]))
+        lease.check()
+        if lease.renewed == before:
+            raise LockUnavailable(f"nobody answers for the lock {lease.name!r}")
+
+    async def release(self, lease: Lease) -> bool:
+        """See `Lease.release`."""
+        lost = lease.cause is not None
+        if not lease.give_back():
+            return False
+        if lost:
+            # Most likely nobody answers: whoever has to hear of the loss should not wait for that.
+            self._background.start(self._release(lease))
+            return False
+        return await self._background.run(self._release(lease))
+
+    async def _acquire(self, name: str, ttl: float, patience: float) -> Lease:
+        deadline = time.monotonic() + patience
+        with metrics.time_acquire():
+            try:
+                async with self._turns.turn(name, patience):
+                    with self._wakeups.topic(name) as topic:
+                        return await contend(
+                            name,
+                            attempt=lambda: self._attempt(name, ttl),
+                            held_here=lambda: self._held.get(name),
+                            listen=lambda: self._wakeups.listen(topic),
+                            woken=topic.event,
+                            deadline=deadline,
+                        )
+            except TimeoutError:
+                raise LockTimeout(
+                    f"others in this process were before us for the lock {name!r} for {patience} s"
+                ) from None
+
+    async def _attempt(self, name: str, ttl: float) -> Lease | Refused:
+        if not self._open:
+            raise LockError("these locks are closed, or were never opened with `async with`")
+        claim = Claim(name, secrets.token_hex(16), ttl)
+        sent = time.monotonic()
+        asking = self._background.start(self._store.acquire(claim))
+        try:
+            answer = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            self._background.start(self._undo(claim, asking))
+            raise
+        if isinstance(answer, Refused):
+            metrics.refusals.labels(answer.reason).inc()
+            if answer.reason is Reason.QUARANTINE:
+                self._survey()
+            return answer
+        lease = Lease(claim, answer.fence, sent, self)
+        if lease.remaining() <= 0:
+            self._background.start(self._store.release(claim))
+            raise TimeoutError(f"the grant of {name!r} arrived after it had run out")
+        self._held[name] = lease
+        return lease
+
+    async def _undo(self, claim: Claim, asking: asyncio.Task[Granted | Refused]) -> None:
+        try:
+            answer = await asking
+        except NodeError:
+            return  # the store undoes what it could not finish
+        if isinstance(answer, Granted):
+            metrics.cleanups.inc()
+            released = await self._store.release(claim)
+            self._wakeups.released_here(claim.name, released.listeners)
+
+    async def _extend_all(self, leases: Sequence[Lease]) -> None:
+        sent = time.monotonic()
+        answers = await self._store.extend([lease.claim for lease in leases])
+        for lease, answer in zip(leases, answers, strict=True):
+            if answer is None:
+                metrics.renewals.labels("failed").inc()
+            elif answer:
+                metrics.renewals.labels("renewed").inc()
+                lease.renew(sent)
+            elif lease.lose("gone"):
+                metrics.renewals.labels("gone").inc()
+
+    async def _release(self, lease: Lease) -> bool:
+        if self._held.get(lease.name) is lease:
+            del self._held[lease.name]
+        released = await self._store.release(lease.claim)
+        self._wakeups.released_here(lease.name, released.listeners)
+        return released.confirmed
+
+    def _survey(self) -> None:
+        """Let every quarantine begin now instead of at the first claim that would meet it."""
+        if self._surveying is None or self._surveying.done():
+            self._surveying = self._background.start(self._store.survey())

@@ -1,0 +1,205 @@
+"""One server, or one cluster, that keeps locks: the scripts with names, times and errors."""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio import RedisCluster
+from redis.asyncio.client import PubSub
+from redis.exceptions import NoScriptError, RedisError
+
+from app.core.locks import metrics
+from app.core.locks.background import Background
+from app.core.locks.keys import LockKeys
+from app.core.locks.scripts import ACQUIRE, EXTEND, RAISE_FENCE, RELEASE, SURVEY, Script
+from app.core.locks.store import Claim, Granted, Reason, Refused, StoreOptions
+from app.core.redis import RedisClient
+
+NodeError = (RedisError, OSError, TimeoutError)
+
+_CLUSTER_TAGS = 64
+_EXTEND_SHARE = 0.25
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+_HELD, _QUARANTINE = 0, -1
+
+
+class Node:
+    """Runs the scripts; every call ends within `timeout` seconds."""
+
+    def __init__(
+        self, client: RedisClient, *, label: str, timeout: float, background: Background
+    ) -> None:
+        """`label` names the node in metrics."""
+        self._client = client
+        self._label = label
+        self._timeout = timeout
+        self._background = background
+        self._unforgotten: dict[str, tuple[Claim, float]] = {}
+        self._forgetting: asyncio.Task[None] | None = None
+        self._tags = _CLUSTER_TAGS if isinstance(client, RedisCluster) else 1
+        self._keys = LockKeys("lock", tags=self._tags)
+        self._quarantine_ms = 0
+        self._fence_ttl_ms = 0
+
+    def configure(self, options: StoreOptions) -> None:
+        self._keys = LockKeys(options.prefix, tags=self._tags)
+        self._quarantine_ms = int(options.quarantine * 1000)
+        self._fence_ttl_ms = int(options.fence_ttl * 1000)
+
+    def channel(self, name: str) -> str:
+        return self._keys.channel(name)
+
+    async def survey(self) -> None:
+        """Connect, and start the quarantine of a server without memory.
+
+        Raises:
+            NodeError: it did not answer.
+        """
+        markers = self._keys.markers() if self._quarantine_ms else self._keys.markers()[:1]
+        for marker in markers:
+            await self._run(SURVEY, [marker], [self._quarantine_ms])
+
+    async def acquire(self, claim: Claim) -> Granted | Refused:
+        """Claim a name here; claiming again with the same token gives the same fence.
+
+        Raises:
+            NodeError: it did not answer, so the claim may have been granted or not.
+        """
+        name = claim.name
+        code, value = await self._run(
+            ACQUIRE,
+            [self._keys.lock(name), self._keys.fence(name), self._keys.marker(name)],
+            [claim.token, claim.ttl_ms, self._quarantine_ms, self._fence_ttl_ms],
+        )
+        if code == _HELD:
+            return Refused(Reason.HELD, value / 1000)
+        if code == _QUARANTINE:
+            return Refused(Reason.QUARANTINE, value / 1000)
+        return Granted(value)
+
+    async def raise_fence(self, claim: Claim, fence: int) -> bool:
+        """Let no later grant have a fence up to `fence`; False when the claim is not ours here.
+
+        Raises:
+            NodeError: it did not answer.
+        """
+        keys = [self._keys.lock(claim.name), self._keys.fence(claim.name)]
+        answer = await self._run(RAISE_FENCE, keys, [claim.token, fence, self._fence_ttl_ms])
+        return bool(answer)
+
+    async def release(self, claim: Claim) -> int | None:
+        """Give a claim back; how many processes were told, or None when it was not ours.
+
+        Raises:
+            NodeError: it did not answer.
+        """
+        keys = [self._keys.lock(claim.name)]
+        told = await self._run(RELEASE, keys, [claim.token, self._keys.channel(claim.name)])
+        return None if told < 0 else int(told)
+
+    def forget(self, claim: Claim) -> None:
+        """Release, in the background, a claim that may be here, unless it expires first."""
+        self._unforgotten[claim.token] = (claim, time.monotonic() + claim.ttl)
+        if self._forgetting is None or self._forgetting.done():
+            self._forgetting = self._background.start(self._forget_all())
+
+    async def _forget_all(self) -> None:
+        # One claim after the other: a server that is away is asked once a second, however many
+        # claims it may have.
+        pause = _FIRST_PAUSE
+        while self._unforgotten:
+            token, (claim, _) = next(iter(self._unforgotten.items()))
+            try:
+                await self.release(claim)
+                del self._unforgotten[token]
+            except NodeError:
+                now = time.monotonic()
+                self._unforgotten = {
+                    token: (claim, expires)
+                    for token, (claim, expires) in self._unforgotten.items()
+                    if expires > now
+                }
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def extend(self, claims: Sequence[Claim]) -> list[bool | None]:
+        """True extended, False not ours, None unknown, for each claim. Never raises NodeError."""
+        answers: list[bool | None] = [None] * len(claims)
+
+        async def extend_group(positions: list[int]) -> None:
+            try:
+                codes = await self._extend_together([claims[position] for position in positions])
+            except NodeError:
+                return
+            for position, code in zip(positions, codes, strict=True):
+                answers[position] = code if code is None else bool(code)
+
+        # A frozen shard must not keep the leases on the others from being renewed.
+        await asyncio.gather(*(extend_group(group) for group in self._by_server(claims)))
+        return answers
+
+    async def subscribe(self) -> PubSub:
+        """A fresh, unconnected subscriber; its connection counts against the client's pool.
+
+        Raises:
+            NodeError: the cluster could not be discovered.
+        """
+        client = self._client
+        if isinstance(client, RedisCluster):
+            await client.initialize()
+            # Any node will do: the cluster bus carries every message everywhere.
+            pubsub: PubSub = client.pubsub(node=client.get_random_node())
+            return pubsub
+        return client.pubsub()
+
+    def failed(self, error: BaseException) -> None:
+        metrics.node_errors.labels(self._label, type(error).__name__).inc()
+
+    def _by_server(self, claims: Sequence[Claim]) -> list[list[int]]:
+        if not isinstance(self._client, RedisCluster):
+            return [list(range(len(claims)))] if claims else []
+        groups: dict[str, list[int]] = {}
+        for position, claim in enumerate(claims):
+            server = self._client.get_node_from_key(self._keys.lock(claim.name))
+            groups.setdefault(server.name if server else "", []).append(position)
+        return list(groups.values())
+
+    async def _extend_together(self, claims: Sequence[Claim]) -> list[int | None]:
+        commands = [
+            ([self._keys.lock(claim.name)], [claim.token, claim.ttl_ms]) for claim in claims
+        ]
+        # All leases of a process wait for the slowest server: none may run out meanwhile.
+        patience = min(self._timeout, _EXTEND_SHARE * min(claim.ttl for claim in claims))
+        try:
+            async with asyncio.timeout(patience):
+                codes = await self._pipeline([EXTEND.short(*command) for command in commands])
+                if any(isinstance(code, NoScriptError) for code in codes):
+                    codes = await self._pipeline([EXTEND.full(*command) for command in commands])
+        except NodeError as error:
+            self.failed(error)
+            raise
+        for code in codes:
+            if isinstance(code, Exception):
+                self.failed(code)
+        return [None if isinstance(code, Exception) else int(code) for code in codes]
+
+    async def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
+
+    async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout):
+                try:
+                    return await self._client.execute_command(*script.short(keys, arguments))
+                except NoScriptError:
+                    return await self._client.execute_command(*script.full(keys, arguments))
+        except NodeError as error:
+            self.failed(error)
+            raise

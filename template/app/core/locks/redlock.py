@@ -1,0 +1,230 @@
+"""Locks on a majority of independent Redis servers: Redlock.
+
+The algorithm is Salvatore Sanfilippo's (https://redis.io/docs/latest/develop/clients/patterns/
+distributed-locks/) with what its critics asked for: a fence (Martin Kleppmann, "How to do
+distributed locking", 2016), a refusal by servers that lost their memory, and a deadline that is
+worked out anew with every renewal.
+
+* All nodes are asked in parallel, and the answer is known as soon as a majority says yes or can no
+  longer do so: a slow, frozen or dead minority costs nothing.
+* The fence is the largest that any voter gave, then raised on a majority. Any later majority shares
+  a node with that one, so its fence is larger. This needs no clock as long as the nodes remember;
+  for nodes that forgot, their clocks must differ by less than the quarantine.
+* A claim that failed is released on every node, but only after its own acquire has settled there,
+  or the release could overtake it and leave the lock behind. A node that froze can still run an old
+  acquire after waking up; that leftover is bounded by one ttl, on that node alone.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.core.locks.background import Background
+from app.core.locks.node import Node, NodeError
+from app.core.locks.store import (
+    Claim,
+    Granted,
+    PubSubFactory,
+    Reason,
+    Refused,
+    Released,
+    StoreOptions,
+)
+
+T = TypeVar("T")
+Answers = dict[Node, asyncio.Task[T]]
+
+_TTL_SHARE = 0.05
+_REST = 0.25
+"""Seconds for which a node that failed is not asked again while there is a majority without it."""
+
+
+class NoMajority(RedisError):
+    """Too few nodes answered to decide anything."""
+
+
+class RedlockStore:
+    """Keeps locks on a majority of an odd number of independent servers, not of their replicas."""
+
+    def __init__(
+        self, clients: Sequence[Redis], *, node_timeout: float = 0.05, settle_timeout: float = 0.5
+    ) -> None:
+        """Times are in seconds.
+
+        Args:
+            clients: one per node; they should not retry by themselves.
+            node_timeout: the longest to wait for a node's vote; never more than 5 % of the ttl.
+            settle_timeout: how long a late command may go on in the background.
+
+        Raises:
+            ValueError: fewer than three nodes, or an even number.
+        """
+        if len(clients) < 3 or len(clients) % 2 == 0:
+            raise ValueError(f"Redlock needs 3, 5 or 7 independent nodes, not {len(clients)}")
+        self._background = Background()
+        self._nodes = [
+            Node(client, label=str(number), timeout=settle_timeout, background=self._background)
+            for number, client in enumerate(clients)
+        ]
+        self._node_timeout = node_timeout
+        self._settle_timeout = settle_timeout
+        self._resting_until = dict.fromkeys(self._nodes, 0.0)
+        self._unsettled: dict[str, Answers[Granted | Refused]] = {}
+
+    @property
+    def quorum(self) -> int:
+        return len(self._nodes) // 2 + 1
+
+    def configure(self, options: StoreOptions) -> None:
+        for node in self._nodes:
+            node.configure(options)
+
+    def channel(self, name: str) -> str:
+        return self._nodes[0].channel(name)
+
+    def listeners(self) -> Sequence[PubSubFactory]:
+        return [node.subscribe for node in self._nodes]
+
+    async def survey(self) -> None:
+        await asyncio.gather(*(node.survey() for node in self._nodes), return_exceptions=True)
+
+    async def acquire(self, claim: Claim) -> Granted | Refused:
+        answers = {node: self._ask(node, node.acquire(claim)) for node in self._awake()}
+        self._track(claim, answers)
+        patience = self._patience(claim)
+        voters = await self._collect(answers, lambda vote: isinstance(vote, Granted), patience)
+        if len(voters) >= self.quorum:
+            fence = max(vote.fence for vote in voters.values() if isinstance(vote, Granted))
+            if await self._raise_fence(claim, fence, list(voters), patience):
+                return Granted(fence)
+        for node, answer in answers.items():
+            self._background.start(self._withdraw(node, claim, answer))
+        if len(voters) >= self.quorum:
+            raise NoMajority("a majority granted the lock and was gone before it stored the fence")
+        return self._refusal(answers)
+
+    async def extend(self, claims: Sequence[Claim]) -> list[bool | None]:
+        answers = {node: self._ask(node, node.extend(claims)) for node in self._nodes}
+        patience = min(self._patience(claim) for claim in claims)
+        # Renewals are not urgent: hear every node out that answers in time, as one that lags
+        # for one lease may be needed for the next.
+        await asyncio.wait(answers.values(), timeout=patience)
+        ballots = [task.result() for task in answers.values() if _answered(task)]
+        return [
+            self._verdict([ballot[position] for ballot in ballots])
+            for position in range(len(claims))
+        ]
+
+    async def release(self, claim: Claim) -> Released:
+        unsettled = self._unsettled.get(claim.token, {})
+        answers = {
+            node: self._background.start(self._withdraw(node, claim, unsettled.get(node)))
+            for node in self._nodes
+        }
+        told = await self._collect(answers, lambda told: told is not None, self._node_timeout)
+        confirmed = len(told) >= self.quorum
+        return Released(confirmed, max((count or 0 for count in told.values()), default=0))
+
+    async def close(self) -> None:
+        await self._background.drain(2 * self._settle_timeout)
+
+    def _ask(self, node: Node, question: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = self._background.start(question)
+        # An error that comes late has nobody left to be raised to.
+        task.add_done_callback(partial(self._note_error, node))
+        return task
+
+    def _note_error(self, node: Node, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._resting_until[node] = time.monotonic() + _REST
+
+    def _awake(self) -> list[Node]:
+        """The nodes to ask: those that failed just now get a rest, if enough others are left."""
+        now = time.monotonic()
+        awake = [node for node in self._nodes if self._resting_until[node] <= now]
+        return awake if len(awake) >= self.quorum else self._nodes
+
+    def _patience(self, claim: Claim) -> float:
+        return min(self._node_timeout, _TTL_SHARE * claim.ttl)
+
+    def _track(self, claim: Claim, answers: Answers[Granted | Refused]) -> None:
+        unsettled = self._unsettled[claim.token] = dict(answers)
+
+        def settled(node: Node, _: asyncio.Task[Granted | Refused]) -> None:
+            del unsettled[node]
+            if not unsettled:
+                del self._unsettled[claim.token]
+
+        for node, task in answers.items():
+            task.add_done_callback(partial(settled, node))
+
+    async def _collect(
+        self, answers: Answers[T], counts: Callable[[T], bool], patience: float
+    ) -> dict[Node, T]:
+        """The answers that count, as soon as they are a majority or can no longer become one."""
+        deadline = time.monotonic() + patience
+        while True:
+            good = {
+                node: answer
+                for node, task in answers.items()
+                if _answered(task) and counts(answer := task.result())
+            }
+            waiting = [task for task in answers.values() if not task.done()]
+            left = deadline - time.monotonic()
+            decided = len(good) >= self.quorum or len(good) + len(waiting) < self.quorum
+            if decided or not waiting or left <= 0:
+                return good
+            await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _raise_fence(
+        self, claim: Claim, fence: int, voters: Sequence[Node], patience: float
+    ) -> bool:
+        answers = {node: self._ask(node, node.raise_fence(claim, fence)) for node in voters}
+        return len(await self._collect(answers, bool, patience)) >= self.quorum
+
+    async def _withdraw(
+        self, node: Node, claim: Claim, acquire: asyncio.Task[Granted | Refused] | None
+    ) -> int | None:
+        """Release on one node, however long it takes; how many were told or None if not ours."""
+        if acquire is not None:
+            await asyncio.wait([acquire])
+            if _answered(acquire) and isinstance(acquire.result(), Refused):
+                return None
+        if node in self._awake():
+            try:
+                return await node.release(claim)
+            except NodeError:
+                self._resting_until[node] = time.monotonic() + _REST
+        node.forget(claim)
+        return None
+
+    def _refusal(self, answers: Answers[Granted | Refused]) -> Refused:
+        votes = [task.result() for task in answers.values() if _answered(task)]
+        if len(votes) < self.quorum:
+            silent = len(self._nodes) - len(votes)
+            raise NoMajority(f"{silent} of {len(self._nodes)} lock servers did not answer in time")
+        refusals = [vote for vote in votes if isinstance(vote, Refused)]
+        held = sum(refusal.reason is Reason.HELD for refusal in refusals)
+        waits = sorted(vote.retry_after if isinstance(vote, Refused) else 0.0 for vote in votes)
+        needed = waits[self.quorum - 1]
+        if held >= self.quorum:
+            return Refused(Reason.HELD, needed)
+        if any(refusal.reason is Reason.QUARANTINE for refusal in refusals) and held == 0:
+            return Refused(Reason.QUARANTINE, needed)
+        return Refused(Reason.SPLIT, needed)
+
+    def _verdict(self, ballots: Sequence[bool | None]) -> bool | None:
+        if sum(ballot is True for ballot in ballots) >= self.quorum:
+            return True
+        # Nodes that say no cannot change their minds; when the rest is no majority, it is lost.
+        refused = sum(ballot is False for ballot in ballots)
+        return False if refused > len(self._nodes) - self.quorum else None
+
+
+def _answered(task: asyncio.Task[T]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None

@@ -1,0 +1,111 @@
+"""What `Locks` needs from the servers, whichever strategy keeps the locks.
+
+A store owns its leftovers: whenever `acquire` does not return `Granted`, the store has released, or
+is releasing in the background, whatever that call may have left on a server.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from redis.asyncio.client import PubSub
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One attempt to own one name."""
+
+    name: str
+    token: str
+    """A secret of this attempt, never used for another: it proves what is ours."""
+    ttl: float
+    """In seconds."""
+
+    @property
+    def ttl_ms(self) -> int:
+        return int(self.ttl * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    fence: int
+
+
+class Reason(StrEnum):
+    """Why a claim was refused."""
+
+    HELD = "held"
+    SPLIT = "split"
+    """Several claims got some nodes each and none got a majority: try again after a random wait."""
+    QUARANTINE = "quarantine"
+    """A server lost its memory and waits until every lock it may have forgotten has expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    reason: Reason
+    retry_after: float
+    """Seconds until the claim can succeed even if nobody releases anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    confirmed: bool
+    """The servers said that the lock was still ours until now."""
+    listeners: int
+    """How many processes were told (a lower bound)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreOptions:
+    prefix: str
+    quarantine: float
+    """Seconds that a server without memory refuses for; 0 never refuses."""
+    fence_ttl: float
+    """Seconds that a fence counter outlives its last grant."""
+
+
+PubSubFactory = Callable[[], Awaitable[PubSub]]
+
+
+class LockStore(Protocol):
+    """Keeps locks on one server or on a quorum of them."""
+
+    def configure(self, options: StoreOptions) -> None:
+        """Learn the names and times to use; called once, before anything else."""
+
+    async def survey(self) -> None:
+        """Find servers without memory now rather than at the first claim. Never raises for them."""
+
+    async def acquire(self, claim: Claim) -> Granted | Refused:
+        """Claim a name.
+
+        Raises:
+            RedisError, OSError, TimeoutError: too few servers answered.
+        """
+
+    async def extend(self, claims: Sequence[Claim]) -> list[bool | None]:
+        """Give each claim its full ttl again, all in one round trip.
+
+        For each: True extended, False no longer ours, None unknown. Never raises for the servers.
+        """
+
+    async def release(self, claim: Claim) -> Released:
+        """Give a claim back; what cannot be reached is retried in the background.
+
+        Never raises for the servers.
+        """
+
+    @property
+    def quorum(self) -> int:
+        """How many servers have to agree."""
+
+    def channel(self, name: str) -> str:
+        """The pub/sub channel on which every server reports the release of a name."""
+
+    def listeners(self) -> Sequence[PubSubFactory]:
+        """One way to subscribe per server (one in all for a cluster)."""
+
+    async def close(self) -> None:
+        """Wait, for a bounded time, until everything that runs in the background is done."""

@@ -1,0 +1,154 @@
+"""One pub/sub connection, kept alive while somebody waits.
+
+Pub/sub loses messages without a word: a connection can be half open, and what is published while
+it is being made again is gone. So silence is tested with PING, every connection starts afresh
+rather than being repaired, and each confirmed subscription is reported as a reason to look again.
+"""
+
+import asyncio
+import random
+import time
+from typing import Any, Protocol
+
+from redis.asyncio.client import PubSub
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from app.core.locks.background import Background
+from app.core.locks.node import NodeError
+from app.core.locks.store import PubSubFactory
+
+_TICK = 1.0
+"""Seconds between two PINGs: a silent connection is dropped after one without an answer."""
+_SEND_TIMEOUT = 1.0
+_IDLE_TICKS = 5
+_PAUSE = 0.1
+"""Seconds between attempts to connect, at random from half to one and a half of it."""
+
+
+class Audience(Protocol):
+    """Who listens to a subscriber."""
+
+    def wants(self, channel: str) -> bool: ...
+
+    def heard_release(self, source: int, channel: str, message: bytes) -> None: ...
+
+    def heard_subscription(self, channel: str) -> None: ...
+
+
+class Subscriber:
+    """Connects when a channel is first wanted, and disconnects when none has been for a while."""
+
+    def __init__(
+        self, source: PubSubFactory, number: int, audience: Audience, background: Background
+    ) -> None:
+        self._source = source
+        self._number = number
+        self._audience = audience
+        self._background = background
+        self._wanted: dict[str, int] = {}  # channel -> ticks for which nobody has waited for it
+        self._sent: set[str] = set()
+        self.confirmed: set[str] = set()
+        self._pubsub: PubSub | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def want(self, channel: str) -> None:
+        """Subscribe to `channel` soon; `confirmed` tells when that has worked."""
+        if self._closed:
+            return  # whoever still waits is about to hear that the locks are closed
+        self._wanted[channel] = 0
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        elif self._pubsub is not None and channel not in self._sent:
+            self._background.start(self._subscribe(self._pubsub))
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while self._wanted:
+            try:
+                await self._connect_and_listen()
+            except NodeError:
+                self._wanted = {
+                    channel: 0 for channel in self._wanted if self._audience.wants(channel)
+                }
+                await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.5))
+
+    async def _connect_and_listen(self) -> None:
+        pubsub = await self._source()
+        try:
+            await self._subscribe(pubsub)
+            self._pubsub = pubsub
+            await self._subscribe(pubsub)  # what was wanted while the first was on its way
+            await self._listen(pubsub)
+        finally:
+            self._pubsub = None
+            self._sent.clear()
+            self.confirmed.clear()
+            # Closing writes nothing; it hands the connection back to the pool, disconnected.
+            await pubsub.aclose()
+
+    async def _listen(self, pubsub: PubSub) -> None:
+        next_tick = time.monotonic() + _TICK
+        answered = True
+        while self._wanted:
+            wait = max(0.0, next_tick - time.monotonic())
+            message = await pubsub.get_message(timeout=wait)
+            if message is not None:
+                answered = True
+                self._handle(message)
+            if time.monotonic() >= next_tick:
+                if not answered:
+                    raise RedisConnectionError("the pub/sub connection has gone silent")
+                answered = False
+                next_tick = time.monotonic() + _TICK
+                await self._tick(pubsub)
+
+    async def _tick(self, pubsub: PubSub) -> None:
+        for channel in self._wanted:
+            self._wanted[channel] = (
+                0 if self._audience.wants(channel) else self._wanted[channel] + 1
+            )
+        idle = [channel for channel, ticks in self._wanted.items() if ticks > _IDLE_TICKS]
+        for channel in idle:
+            del self._wanted[channel]
+            self._sent.discard(channel)
+            self.confirmed.discard(channel)
+        await self._subscribe(pubsub)
+        async with asyncio.timeout(_SEND_TIMEOUT):
+            if idle:
+                await pubsub.unsubscribe(*idle)
+            await pubsub.ping()
+
+    async def _subscribe(self, pubsub: PubSub) -> None:
+        missing = self._wanted.keys() - self._sent
+        if not missing:
+            return
+        self._sent |= missing
+        try:
+            async with asyncio.timeout(_SEND_TIMEOUT):
+                await pubsub.subscribe(*missing)
+        except NodeError:
+            self._sent -= missing  # the next tick tries again, or finds the connection dead
+            if pubsub is not self._pubsub:
+                raise
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        if message["type"] == "pong":
+            return
+        channel = message["channel"].decode()
+        if message["type"] == "message":
+            self._audience.heard_release(self._number, channel, message["data"])
+        elif message["type"] == "subscribe":
+            self.confirmed.add(channel)
+            self._audience.heard_subscription(channel)
+        elif message["type"] == "unsubscribe":
+            # A waiter may have come back while the unsubscription was under way.
+            self.confirmed.discard(channel)
+            self._sent.discard(channel)
+            if channel in self._wanted and self._pubsub is not None:
+                self._background.start(self._subscribe(self._pubsub))

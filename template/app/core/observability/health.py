@@ -1,0 +1,170 @@
+"""`GET /health/live` and `GET /health/ready`, for whoever decides to restart and to send requests.
+
+Live means that the process answers; it asks nothing else, because a restart of this service heals
+no other. Ready means that requests sent here will be served.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import monotonic, perf_counter
+from typing import Any, Literal
+
+import structlog
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+log = structlog.get_logger(__name__)
+
+CheckStatus = Literal["ok", "degraded", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something that the service needs. `probe` raises, or does not end, when it is not there."""
+
+    name: str
+    probe: Callable[[], Awaitable[object]]
+    critical: bool
+    """Whether the service is of no use without it."""
+    timeout: float = 1.0
+    """In seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came out of a check."""
+
+    status: CheckStatus
+    seconds: float
+    error: str | None = None
+    """The kind of the error. Its message stays in the log: it may name hosts and users."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Whether the service is ready, and why."""
+
+    status: Literal["ok", "degraded", "failed", "draining"]
+    checks: dict[str, Result]
+
+    @property
+    def ready(self) -> bool:
+        return self.status in ("ok", "degraded")
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "status": self.status,
+            "checks": {name: _as_json(result) for name, result in self.checks.items()},
+        }
+
+
+class Health:
+    """Runs the checks, all at once, and not more often than every `keep` seconds."""
+
+    def __init__(self, *checks: Check, keep: float = 1.0) -> None:
+        self._probes = {check.name: _Probe(check) for check in checks}
+        self._keep = keep
+        self._results: dict[str, Result] = {}
+        self._fresh_until = 0.0
+        self._turn = asyncio.Lock()
+        self._draining = False
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    def drain(self) -> None:
+        """From now on the service is not ready, whatever the checks say: it is about to stop."""
+        self._draining = True
+
+    async def report(self) -> Report:
+        """Run the checks, or repeat what has just come out of them."""
+        async with self._turn:
+            if monotonic() >= self._fresh_until:
+                results = await asyncio.gather(*(probe.run() for probe in self._probes.values()))
+                self._log_changes(dict(zip(self._probes, results, strict=True)))
+                self._fresh_until = monotonic() + self._keep
+        return Report(self._status(), self._results)
+
+    def _status(self) -> Literal["ok", "degraded", "failed", "draining"]:
+        if self._draining:
+            return "draining"
+        found = {result.status for result in self._results.values()}
+        return "failed" if "failed" in found else "degraded" if "degraded" in found else "ok"
+
+    def _log_changes(self, results: dict[str, Result]) -> None:
+        for name, result in results.items():
+            before = self._results.get(name)
+            if result.status != "ok" and (before is None or before.status == "ok"):
+                log.warning("health check failed", check=name, reason=self._probes[name].reason)
+            elif result.status == "ok" and before is not None and before.status != "ok":
+                log.info("health check recovered", check=name)
+        self._results = results
+
+
+class _Probe:
+    """A check, run so that it can neither hang nor pile up."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        self._task: asyncio.Task[Exception | None] | None = None
+        self.reason: Exception | None = None
+        """Why it failed last."""
+
+    async def run(self) -> Result:
+        started = perf_counter()
+        self.reason = await self._outcome()
+        took = perf_counter() - started
+        if self.reason is None:
+            return Result("ok", took)
+        return Result(
+            "failed" if self._check.critical else "degraded", took, type(self.reason).__name__
+        )
+
+    async def _outcome(self) -> Exception | None:
+        # A probe that does not even end when it is cancelled is not started a second time.
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._attempt())
+        try:
+            # Unlike `asyncio.timeout`, this does not wait for the end of what it gave up.
+            await asyncio.wait({self._task}, timeout=self._check.timeout)
+        finally:
+            self._task.cancel()
+        if self._task.done() and not self._task.cancelled():
+            return self._task.result()
+        return TimeoutError(f"no answer within {self._check.timeout:g} s")
+
+    async def _attempt(self) -> Exception | None:
+        try:
+            await self._check.probe()
+        except Exception as error:
+            return error
+        return None
+
+
+def create_health_router(health: Health) -> APIRouter:
+    """A router with `/health/live` and `/health/ready`."""
+    router = APIRouter(prefix="/health", tags=["health"])
+
+    @router.get("/live", summary="Does the process answer?")
+    async def live() -> JSONResponse:
+        return JSONResponse({"status": "ok"})
+
+    @router.get(
+        "/ready",
+        summary="Should requests be sent here?",
+        responses={503: {"description": "Not ready, or about to stop"}},
+    )
+    async def ready() -> JSONResponse:
+        report = await health.report()
+        return JSONResponse(report.as_json(), status_code=200 if report.ready else 503)
+
+    return router
+
+
+def _as_json(result: Result) -> dict[str, Any]:
+    found: dict[str, Any] = {"status": result.status, "ms": round(result.seconds * 1000, 1)}
+    if result.error is not None:
+        found["error"] = result.error
+    return found

@@ -1,0 +1,158 @@
+"""Every request: its id, its metrics, and a line in the log if it was slow or failed."""
+
+from collections.abc import Collection
+from random import getrandbits
+from time import perf_counter
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Histogram
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.core.observability.logging import reported, request_id
+
+log = structlog.get_logger(__name__)
+
+total = Counter("http_requests", "Requests answered.", ["method", "route", "status"])
+seconds = Histogram(
+    "http_request_duration_seconds",
+    "From the arrival of a request to the end of its response.",
+    ["method", "route"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+
+ROUTE_TEMPLATE = "route.template"
+"""The key of the scope where a layer in front of the router names the route that it answers for."""
+
+UNMATCHED = "unmatched"
+"""The route of requests that no route of the API took."""
+
+CLIENT_GONE = 499
+"""The status of a request that ended without a response because its client went away."""
+
+_HEADER = b"x-request-id"
+_SCOPE_ID = "request.id"
+_ID_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._"
+_MAX_ID_LENGTH = 128
+# Clients may send any word as a method; a label of each would fill the memory.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class RequestMiddleware:
+    """Gives each request an id, counts it and times it.
+
+    It belongs outside all others (the last one that is added), so that the answers of a cache in
+    front of the router are counted too. The id is the client's `X-Request-ID` if that is one (1 to
+    128 letters, digits, `-`, `.` and `_`), else a new one; the response returns it. Responses to
+    exceptions that nothing handles have it from `internal_error`.
+
+    Args:
+        app: the application inside.
+        slow: requests that take longer, in seconds, are logged.
+        quiet: routes whose responses are not logged. Those of probes say "not now" as a matter of
+            course, many times a minute, and log themselves what changes.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, slow: float = 1.0, quiet: Collection[str] = ("/health/ready",)
+    ) -> None:
+        self._app = app
+        self._slow = slow
+        self._quiet = frozenset(quiet)
+        self._meters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        started = perf_counter()
+        status = CLIENT_GONE
+        identity = _given_id(scope["headers"]) or f"{getrandbits(128):032x}"
+        header = (_HEADER, identity.encode())
+        token = request_id.set(identity)
+        scope[_SCOPE_ID] = identity
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                # A copy: the message may belong to a cache that sends it again.
+                message = {**message, "headers": [*message.get("headers", ()), header]}
+            await send(message)
+
+        failure: Exception | None = None
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            failure = error
+            status = max(status, 500)
+            raise
+        finally:
+            took = perf_counter() - started
+            route = route_template(scope)
+            self._measure(scope["method"], route, status, took)
+            bad = status >= 500 or took > self._slow
+            if failure is not None or (bad and route not in self._quiet):
+                _report(scope, route, status, took, failure)
+            request_id.reset(token)
+
+    def _measure(self, method: str, route: str, status: int, took: float) -> None:
+        meters = self._meters.get((method, route, status))
+        if meters is None:
+            method = method if method in _METHODS else "other"
+            meters = total.labels(method, route, str(status)), seconds.labels(method, route)
+            if method != "other":
+                self._meters[method, route, status] = meters
+        meters[0].inc()
+        meters[1].observe(took)
+
+
+async def internal_error(request: Request, error: Exception) -> JSONResponse:
+    """For `Exception`: FastAPI handles it outside of all middleware, so the id would be missing."""
+    identity = str(request.scope.get(_SCOPE_ID))
+    body = {"detail": "Internal Server Error", "request_id": identity}
+    return JSONResponse(body, 500, {"x-request-id": identity})
+
+
+def route_template(scope: Scope) -> str:
+    """The path of the route that took the request, with its parameters by name: `/items/{item_id}`.
+
+    The path a mounted application is at is left out, because it may have parameters that are
+    filled in.
+    """
+    template = scope.get(ROUTE_TEMPLATE)
+    if template is None:
+        # FastAPI keeps the path with the prefixes of `include_router` apart from the route.
+        context = scope.get("fastapi", {}).get("effective_route_context")
+        template = getattr(context or scope.get("route"), "path_format", UNMATCHED)
+    return str(template)
+
+
+def _given_id(headers: list[tuple[bytes, bytes]]) -> str | None:
+    for name, value in headers:
+        if name == _HEADER:
+            # What remains without the characters of an id is what makes it none.
+            if 0 < len(value) <= _MAX_ID_LENGTH and not value.translate(None, _ID_CHARACTERS):
+                return value.decode()
+            return None
+    return None
+
+
+def _report(scope: Scope, route: str, status: int, took: float, failure: Exception | None) -> None:
+    facts: dict[str, Any] = {
+        "method": scope["method"],
+        "path": scope["path"],
+        "route": route,
+        "status": status,
+        "seconds": round(took, 4),
+    }
+    if failure is not None:
+        reported.set(failure)
+        log.error("request failed", **facts, exc_info=failure)
+    elif status >= 500:
+        log.error("request failed", **facts)
+    else:
+        log.warning("slow request", **facts)

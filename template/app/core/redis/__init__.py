@@ -1,0 +1,28 @@
+"""Redis: addresses, clients, fair pools and batched reads."""
+
+from app.core.redis.batching import BatchReader
+from app.core.redis.clients import (
+    ClientOptions,
+    RedisClient,
+    create_client,
+    create_standalone_client,
+)
+from app.core.redis.dependency import RedisDependency
+from app.core.redis.pool import PoolTimeout
+from app.core.redis.report import ServerReport, report
+from app.core.redis.urls import RedisAddress, Topology, parse_url
+
+__all__ = [
+    "BatchReader",
+    "ClientOptions",
+    "PoolTimeout",
+    "RedisAddress",
+    "RedisClient",
+    "RedisDependency",
+    "ServerReport",
+    "Topology",
+    "create_client",
+    "create_standalone_client",
+    "parse_url",
+    "report",
+]

@@ -1,0 +1,168 @@
+"""Redis clients: one per purpose and process, whatever the topology.
+
+redis-py's defaults are made for scripts: ten retries of five seconds turn a frozen server into a
+minute of waiting for one GET, a wrong password is tried eleven times, and the pool is unbounded.
+Here every wait is short and bounded, nothing is retried behind the caller's back (a retried command
+may run twice), and a busy pool makes callers queue in order.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import Connection, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import (
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+
+from app.core.redis.pool import FairPool, FairSentinelPool, FairSlots
+from app.core.redis.urls import RedisAddress, Topology, parse_url
+
+RedisClient = Redis | RedisCluster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientOptions:
+    """What one client may cost: times in seconds."""
+
+    name: str
+    """Shown by `CLIENT LIST`, in errors and in metrics: say the service and the purpose."""
+    pool_size: int = 32
+    """The most connections this client opens (in a cluster: commands under way at once)."""
+    pool_timeout: float = 0.2
+    """The longest wait for a connection to come free."""
+    timeout: float = 0.2
+    """The longest wait for one reply."""
+    connect_timeout: float = 0.2
+    """The longest wait for a connection to be made."""
+
+
+def create_client(url: str, options: ClientOptions) -> RedisClient:
+    """Make a client for the topology that the URL names; connects on first use.
+
+    Replies are bytes. Close it with `await client.aclose()`.
+
+    Raises:
+        ValueError: the URL is malformed.
+    """
+    address = parse_url(url)
+    slots = FairSlots(name=options.name, size=options.pool_size, timeout=options.pool_timeout)
+    match address.topology:
+        case Topology.STANDALONE:
+            return _standalone(address, options, slots)
+        case Topology.SENTINEL:
+            return _sentinel(address, options, slots)
+        case Topology.CLUSTER:
+            return _cluster(address, options, slots)
+
+
+def create_standalone_client(url: str, options: ClientOptions) -> Redis:
+    """`create_client` for what needs one server and no other topology.
+
+    Raises:
+        ValueError: the URL is malformed, or names sentinels or a cluster.
+    """
+    client = create_client(url, options)
+    if parse_url(url).topology is not Topology.STANDALONE or not isinstance(client, Redis):
+        raise ValueError("this needs a single server: redis:// or rediss://")
+    return client
+
+
+def _standalone(address: RedisAddress, options: ClientOptions, slots: FairSlots) -> Redis:
+    host, port = address.nodes[0]
+    pool = FairPool(
+        slots=slots,
+        connection_class=SSLConnection if address.tls else Connection,
+        host=host,
+        port=port,
+        db=address.database,
+        **_login(address),
+        **_connection(address, options),
+    )
+    return Redis.from_pool(pool)
+
+
+def _sentinel(address: RedisAddress, options: ClientOptions, slots: FairSlots) -> Redis:
+    connection = _connection(address, options)
+    sentinels = Sentinel(
+        address.nodes,
+        sentinel_kwargs={
+            **connection,
+            "username": address.options.get("sentinel_username"),
+            "password": address.options.get("sentinel_password"),
+            "ssl": address.tls,
+        },
+    )
+    managed = SentinelManagedSSLConnection if address.tls else SentinelManagedConnection
+    pool = _OwningSentinelPool(
+        service_name=address.service,
+        sentinel_manager=sentinels,
+        slots=slots,
+        connection_class=managed,
+        db=address.database,
+        **_login(address),
+        **connection,
+    )
+    return Redis.from_pool(pool)
+
+
+def _cluster(address: RedisAddress, options: ClientOptions, slots: FairSlots) -> RedisCluster:
+    return FairCluster(
+        slots=slots,
+        startup_nodes=[ClusterNode(host, port) for host, port in address.nodes],
+        ssl=address.tls,
+        **_login(address),
+        **_connection(address, options),
+    )
+
+
+def _login(address: RedisAddress) -> dict[str, Any]:
+    return {"username": address.username, "password": address.password}
+
+
+def _connection(address: RedisAddress, options: ClientOptions) -> dict[str, Any]:
+    tls = {name: value for name, value in address.options.items() if name.startswith("ssl_")}
+    return {
+        **tls,
+        "client_name": options.name,
+        "driver_info": None,
+        "socket_timeout": options.timeout,
+        "socket_connect_timeout": options.connect_timeout,
+        "retry": Retry(NoBackoff(), 0),
+        # redis-py 8.1 hands out connections that the server has closed when these are on (#4252),
+        # and they cost a failing round trip per connection on every open-source server.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
+
+
+class _OwningSentinelPool(FairSentinelPool):
+    """Closes its connections to the sentinels too, which redis-py leaves open."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        for sentinel in self.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
+class FairCluster(RedisCluster):
+    """A cluster client with at most `pool_size` commands under way, granted in order.
+
+    redis-py raises at once when the pool of a node is exhausted; here callers wait their turn.
+    """
+
+    def __init__(self, *, slots: FairSlots, **kwargs: Any) -> None:
+        # Commands queue for a slot, so no node sees more; pipelines use the few connections on top.
+        super().__init__(max_connections=slots.size + 4, **kwargs)
+        self._slots = slots
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        await self._slots.acquire()
+        try:
+            return await super().execute_command(*args, **kwargs)
+        finally:
+            self._slots.release()

@@ -1,0 +1,5 @@
+"""How a value becomes bytes for the cache and how those bytes become the same value again."""
+
+from app.core.serializers.protocol import Codec, DecodeError, NotStorable, Serializer
+
+__all__ = ["Codec", "DecodeError", "NotStorable", "Serializer"]

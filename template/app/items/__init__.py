@@ -1,0 +1,1 @@
+"""The example feature: copy it, change it, delete it. It is yours."""

@@ -1,0 +1,30 @@
+"""How long items are cached, and what makes them invalid."""
+
+from uuid import UUID
+
+from app.core.cache import Cache, CachePolicy
+from app.items.models import Item, ItemPage
+
+LISTS = "items"
+"""The tag of every page of items."""
+
+
+def item_policy(cache: Cache) -> CachePolicy[Item]:
+    """Single items: read often, changed seldom, and an old one is better than none."""
+    return cache.policy(
+        "item", Item, ttl=60, stale_while_revalidate=30, stale_if_error=3600, negative_ttl=15
+    )
+
+
+def page_policy(cache: Cache) -> CachePolicy[ItemPage]:
+    """Pages change with every item on them."""
+    return cache.policy("items", ItemPage, ttl=10, stale_if_error=3600)
+
+
+def item_tag(item_id: UUID) -> str:
+    return f"item:{item_id}"
+
+
+async def item_changed(cache: Cache, item_id: UUID) -> None:
+    """Forget what shows this item. To be called after the change is committed."""
+    await cache.invalidate_tags(item_tag(item_id), LISTS)

@@ -1,0 +1,49 @@
+"""A critical section, done right: the lock saves work, the fence keeps the write safe.
+
+Restocking reads, decides and writes, and two at once would lose one of the two. The lock lets one
+in at a time. But a holder may sleep through its ttl, in a pause of its machine or of its network,
+and wake up after the next one has written. So the write carries the fence, a number that grows with
+every grant, and the row refuses what is older than what it has seen.
+"""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Body, HTTPException
+
+from app.core.cache import Cache
+from app.core.locks import LocksDependency, LockTimeout
+from app.items.caching import item_changed
+from app.items.errors import ItemNotFound
+from app.items.models import Item
+from app.items.repository import ItemRepository
+
+
+def create_restock_router(cache: Cache, items: ItemRepository) -> APIRouter:
+    router = APIRouter(prefix="/items", tags=["items"])
+
+    @router.post(
+        "/{item_id}/restock",
+        responses={404: {"description": "No such item"}, 409: {"description": "Busy"}},
+    )
+    async def restock_item(
+        item_id: UUID, amount: Annotated[int, Body(ge=1, embed=True)], locks: LocksDependency
+    ) -> Item:
+        try:
+            async with locks.hold(f"item:{item_id}", ttl=10, timeout=5) as lease:
+                current = await items.get(item_id)
+                if current is None:
+                    raise ItemNotFound
+                item = await items.set_quantity(
+                    item_id, current.quantity + amount, fence=lease.fence
+                )
+        except ItemNotFound:
+            raise HTTPException(404, "no such item") from None
+        except LockTimeout:
+            raise HTTPException(409, "the item is being restocked: try again") from None
+        if item is None:
+            raise HTTPException(409, "somebody else restocked the item meanwhile: try again")
+        await item_changed(cache, item_id)
+        return item
+
+    return router

@@ -1,0 +1,1 @@
+"""Real servers for development and tests, on a machine that has none."""

@@ -1,0 +1,113 @@
+"""Run the service, or another command, on real servers of its own.
+
+Starts Redis and the database, migrates the database, and serves with reload:
+
+    python -m devservers
+    python -m devservers --no-reload --port 8001
+    python -m devservers -- pytest tests/items     runs this, and does not migrate
+
+A server whose URL is given (REDIS_URL, DATABASE_URL) is used as it is. Another one runs in Docker
+or, without Docker, embedded; it is empty at the start and THROWN AWAY at the end, with its data.
+DEVSERVERS=docker or DEVSERVERS=embedded insists on one of the two.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import FrameType
+
+from devservers.environment import PORT, environment
+from devservers.guard import ServerUnavailable
+
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit code of the command or of the service, as a shell has it."""
+    options = _options(arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    try:
+        with environment() as variables:
+            variables = {**os.environ, **variables}
+            variables.pop("DEVSERVERS", None)  # the choice is made
+            if options.command:
+                return _run(options.command, variables)
+            migrate = [sys.executable, "-m", "alembic", "upgrade", "head"]
+            if failed := _run(migrate, variables):
+                return failed
+            base = f"http://{options.host}:{options.port}"
+            for name, path in ("docs", "docs"), ("health", "health/ready"), ("metrics", "metrics"):
+                print(f"{name}: {base}/{path}", file=sys.stderr)
+            return _run(_uvicorn(options), variables)
+    except ServerUnavailable as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m devservers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=os.environ.get("PORT", str(PORT)),
+        help=f"where to listen; otherwise the variable PORT, or {PORT}",
+    )
+    parser.add_argument("--no-reload", action="store_true", help="do not watch the files")
+    parser.add_argument("command", nargs="*", help="run this instead of the service")
+    return parser.parse_args(arguments)
+
+
+def _uvicorn(options: argparse.Namespace) -> list[str]:
+    command = [sys.executable, "-m", "uvicorn", "app.main:app"]
+    command += ["--host", options.host, "--port", str(options.port)]
+    return command if options.no_reload else [*command, "--reload", "--reload-dir", "app"]
+
+
+def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Run a command to its end; signals to us are for it, and our servers outlive it."""
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
+
+    def forward(number: int, frame: FrameType | None = None) -> None:
+        if process is None:
+            early.append(number)
+            return
+        with suppress(ProcessLookupError, PermissionError):  # it has just ended
+            os.killpg(process.pid, signal.SIGTERM if number == signal.SIGHUP else number)
+
+    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    try:
+        # Not in our process group: Ctrl-C in a terminal would reach it twice, and the second one
+        # would cut its shutdown short.
+        process = subprocess.Popen(command, env=variables, start_new_session=True)
+        for number in early:
+            forward(number)
+        code = process.wait()
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        return 127
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    # As an exception, so that the servers that have started so far are stopped.
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,45 @@
+"""A pool that is used up says so, and serves those who wait in turn."""
+
+import asyncio
+from time import monotonic
+
+from fastapi import FastAPI
+
+from app.core.redis import RedisDependency
+from devservers.valkey import EmbeddedValkey
+from tests.conftest import Serve
+
+
+def add_slow_route(app: FastAPI) -> None:
+    @app.get("/slow")
+    async def slow(redis: RedisDependency, seconds: float) -> str:
+        # Holds a connection for a while; the key never gets an element.
+        await redis.execute_command("BLPOP", "nothing", seconds)
+        return "done"
+
+
+async def test_exhaustion_is_a_clear_error_and_passes(serve: Serve, valkey: EmbeddedValkey) -> None:
+    limits = {"redis_pool_size": 2, "redis_pool_timeout": 0.1, "redis_timeout": 5}
+    async with serve(redis_url=valkey.url, **limits) as client:
+        add_slow_route(client.app)
+        requests = [client.get("/slow?seconds=0.5") for _ in range(4)]
+        responses = await asyncio.gather(*requests)
+        assert sorted(response.status_code for response in responses) == [200, 200, 503, 503]
+        assert all(r.headers["retry-after"] for r in responses if r.status_code == 503)
+        assert (await client.get("/slow?seconds=0.01")).status_code == 200
+
+
+async def test_nobody_starves(serve: Serve, valkey: EmbeddedValkey) -> None:
+    limits = {"redis_pool_size": 2, "redis_pool_timeout": 3, "redis_timeout": 5}
+    async with serve(redis_url=valkey.url, **limits) as client:
+        add_slow_route(client.app)
+        started = monotonic()
+
+        async def one() -> float:
+            assert (await client.get("/slow?seconds=0.05")).status_code == 200
+            return monotonic() - started
+
+        waits = await asyncio.gather(*(one() for _ in range(20)))
+        # First come, first served: with two connections nobody is overtaken by the next but one.
+        noise = 0.02
+        assert all(first < later + noise for first, later in zip(waits, waits[2:], strict=False))

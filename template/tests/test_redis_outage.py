@@ -1,0 +1,106 @@
+"""Without Redis the service goes on: slower, never wrong, and it comes back by itself."""
+
+import asyncio
+from collections import Counter
+from time import monotonic
+
+from devservers.server import free_port
+from devservers.valkey import EmbeddedValkey
+from tests.conftest import Client, Serve
+from tests.items.test_items import create
+
+# One wait for a read that is not answered (the default of CACHE_READ_TIMEOUT), and generous room
+# for a machine that does other things too.
+READ_TIMEOUT = 0.05
+WORST = 1.5
+
+
+async def read(client: Client, path: str) -> tuple[int, float]:
+    started = monotonic()
+    response = await client.get(path)
+    return response.status_code, monotonic() - started
+
+
+async def read_by_many(
+    client: Client, path: str, *, readers: int, seconds: float
+) -> list[tuple[int, float]]:
+    """Statuses and latencies of readers that read one after the other for some time."""
+    end, answers = monotonic() + seconds, []
+
+    async def one() -> None:
+        while monotonic() < end:
+            answers.append(await read(client, path))
+            await asyncio.sleep(0.02)
+
+    await asyncio.gather(*(one() for _ in range(readers)))
+    return answers
+
+
+async def until_hit(client: Client, path: str, *, within: float) -> None:
+    end = monotonic() + within
+    while "hit" not in (await client.get(path)).headers["cache-status"]:
+        assert monotonic() < end, "the cache did not come back"
+        await asyncio.sleep(0.1)
+
+
+async def test_it_starts_and_answers_without_redis(serve: Serve) -> None:
+    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+    async with serve(redis_url=nowhere) as client:
+        item = await create(client)
+        for _ in range(10):
+            assert (await client.get(f"/items/{item['id']}")).json() == item
+        ready = await client.get("/health/ready")
+        assert ready.status_code == 200
+        assert ready.json()["checks"]["redis"]["status"] != "ok"
+
+
+async def test_redis_killed_under_readers_and_back(serve: Serve, valkey: EmbeddedValkey) -> None:
+    async with serve(redis_url=valkey.url, cache_read_timeout=READ_TIMEOUT) as client:
+        item = await create(client)
+        path = f"/items/{item['id']}"
+        await until_hit(client, path, within=2)
+
+        valkey.kill()
+        answers = await read_by_many(client, path, readers=20, seconds=1)
+        assert Counter(status for status, _ in answers) == {200: len(answers)}
+        assert max(latency for _, latency in answers) < WORST
+
+        valkey.restart()
+        await until_hit(client, path, within=10)
+
+
+async def test_redis_frozen_under_50_readers_and_back(serve: Serve, valkey: EmbeddedValkey) -> None:
+    async with serve(redis_url=valkey.url, cache_read_timeout=READ_TIMEOUT) as client:
+        item = await create(client)
+        path = f"/items/{item['id']}"
+        await until_hit(client, path, within=2)
+
+        valkey.freeze()
+        answers = await read_by_many(client, path, readers=50, seconds=1.5)
+        assert Counter(status for status, _ in answers) == {200: len(answers)}
+        worst = max(latency for _, latency in answers)
+        assert worst < WORST
+        print(f"frozen: {len(answers)} reads, 0 errors, worst {worst * 1000:.0f} ms")
+
+        valkey.thaw()
+        await until_hit(client, path, within=10)
+
+
+async def test_what_changes_meanwhile_is_not_served_old_afterwards(
+    serve: Serve, valkey: EmbeddedValkey
+) -> None:
+    async with serve(redis_url=valkey.url, cache_read_timeout=READ_TIMEOUT) as client:
+        item = await create(client)
+        path = f"/items/{item['id']}"
+        await until_hit(client, path, within=2)
+
+        valkey.freeze()
+        changed = await client.put(path, json={"name": "new", "version": 1})
+        assert changed.status_code == 200
+        valkey.thaw()
+
+        end = monotonic() + 4
+        while monotonic() < end:
+            assert (await client.get(path)).json()["name"] == "new"
+            await asyncio.sleep(0.05)
+        await until_hit(client, path, within=5)

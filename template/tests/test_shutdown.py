@@ -1,0 +1,54 @@
+"""A replica that is told to stop finishes what it has begun."""
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic, sleep
+
+import httpx
+
+from devservers.server import free_port
+
+# The service, with a route that takes a moment.
+PROGRAM = """
+import asyncio, sys, uvicorn
+from app.main import create_app
+app = create_app()
+@app.get("/moment")
+async def moment() -> str:
+    await asyncio.sleep(1)
+    return "done"
+uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", timeout_graceful_shutdown=10)
+"""
+
+
+def until_live(base: str) -> None:
+    end = monotonic() + 20
+    while True:
+        try:
+            httpx.get(f"{base}/health/live").raise_for_status()
+        except httpx.HTTPError:
+            assert monotonic() < end, "the service did not start"
+            sleep(0.05)
+        else:
+            return
+
+
+def test_requests_under_way_are_answered(servers: dict[str, str]) -> None:
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    service = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(port)], env={**os.environ, **servers}
+    )
+    try:
+        until_live(base)
+        with ThreadPoolExecutor(8) as pool:
+            answers = [pool.submit(httpx.get, f"{base}/moment") for _ in range(8)]
+            sleep(0.4)
+            service.send_signal(signal.SIGTERM)
+            assert [answer.result().json() for answer in answers] == ["done"] * 8
+        assert service.wait(timeout=10) in (0, -signal.SIGTERM)
+    finally:
+        service.kill()

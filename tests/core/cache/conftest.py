@@ -1,0 +1,53 @@
+"""One server for the tests that leave it in peace, one per test for those that do not."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from app.core.cache import Cache
+from app.core.redis import ClientOptions, create_client
+from devservers.valkey import EmbeddedValkey
+from tests.core.cache.harness import Wire, counted_writes, open_cache
+
+OpenCache = Callable[..., Awaitable[Cache]]
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey() as server:
+        yield server
+
+
+@pytest.fixture
+async def redis(shared_server: EmbeddedValkey) -> AsyncIterator[Redis]:
+    """A plain client of an empty database, for looking and for making trouble."""
+    client = create_client(shared_server.url, ClientOptions(name="test"))
+    assert isinstance(client, Redis)
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def another(shared_server: EmbeddedValkey, redis: Redis) -> AsyncIterator[OpenCache]:
+    """Opens caches, each of which stands for a process of the service."""
+    async with AsyncExitStack() as stack:
+
+        async def open_another(url: str = shared_server.url, **options: Any) -> Cache:
+            return await stack.enter_async_context(open_cache(url, **options))
+
+        yield open_another
+
+
+@pytest.fixture
+async def cache(another: OpenCache) -> Cache:
+    return await another()
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    with counted_writes() as wire:
+        yield wire

@@ -1,0 +1,135 @@
+"""Caches as a service has them, one per simulated process, and what the tests look at."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Generic, TypeVar
+
+import redis.asyncio.connection as connections
+from redis.asyncio import Redis
+
+from app.core.cache import Cache, CacheUnavailable
+from app.core.redis import ClientOptions, RedisClient, create_client
+from app.core.serializers.json import JsonSerializer
+
+T = TypeVar("T")
+
+SERVICE = "svc"
+
+
+@asynccontextmanager
+async def open_cache(url: str, **options: Any) -> AsyncIterator[Cache]:
+    """A cache with a client of its own: what one process of the service has."""
+    client = create_client(url, ClientOptions(name="cache-test"))
+    # A test machine may pause for longer than production's 50 ms; fault tests set their own.
+    options = {"read_timeout": 1.0, **options}
+    try:
+        async with Cache(client, service=SERVICE, serializer=JsonSerializer(), **options) as cache:
+            yield cache
+    finally:
+        await client.aclose()
+
+
+class Source(Generic[T]):
+    """The truth behind a cache: a value, how often it was loaded, and a gate to hold loads at."""
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+        self.loads = 0
+        self.finished = 0
+        self.cancelled = 0
+        self.error: Exception | None = None
+        self.started = asyncio.Event()
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def hold(self) -> None:
+        """Loads that begin now read their value and then wait."""
+        self._open.clear()
+        self.started.clear()
+
+    def release(self) -> None:
+        self._open.set()
+
+    async def load(self) -> T:
+        self.loads += 1
+        value, error = self.value, self.error
+        self.started.set()
+        try:
+            await self._open.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if error is not None:
+            raise error
+        self.finished += 1
+        return value
+
+
+class Wire:
+    """Counts what is written to Redis: one write is one round trip."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self.writes)
+
+    @property
+    def text(self) -> bytes:
+        return b"".join(self.writes)
+
+
+@contextmanager
+def counted_writes() -> Iterator[Wire]:
+    """Every packet that any client of this process sends."""
+    wire, original = Wire(), connections.AbstractConnection.send_packed_command
+
+    async def send(self: Any, command: Any, check_health: bool = True) -> None:
+        wire.writes.append(command if isinstance(command, bytes) else b"".join(command))
+        await original(self, command, check_health)
+
+    connections.AbstractConnection.send_packed_command = send  # type: ignore[method-assign]  # counted
+    try:
+        yield wire
+    finally:
+        connections.AbstractConnection.send_packed_command = original  # type: ignore[method-assign]  # restored
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], *, seconds: float = 5.0) -> None:
+    """Wait for something that happens in the background; fails if it does not."""
+    async with asyncio.timeout(seconds):
+        while True:
+            answer = condition()
+            if answer if isinstance(answer, bool) else await answer:
+                return
+            await asyncio.sleep(0.005)
+
+
+async def lease_keys(client: RedisClient | Redis) -> list[bytes]:
+    """The leases that exist, in the whole database."""
+    assert isinstance(client, Redis)
+    return [key async for key in client.scan_iter(match="*:lease")]
+
+
+async def value_keys(client: RedisClient | Redis) -> list[bytes]:
+    """The entries that exist."""
+    assert isinstance(client, Redis)
+    return [key async for key in client.scan_iter(match="*}")]
+
+
+def breaker_is_open(cache: Cache) -> bool:
+    return cache._breaker.is_open
+
+
+def queued_invalidations(cache: Cache) -> int:
+    return cache._recovery.queued
+
+
+async def is_healthy(cache: Cache) -> bool:
+    """What the health page says."""
+    try:
+        await cache.check()
+    except CacheUnavailable:
+        return False
+    return True

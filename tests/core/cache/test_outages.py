@@ -1,0 +1,211 @@
+"""Redis is away, or wrong: the service answers, soon, and nothing invalidated comes back."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from time import perf_counter
+
+import pytest
+
+from app.core.cache import Cache, CachePolicy, CacheUnavailable
+from devservers.valkey import EmbeddedValkey
+from tests.core.cache.conftest import OpenCache
+from tests.core.cache.faults import (
+    FAULTS,
+    REACHABLE,
+    UNREACHABLE,
+    Fault,
+    Patient,
+    WrongPassword,
+    name_of,
+    open_patient,
+)
+from tests.core.cache.harness import (
+    Source,
+    breaker_is_open,
+    is_healthy,
+    queued_invalidations,
+    until,
+)
+
+READ_TIMEOUT, COMMAND_TIMEOUT = 0.05, 0.2
+SLACK = 0.25
+"""What a busy test machine may add."""
+
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture
+async def patient() -> AsyncIterator[Patient]:
+    with EmbeddedValkey() as server:
+        async with open_patient(server) as patient:
+            yield patient
+            server.thaw()
+
+
+@pytest.fixture
+async def ill(patient: Patient, another: OpenCache) -> Cache:
+    """A cache in use, whose server is about to suffer."""
+    cache = await another(patient.url, read_timeout=READ_TIMEOUT)
+    await cache.policy("warm-up", int, ttl=60).get_or_load(0, Source(1).load)
+    return cache
+
+
+def policy_of(cache: Cache) -> CachePolicy[str]:
+    return cache.policy("item", str, ttl=60)
+
+
+async def fill(policy: CachePolicy[str], value: str) -> None:
+    for key in ("key", "tagged", "cleared"):
+        source = Source(value)
+        await policy.get_or_load(key, source.load, tags=[key])
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=name_of)
+async def test_reads_never_raise_and_wait_no_longer_than_stated(
+    patient: Patient, ill: Cache, fault: Fault, record_property: Record
+) -> None:
+    policy, source, waits = policy_of(ill), Source("value"), []
+    await fault.inflict(patient)
+    for key in range(20):
+        started = perf_counter()
+        assert await policy.get_or_load(key, source.load) == "value"
+        waits.append(perf_counter() - started)
+    record_property("longest added wait (ms)", round(max(waits) * 1000))
+    # A read, and a lease or store that the breaker has not yet been closed to.
+    assert max(waits) < READ_TIMEOUT + COMMAND_TIMEOUT + SLACK
+    assert sorted(waits)[10] < 0.02
+    await fault.mend(patient)
+
+
+@pytest.mark.parametrize("fault", UNREACHABLE, ids=name_of)
+async def test_the_breaker_opens_after_three_failures_and_closes_by_itself(
+    patient: Patient, ill: Cache, fault: Fault
+) -> None:
+    policy, source = policy_of(ill), Source("value")
+    await fault.inflict(patient)
+    for failures in range(1, 4):
+        assert not breaker_is_open(ill)
+        await policy.get_or_load(failures, source.load)
+    assert breaker_is_open(ill)
+    await asyncio.sleep(0.8)
+    assert breaker_is_open(ill)  # it does not try its luck on callers
+    await fault.mend(patient)
+    await until(lambda: is_healthy(ill), seconds=8)
+    loads = source.loads
+    await policy.get_or_load("again", source.load)
+    await policy.get_or_load("again", source.load)
+    assert source.loads == loads + 1
+
+
+@pytest.mark.parametrize("fault", REACHABLE, ids=name_of)
+async def test_a_server_that_only_refuses_writes_is_still_read(
+    patient: Patient, ill: Cache, fault: Fault
+) -> None:
+    policy, source = policy_of(ill), Source("value")
+    await policy.get_or_load("kept", source.load)
+    await fault.inflict(patient)
+    for key in range(5):
+        await policy.get_or_load(key, source.load)
+    source.loads = 0
+    assert await policy.get_or_load("kept", source.load) == "value"
+    assert (source.loads, breaker_is_open(ill)) == (0, False)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=name_of)
+async def test_invalidations_made_meanwhile_arrive_before_reads_are_served_again(
+    patient: Patient, ill: Cache, another: OpenCache, fault: Fault
+) -> None:
+    policy = policy_of(ill)
+    await fill(policy, "old")
+    await fault.inflict(patient)
+    await policy.invalidate("key")
+    await ill.invalidate_tags("tagged")
+
+    async def newest(key: str) -> str:
+        return await policy.get_or_load(key, Source("new").load, tags=[key])
+
+    async def nothing_old() -> bool:
+        assert [await newest("key"), await newest("tagged")] == ["new", "new"]
+        return await is_healthy(ill)
+
+    for _ in range(30):
+        await nothing_old()
+        await asyncio.sleep(0.01)
+    await policy.clear()
+    assert await newest("cleared") == "new"
+    await fault.mend(patient)
+    await until(nothing_old, seconds=8)
+    other = policy_of(await another(f"redis://127.0.0.1:{patient.server.port}/0"))
+    for key in ("key", "tagged", "cleared"):
+        assert await newest(key) == "new"
+        assert await other.get_or_load(key, Source("new").load, tags=[key]) == "new"
+
+
+@pytest.mark.parametrize("fault", UNREACHABLE, ids=name_of)
+async def test_a_caller_who_must_know_is_told(patient: Patient, ill: Cache, fault: Fault) -> None:
+    policy = policy_of(ill)
+    await fault.inflict(patient)
+    if type(fault).__name__ == "Slow":
+        pytest.skip("slow is not too slow for an invalidation")
+    with pytest.raises(CacheUnavailable):
+        await policy.invalidate("key", strict=True)
+    with pytest.raises(CacheUnavailable):
+        await policy.clear(strict=True)
+    with pytest.raises(CacheUnavailable):
+        await ill.invalidate_tags("tag", strict=True)
+    assert queued_invalidations(ill) == 3
+    await fault.mend(patient)
+
+
+@pytest.mark.parametrize("fault", REACHABLE, ids=name_of)
+async def test_without_a_lease_the_loader_is_asked_before_an_old_value_is_served(
+    patient: Patient, ill: Cache, fault: Fault
+) -> None:
+    policy = ill.policy("short", str, ttl=0.02, jitter=0, stale_if_error=60)
+    source = Source("old")
+    await policy.get_or_load("key", source.load)
+    await asyncio.sleep(0.03)
+    source.value = "new"
+    await fault.inflict(patient)
+    assert await policy.get_or_load("key", source.load) == "new"
+    source.error = OSError("down")
+    assert await policy.get_or_load("key", source.load) == "old"
+
+
+async def test_the_single_flight_holds_while_redis_is_away(patient: Patient, ill: Cache) -> None:
+    policy, source = policy_of(ill), Source("value")
+    patient.server.freeze()
+    source.hold()
+    callers = [asyncio.create_task(policy.get_or_load("key", source.load)) for _ in range(50)]
+    await source.started.wait()
+    await asyncio.sleep(0.1)
+    source.release()
+    assert await asyncio.gather(*callers) == ["value"] * 50
+    assert source.loads == 1
+
+
+async def test_an_invalidation_that_failed_alone_is_not_overtaken_by_a_read(
+    patient: Patient, ill: Cache
+) -> None:
+    policy, fault = policy_of(ill), WrongPassword()
+    await fill(policy, "old")
+    await fault.inflict(patient)
+    await policy.invalidate("key")
+    await fault.mend(patient)
+    assert await policy.get_or_load("key", Source("new").load, tags=["key"]) == "new"
+    await until(partial(is_healthy, ill))
+    assert await policy.get_or_load("key", Source("new").load, tags=["key"]) == "new"
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a" * 100_000, "}{", ""])
+async def test_the_recovery_survives_any_name(patient: Patient, ill: Cache, name: str) -> None:
+    policy = policy_of(ill)
+    ill._breaker.open()
+    await policy.invalidate(name)
+    await ill.invalidate_tags(name)
+    await until(partial(is_healthy, ill))
+    source = Source("value")
+    for _ in range(2):
+        assert await policy.get_or_load(name, source.load, tags=[name]) == "value"
+    assert source.loads == 1

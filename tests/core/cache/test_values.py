@@ -1,0 +1,118 @@
+"""A hit returns what the miss returned, whatever it was."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID
+
+import pytest
+from app.core.cache import Cache
+from pydantic import BaseModel, Field, field_serializer
+
+from tests.core.cache.harness import Source, value_keys
+
+
+class Item(BaseModel):
+    id: int
+    name: str = Field(alias="itemName")
+    price: Decimal | None = None
+
+
+@dataclass
+class Point:
+    x: int
+    y: float
+
+
+ITEM = Item(id=1, itemName="a", price=Decimal("1.50"))
+VALUES: list[tuple[Any, Any]] = [
+    *[(int, 0), (int, -1), (bool, False), (bool, True), (float, 0.0), (str, ""), (str, "\x00é")],
+    *[(list[int], []), (dict[str, int], {}), (tuple[int, str], (1, "a")), (set[int], {1, 2})],
+    *[(type(None), None), (int | None, None), (int | None, 0), (Literal["a", "b"], "a")],
+    *[(datetime, datetime(2020, 1, 1, tzinfo=timezone.utc)), (date, date(2020, 1, 1))],
+    *[(UUID, UUID(int=1)), (bytes, b"abc"), (Decimal, Decimal("0.10")), (Point, Point(1, 2.5))],
+    *[(Item, ITEM), (list[Item], [ITEM, ITEM]), (dict[int, Item], {1: ITEM}), (Any, {"a": [1]})],
+    *[(str, "long " * 10_000), (list[Item | Point], [ITEM, Point(1, 2)])],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("type_", "value"), VALUES, ids=lambda part: str(part)[:30])
+async def test_a_hit_is_equal_and_of_the_same_type(cache: Cache, type_: Any, value: Any) -> None:
+    policy, source = cache.policy("item", type_, ttl=60), Source(value)
+    miss = await policy.get_or_load(1, source.load)
+    hit = await policy.get_or_load(1, source.load)
+    assert (hit, type(hit), source.loads) == (miss, type(miss), 1)
+
+
+async def test_callers_of_a_hit_do_not_share_a_value(cache: Cache) -> None:
+    policy, source = cache.policy("item", list[int], ttl=60), Source([1])
+    await policy.get_or_load(1, source.load)
+    one, other = await asyncio.gather(*(policy.get_or_load(1, source.load) for _ in range(2)))
+    one.append(2)
+    assert other == [1]
+
+
+@pytest.mark.parametrize("negative_ttl", [None, 60])
+async def test_none_is_a_value(cache: Cache, negative_ttl: float | None) -> None:
+    policy = cache.policy("item", str, ttl=60, negative_ttl=negative_ttl)
+    source: Source[str | None] = Source(None)
+    for _ in range(3):
+        assert await policy.get_or_load(1, source.load) is None
+    assert source.loads == 1
+
+
+async def test_none_has_a_life_of_its_own(cache: Cache) -> None:
+    policy = cache.policy("item", str, ttl=60, negative_ttl=0.03, jitter=0)
+    source: Source[str | None] = Source(None)
+    await policy.get_or_load(1, source.load)
+    await asyncio.sleep(0.04)
+    source.value = "found"
+    assert await policy.get_or_load(1, source.load) == "found"
+    await asyncio.sleep(0.04)
+    assert await policy.get_or_load(1, source.load) == "found"
+    assert source.loads == 2
+
+
+async def test_with_a_negative_ttl_of_0_none_is_not_kept(cache: Cache, redis: Any) -> None:
+    policy = cache.policy("item", str, ttl=60, negative_ttl=0)
+    source: Source[str | None] = Source(None)
+    for _ in range(3):
+        assert await policy.get_or_load(1, source.load) is None
+    assert source.loads == 3
+    assert await value_keys(redis) == []
+
+
+class Odd(BaseModel):
+    name: str
+
+    @field_serializer("name")
+    def fail(self, name: str) -> str:
+        raise KeyError(name)
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [(int, "not a number"), (Item, {"id": 1}), (bytes, b"\xff"), (Odd, Odd(name="a"))],
+    ids=["str", "dict", "bytes", "serializer"],
+)
+async def test_what_cannot_be_stored_is_returned_all_the_same(
+    cache: Cache, redis: Any, type_: Any, value: Any
+) -> None:
+    policy, source = cache.policy("item", type_, ttl=60), Source(value)
+    for _ in range(2):
+        async with asyncio.timeout(1):
+            assert await policy.get_or_load(1, source.load) == value
+    assert source.loads == 2
+    assert await redis.keys("*:lease") == []
+
+
+async def test_a_ttl_beyond_all_bounds_is_refused_or_kept_but_never_an_error_of_a_read(
+    cache: Cache,
+) -> None:
+    try:
+        policy = cache.policy("item", int, ttl=1e17)
+    except ValueError:
+        return
+    assert await policy.get_or_load(1, Source(1).load) == 1

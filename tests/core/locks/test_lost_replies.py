@@ -1,0 +1,105 @@
+"""The server did as asked, and its reply never arrived."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from app.core.locks import Locks, LockUnavailable
+from tests.core.locks.conftest import RecordFault
+from tests.core.locks.nodes import Nodes, open_locks, settle
+from tests.support.faultproxy import FaultProxy
+
+_ROUNDS = 18
+
+
+@asynccontextmanager
+async def losing_replies(proxies: Sequence[FaultProxy]) -> AsyncIterator[None]:
+    """What the block sends arrives, its first replies do not; soon the connections break."""
+
+    async def break_connections() -> None:
+        await asyncio.sleep(0.03)
+        for proxy in proxies:
+            await proxy.heal()
+
+    for proxy in proxies:
+        await proxy.drop_replies()
+    breaking = asyncio.create_task(break_connections())
+    try:
+        yield
+    finally:
+        await breaking
+
+
+@pytest.mark.slow
+async def test_lost_replies(nodes: Nodes, others: Locks, record_fault: RecordFault) -> None:
+    async with AsyncExitStack() as stack:
+        proxies = [
+            await stack.enter_async_context(FaultProxy(server.host, server.port))
+            for server in nodes.servers
+        ]
+        urls = [proxy.url for proxy in proxies]
+        locks = await stack.enter_async_context(open_locks(nodes.strategy, urls))
+        async with locks.hold("warm-up") as lease:  # the servers learn the scripts
+            await lease.extend()
+        connections = sum(proxy.accepted for proxy in proxies)
+        fences: list[int] = []
+        double_grants = 0
+        for number in range(_ROUNDS):
+            unlucky = random.sample(proxies, k=(len(proxies) + 1) // 2)
+            hold = locks.hold("name", ttl=4, timeout=3)
+            if number % 3 == 0:
+                async with losing_replies(unlucky):
+                    lease = await hold.__aenter__()
+            else:
+                lease = await hold.__aenter__()
+            fences.append(lease.fence)
+            if number % 3 == 1:
+                async with losing_replies(unlucky):
+                    await _extend(lease.extend)
+            double_grants += await others.try_acquire("name") is not None
+            if number % 3 == 2:
+                async with losing_replies(unlucky):
+                    await hold.__aexit__(None, None, None)
+            else:
+                await hold.__aexit__(None, None, None)
+        await settle(0.7)
+        broken = sum(proxy.accepted for proxy in proxies) - connections
+        orphans = await nodes.lock_keys()
+        control = await _control(proxies[0], nodes)
+    disorder = int(fences != sorted(set(fences)))
+    record_fault(
+        "lost replies to acquire, extend and release",
+        nodes.strategy,
+        runs=_ROUNDS,
+        violations=orphans + double_grants + disorder,
+        control=f"redis-py's Lock: {control} orphans of 1",
+    )
+    assert broken >= _ROUNDS / 2, "replies were lost, and connections with them"
+    assert (orphans, double_grants, disorder) == (0, 0, 0)
+    assert control == 1
+
+
+async def _extend(extend: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await extend()
+    except LockUnavailable:
+        return  # nobody knows whether it worked, and the lease goes on to its old deadline
+
+
+async def _control(proxy: FaultProxy, nodes: Nodes) -> int:
+    """redis-py repeats the SET NX, is refused by its own key, and leaves that behind."""
+    client = Redis(port=proxy.port, socket_timeout=0.2, retry=Retry(NoBackoff(), 3))
+    try:
+        await client.ping()
+        async with losing_replies([proxy]):
+            assert not await client.lock("naive", timeout=20, blocking=False).acquire()
+    finally:
+        await client.aclose()
+    keys = await nodes.on_all("EXISTS", "naive")
+    return sum(keys)

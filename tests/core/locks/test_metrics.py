@@ -1,0 +1,89 @@
+"""What Prometheus sees, and the dependency that hands the locks to routes."""
+
+import asyncio
+from contextlib import suppress
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prometheus_client import REGISTRY
+
+from app.core.locks import LockLost, Locks, LocksDependency, LockTimeout
+from tests.core.locks.nodes import Nodes, open_locks
+
+
+def value(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+async def test_acquire_wait_and_hold_times(locks: Locks, others: Locks) -> None:
+    names: tuple[tuple[str, dict[str, str]], ...] = (
+        ("lock_acquire_seconds_count", {"outcome": "granted"}),
+        ("lock_acquire_seconds_count", {"outcome": "refused"}),
+        ("lock_acquire_seconds_count", {"outcome": "timeout"}),
+        ("lock_wait_seconds_count", {}),
+        ("lock_hold_seconds_count", {}),
+        ("lock_refusals_total", {"reason": "held"}),
+    )
+    before = [value(name, **labels) for name, labels in names]
+    async with locks.hold("name"):
+        assert await others.try_acquire("name") is None
+        with pytest.raises(LockTimeout):
+            async with others.hold("name", timeout=0):
+                pytest.fail("entered")
+        waiting = asyncio.create_task(_hold(others))
+        await asyncio.sleep(0.1)
+    await waiting
+    after = [value(name, **labels) for name, labels in names]
+    granted, refused, timed_out, waited, held, refusals = (
+        now - then for now, then in zip(after, before, strict=True)
+    )
+    assert (granted, refused, timed_out, waited, held) == (2, 1, 1, 1, 2)
+    assert refusals >= 3
+
+
+async def test_renewals_and_losses(nodes: Nodes, locks: Locks) -> None:
+    renewed = value("lock_renewals_total", outcome="renewed")
+    gone = value("lock_losses_total", cause="gone")
+
+    async def hold() -> None:
+        async with locks.hold("name", ttl=0.3):
+            await asyncio.sleep(0.25)
+            await nodes.evict("name")
+            await asyncio.sleep(5)
+
+    with pytest.raises(LockLost):
+        await hold()
+    assert value("lock_renewals_total", outcome="renewed") > renewed
+    assert value("lock_losses_total", cause="gone") == gone + 1
+
+
+async def test_node_errors_name_the_node(nodes: Nodes) -> None:
+    label = "redis" if nodes.strategy == "lua" else "0"
+    errors = value("lock_node_errors_total", node=label, error="ConnectionError")
+    nodes.servers[0].kill()
+    async with open_locks(nodes.strategy, nodes.urls) as locks:
+        with suppress(LockTimeout):  # one node of five is not missed
+            await _hold(locks)
+    assert value("lock_node_errors_total", node=label, error="ConnectionError") > errors
+
+
+async def test_a_route_gets_the_locks(locks: Locks, others: Locks) -> None:
+    app = FastAPI()
+    app.state.locks = locks
+
+    @app.get("/free")
+    async def free(locks: LocksDependency) -> bool:
+        lease = await locks.try_acquire("name")
+        return lease is not None and await lease.release()
+
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.get("/free")).json() is True
+        async with others.hold("name"):
+            assert (await client.get("/free")).json() is False
+
+
+async def _hold(locks: Locks) -> None:
+    async with locks.hold("name", timeout=0.3):
+        pass

@@ -1,0 +1,169 @@
+"""A process that uses locks, for tests that need several.
+
+Run with `python -m tests.core.locks.worker`; its jobs come as a JSON list on standard
+input and are done one after the other. What the
+worker saw goes to the job's journal, one JSON object a line, written before the next step, so that
+a worker that is killed or stopped still testifies.
+"""
+
+import asyncio
+import json
+import random
+import sqlite3
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from app.core.locks import LockLost, LockTimeout
+from tests.core.locks.nodes import open_locks, plain_client
+
+NAME = "shared"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    kind: str
+    """"collect" or "account"."""
+    lock: str
+    """"lua", "redlock", or the control: "check_then_set"."""
+    urls: list[str]
+    folder: str
+    worker: int
+    tasks: int
+    rounds: int
+    """Of a "collect"."""
+    ttl: float
+
+
+@dataclass(slots=True)
+class Grant:
+    """What the critical section knows about its lock."""
+
+    fence: int
+    remaining: Callable[[], float]
+
+
+Hold = Callable[[], AbstractAsyncContextManager[Grant]]
+
+
+async def run(job: Job) -> None:
+    async with _lock(job) as hold:
+        work = _collect if job.kind == "collect" else _account
+        await asyncio.gather(*(work(job, hold, task) for task in range(job.tasks)))
+
+
+@asynccontextmanager
+async def _lock(job: Job) -> AsyncIterator[Hold]:
+    if job.lock in ("lua", "redlock"):
+        async with open_locks(job.lock, job.urls) as locks:
+
+            @asynccontextmanager
+            async def hold() -> AsyncIterator[Grant]:
+                async with locks.hold(NAME, ttl=job.ttl, timeout=30) as lease:
+                    yield Grant(lease.fence, lease.remaining)
+
+            yield hold
+    else:
+        async with plain_client(job.urls[0]) as client:
+            yield lambda: _check_then_set(client, job.ttl)
+
+
+@asynccontextmanager
+async def _check_then_set(client: Redis, ttl: float) -> AsyncIterator[Grant]:
+    """Looks whether the lock is free and then takes it: two may look at the same time."""
+    while True:
+        if await client.get(NAME) is None:
+            break
+        await asyncio.sleep(random.uniform(0, 0.005))
+    await client.set(NAME, "mine", px=int(ttl * 1000))
+    try:
+        yield Grant(0, lambda: ttl)
+    finally:
+        await client.delete(NAME)
+
+
+async def _collect(job: Job, hold: Hold, task: int) -> None:
+    """Add elements to a set in a file that only the lock protects (Jepsen's locking set)."""
+    shared = Path(job.folder, "set.json")
+    for round_number in range(job.rounds):
+        element = f"{job.worker}-{task}-{round_number}"
+        async with hold() as grant:
+            began = time.monotonic()
+            elements = _read(shared)
+            await asyncio.sleep(random.uniform(0, 0.004))
+            _replace(shared, [*elements, element])
+            ended = min(time.monotonic(), began + grant.remaining())
+            _testify(job, began=began, ended=ended, fence=grant.fence)
+
+
+async def _account(job: Job, hold: Hold, task: int) -> None:
+    """Count up two accounts until told to stop; the database checks the fence of one of them."""
+    enough = Path(job.folder, "enough")
+    with sqlite3.connect(Path(job.folder, "bank.db"), timeout=5, isolation_level=None) as bank:
+        while not _exists(enough):
+            with suppress(LockLost, LockTimeout):
+                async with hold() as grant:
+                    # The fence has to be raised before the read. A check at the write alone would
+                    # let an older holder write between our read and our write.
+                    bank.execute(
+                        "UPDATE account SET fence = ? WHERE name = 'fenced' AND fence < ?",
+                        (grant.fence, grant.fence),
+                    )
+                    accounts = dict(bank.execute("SELECT name, value FROM account"))
+                    _announce(job)
+                    # No check of the lease, and nothing that could be cancelled in between: it is
+                    # the database that has to notice.
+                    _think(random.uniform(0.02, 0.08))
+                    fenced = bank.execute(
+                        "UPDATE account SET value = ? WHERE name = 'fenced' AND fence = ?",
+                        (accounts["fenced"] + 1, grant.fence),
+                    )
+                    bank.execute(
+                        "UPDATE account SET value = ? WHERE name = 'plain'",
+                        (accounts["plain"] + 1,),
+                    )
+                    _testify(job, fence=grant.fence, accepted=fenced.rowcount == 1)
+                # Let the others have a turn: this worker's next attempt is not what is tested.
+                await asyncio.sleep(random.uniform(0, 0.02))
+
+
+def _announce(job: Job) -> None:
+    """Tell the test who has read and will write."""
+    draft = Path(job.folder, f"draft-{job.worker}")
+    draft.write_text(str(job.worker))
+    draft.replace(Path(job.folder, "inside"))
+
+
+def _think(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def _exists(path: Path) -> bool:
+    return path.exists()
+
+
+def _read(path: Path) -> list[str]:
+    elements: list[str] = json.loads(path.read_text())
+    return elements
+
+
+def _replace(path: Path, elements: list[str]) -> None:
+    """In one step, so that what a broken lock loses are updates and not the file."""
+    draft = path.with_name(f"draft-{elements[-1]}")
+    draft.write_text(json.dumps(elements))
+    draft.replace(path)
+
+
+def _testify(job: Job, **facts: object) -> None:
+    with Path(job.folder, f"journal-{job.worker}.jsonl").open("a") as journal:
+        journal.write(json.dumps(facts) + "\n")
+
+
+if __name__ == "__main__":
+    for description in json.load(sys.stdin):
+        asyncio.run(run(Job(**description)))

@@ -1,0 +1,175 @@
+"""The embedded Valkey: starts quickly, fails clearly, and can be tormented."""
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from redis import AuthenticationError, Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from devservers import server as server_module
+from devservers.guard import ServerUnavailable
+from devservers.valkey import EmbeddedValkey
+
+
+def connect(server: EmbeddedValkey, **options: object) -> Redis:
+    return Redis.from_url(server.url, socket_timeout=0.2, **options)
+
+
+def test_starts_and_stops_and_leaves_nothing() -> None:
+    started = time.perf_counter()
+    with EmbeddedValkey() as server:
+        took = time.perf_counter() - started
+        with connect(server) as client:
+            assert client.info("server")["process_id"] == server.pid
+            assert client.config_get("bind", "save", "appendonly", "dir") == {
+                "bind": "127.0.0.1",
+                "save": "",
+                "appendonly": "no",
+                "dir": str(server.folder.resolve()),
+            }
+        folder, stopping = server.folder, time.perf_counter()
+    assert took < 2  # some 0.06 on an idle machine
+    assert time.perf_counter() - stopping < 1  # some 0.01
+    assert not folder.exists()
+    assert not server.answers()
+
+
+def test_can_be_started_again_after_it_was_stopped() -> None:
+    server = EmbeddedValkey()
+    for _ in range(2):
+        server.start()
+        assert server.answers()
+        server.stop()
+    server.stop()  # nothing to do
+    with pytest.raises(RuntimeError, match="not started"):
+        server.kill()
+
+
+def test_starting_twice_is_refused() -> None:
+    with EmbeddedValkey() as server, pytest.raises(RuntimeError, match="started already"):
+        server.start()
+
+
+def test_killed_server_resets_connections_and_comes_back_empty_on_its_port() -> None:
+    with EmbeddedValkey() as server, connect(server) as client:
+        client.set("key", "value")
+        port, pid = server.port, server.pid
+        server.kill()
+        assert not server.answers()
+        with pytest.raises(RedisConnectionError):
+            client.get("key")
+        server.kill()  # nothing to do
+        server.restart()
+        assert (server.port, server.pid != pid) == (port, True)
+        assert client.get("key") is None
+
+
+def test_frozen_server_accepts_and_says_nothing_until_thawed() -> None:
+    with EmbeddedValkey() as server, connect(server) as client:
+        client.set("key", "value")
+        server.freeze()
+        with pytest.raises(RedisTimeoutError):
+            client.get("key")
+        with socket.create_connection((server.host, server.port), timeout=0.2):
+            pass
+        server.thaw()
+        assert client.get("key") == b"value"
+
+
+def test_frozen_server_can_be_killed_and_restarted() -> None:
+    with EmbeddedValkey() as server:
+        server.freeze()
+        server.kill()
+        server.restart()
+        assert server.answers()
+
+
+def test_configuration_reaches_the_server_and_its_url() -> None:
+    with EmbeddedValkey(
+        maxmemory="5mb", requirepass="p@ss/word", client_output_buffer_limit=("pubsub", 1, 2, 3)
+    ) as server:
+        with connect(server) as client:
+            assert client.config_get("maxmemory")["maxmemory"] == str(5 * 1024 * 1024)
+            assert "pubsub 1 2 3" in client.config_get("*")["client-output-buffer-limit"]
+        with Redis(port=server.port) as stranger, pytest.raises(AuthenticationError):
+            stranger.ping()
+
+
+def test_acl_file(tmp_path: Path) -> None:
+    acl = tmp_path / "users.acl"
+    acl.write_text("user default off\nuser app on >secret ~app:* +@read\n")
+    with (
+        EmbeddedValkey(aclfile=str(acl)) as server,
+        Redis(port=server.port, username="app", password="secret") as client,
+    ):
+        assert client.get("app:1") is None
+
+
+def test_folder_that_is_given_is_kept(tmp_path: Path) -> None:
+    for runs in 1, 2:
+        with EmbeddedValkey(folder=tmp_path / "valkey") as server:
+            assert server.answers()
+        log = (tmp_path / "valkey" / "log").read_text()
+        assert log.count("Ready to accept connections") == runs
+
+
+def test_failed_start_shows_the_end_of_the_log() -> None:
+    server = EmbeddedValkey(maxmemory="plenty")
+    with pytest.raises(ServerUnavailable) as caught:
+        server.start()
+    assert "Valkey ended at once" in str(caught.value)
+    assert "maxmemory" in str(caught.value)
+    assert not server.folder.exists()
+
+
+def test_start_that_takes_too_long_is_given_up() -> None:
+    # It never says that it is ready, so that nobody waits for more than this.
+    server = EmbeddedValkey(start_timeout=0.3, loglevel="warning")
+    with pytest.raises(ServerUnavailable, match=r"not ready in 0\.3 s"):
+        server.start()
+    assert not server.folder.exists()
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    server = EmbeddedValkey(folder=tmp_path / "missing" / "valkey")
+    with pytest.raises(ServerUnavailable, match="No such file or directory"):
+        server.start()
+
+
+def test_fixed_port_that_is_taken_is_an_error_although_a_server_answers_there() -> None:
+    with EmbeddedValkey() as first:
+        second = EmbeddedValkey(port=first.port)
+        with pytest.raises(ServerUnavailable, match=f"port {first.port} is taken"):
+            second.start()
+        assert first.answers()
+
+
+def test_port_that_was_taken_in_between_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    with EmbeddedValkey() as first:
+        free = server_module.free_port()
+        ports = iter([first.port, first.port, free])
+        monkeypatch.setattr(server_module, "free_port", lambda: next(ports))
+        with EmbeddedValkey() as second:
+            assert second.port == free
+            assert second.answers()
+
+
+def test_restart_on_a_port_that_somebody_has_taken_says_so() -> None:
+    with EmbeddedValkey() as server:
+        server.kill()
+        with (
+            socket.create_server((server.host, server.port)),
+            pytest.raises(ServerUnavailable, match="is taken"),
+        ):
+            server.restart()
+        server.restart()
+        assert server.answers()
+
+
+def test_port_is_not_one_that_outgoing_connections_get() -> None:
+    ports = {server_module.free_port() for _ in range(50)}
+    assert len(ports) > 40
+    assert all(15_000 <= port < 32_000 for port in ports)

@@ -1,0 +1,1 @@
+"""Real topologies and faults for the tests of the core."""

@@ -1,0 +1,20 @@
+"""Ruff over rendered services, with the configuration that each of them has."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def assert_linted(*services: Path) -> None:
+    """Each file is as its own formatter would write it, and has nothing to complain about.
+
+    Otherwise the first formatting in a service would make every later update conflict.
+    """
+    for command in (["check", "--output-format", "concise"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--no-cache", *services],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr

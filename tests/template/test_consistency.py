@@ -1,0 +1,123 @@
+"""What is written in more than one place says the same everywhere."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from tests.template.answers import ROOT, options
+from tests.template.conftest import Render
+from tests.template.trees import text_files
+
+IMAGE = re.compile(r"\b(redis|postgres|python):(\d[\d.]*-[a-z]+)\b")
+ACTION = re.compile(r"uses: *([\w./-]+)@(\S+)( *# *\S+)?")
+FULL_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def test_an_image_has_the_same_tag_everywhere(render: Render) -> None:
+    tags: dict[str, dict[str, list[str]]] = {}
+    for path, text in text_files(render()).items():
+        for name, tag in IMAGE.findall(text):
+            tags.setdefault(name, {}).setdefault(tag, []).append(path)
+    assert {"redis", "postgres", "python"} <= tags.keys()
+    assert {name: found for name, found in tags.items() if len(found) > 1} == {}
+
+
+def test_an_action_is_pinned_to_the_same_commit_everywhere(render: Render) -> None:
+    workflows = {
+        path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+        for path in (ROOT / ".github").rglob("*.yml")
+    } | {path: text for path, text in text_files(render()).items() if path.startswith(".github/")}
+    pins: dict[str, set[str]] = {}
+    for path, text in workflows.items():
+        for action, commit, comment in ACTION.findall(text):
+            assert FULL_COMMIT.fullmatch(commit), f"{path}: {action} is not pinned to a commit"
+            assert comment, f"{path}: {action} does not say which version it is"
+            pins.setdefault(action, set()).add(f"{commit}{comment}")
+    assert "actions/checkout" in pins
+    assert {action: found for action, found in pins.items() if len(found) > 1} == {}
+
+
+def image_version(files: dict[str, str], name: str) -> Version:
+    [version] = {
+        tag for text in files.values() for found, tag in IMAGE.findall(text) if found == name
+    }
+    return Version(version.partition("-")[0])
+
+
+@pytest.mark.parametrize("floor", options("python_version"))
+def test_the_oldest_python_is_the_same_everywhere(render: Render, floor: str) -> None:
+    files = text_files(render(python_version=floor))
+    project = tomllib.loads(files["pyproject.toml"])
+    assert project["project"]["requires-python"] == f">={floor}"
+    assert project["tool"]["mypy"]["python_version"] == floor
+    assert Version(floor) <= image_version(files, "python")
+    # The other Python of its workflow is the one that its image has.
+    assert f'[oldest, "{image_version(files, "python")}"]' in files[".github/workflows/ci.yml"]
+    assert f"Python {floor}+" in files["README.md"]
+
+
+def test_the_template_is_developed_on_the_oldest_python_it_offers() -> None:
+    """Ruff and mypy read template/ with our settings: newer ones would let newer syntax in."""
+    floor = min(map(str, options("python_version")), key=Version)
+    tools = read_toml(ROOT / "pyproject.toml")["tool"]
+    assert tools["ruff"]["target-version"] == f"py{floor.replace('.', '')}"
+    assert tools["mypy"]["python_version"] == floor
+    assert f'"{floor}"' in (ROOT / ".github/workflows/ci.yml").read_text("utf-8")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text("utf-8"))
+
+
+def requirements(lines: list[Any]) -> dict[str, Requirement]:
+    found = [Requirement(line) for line in lines if isinstance(line, str)]
+    return {requirement.name: requirement for requirement in found}
+
+
+def own_requirements() -> dict[str, Requirement]:
+    groups = read_toml(ROOT / "pyproject.toml")["dependency-groups"]
+    return {
+        name: requirement
+        for group in groups.values()
+        for name, requirement in requirements(group).items()
+    }
+
+
+def test_what_services_depend_on_is_tested_here_in_the_same_versions(render: Render) -> None:
+    ours = own_requirements()
+    for database in options("database"):
+        project = tomllib.loads(text_files(render(database=database))["pyproject.toml"])
+        lines = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
+        for name, requirement in requirements(lines).items():
+            assert name in ours, f"{name} is not in the dependency groups of pyproject.toml"
+            assert str(requirement.specifier) == str(ours[name].specifier), name
+
+
+def pinned_requirements() -> dict[str, Requirement]:
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    return requirements([line for line in lines if not line.lstrip().startswith("#")])
+
+
+def test_the_tested_versions_are_within_the_bounds() -> None:
+    pinned = pinned_requirements()
+    for name, requirement in own_requirements().items():
+        assert requirement.specifier.contains(str(pinned[name].specifier).removeprefix("==")), name
+
+
+def test_no_service_has_the_name_of_a_package_it_depends_on(render: Render) -> None:
+    """The resolver would take one for the other. Yet a service may be called `requests`."""
+    for name in ("redis", "requests", "fastapi"):
+        project = tomllib.loads(text_files(render(service_name=name))["pyproject.toml"])["project"]
+        assert name in pinned_requirements()
+        assert project["name"] not in pinned_requirements()
+
+
+def test_no_package_index_is_named() -> None:
+    """Whoever uses the template has one of their own."""
+    assert not re.search(r"://|index|find-links", (ROOT / "constraints.txt").read_text("utf-8"))
+    assert not list(ROOT.glob("uv.lock"))

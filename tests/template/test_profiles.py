@@ -1,0 +1,53 @@
+"""Generated services, each in an environment of its own: style, types and their own tests."""
+
+import subprocess
+from itertools import combinations, product
+from pathlib import Path
+
+import pytest
+
+from scripts.running import service_environment
+from tests.template.answers import Answers, closed_questions, covering_profiles, label
+from tests.template.conftest import Render
+
+PROFILES = covering_profiles()
+
+
+CHECKS = ("ruff check", "ruff format --check", "mypy", "pytest -q")
+
+
+def run(service: Path, command: str) -> str:
+    """Run a command as the service's README says; the end of its output if it failed."""
+    done = subprocess.run(
+        ["uv", *command.split()],
+        cwd=service,
+        env=service_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return f"{command}:\n{done.stdout[-8000:]}" if done.returncode else ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("answers", PROFILES, ids=label)
+def test_a_service_passes_its_own_checks(service: Render, answers: Answers) -> None:
+    folder = service(**answers)
+    assert run(folder, "sync --quiet") == ""
+    failures = [failure for check in CHECKS if (failure := run(folder, f"run {check}"))]
+    assert not failures, "\n".join(failures)
+
+
+def test_the_profiles_hold_every_pair_of_answers() -> None:
+    """Counted here in another way than the profiles are chosen."""
+    closed = closed_questions(asked_only=True)
+    for (one, left), (other, right) in combinations(closed.items(), 2):
+        for pair in product(left, right):
+            held = [(profile[one], profile[other]) for profile in PROFILES]
+            assert pair in held, f"{one}, {other}: {pair}"
+
+
+def test_the_first_profile_is_the_defaults() -> None:
+    assert label(PROFILES[0]) == "defaults"

