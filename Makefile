@@ -6,6 +6,9 @@
 # The environment comes first: it holds the tools, and uv where that had to be fetched.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
+# A file of tests stays in one process, which renders for all of them, and long files start early.
+PYTEST := pytest -n auto --dist loadfile --no-loadscope-reorder
+
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -13,10 +16,10 @@ demo: .venv/ready ## Generate a service, run it and send it requests (SERVE=1: l
 	@python -m scripts.demo $(if $(SERVE),--serve)
 
 test: lint types ## Everything: linting, types, all tests
-	pytest -n auto --dist loadgroup
+	$(PYTEST)
 
 test-fast: .venv/ready ## The tests, without the slow ones
-	pytest -n auto --dist loadgroup -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: .venv/ready ## Check style and formatting
 	ruff check .

@@ -75,6 +75,8 @@ def _best() -> Origin:
 def _check(variable: str, url: str, ping: Callable[[str], None]) -> None:
     try:
         ping(url)
+    except ImportError:
+        raise
     except Exception as error:  # whatever the driver raises: the URL is of no use
         raise ServerUnavailable(
             f"{variable} names {_without_login(url)}, which does not answer: {error}\n"

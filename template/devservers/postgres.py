@@ -172,7 +172,7 @@ def _ping(url: str) -> None:
 
 @contextmanager
 def _docker() -> Iterator[tuple[str, str]]:
-    from testcontainers.postgres import PostgresContainer
+    from testcontainers.community.postgres import PostgresContainer
 
     # Docker publishes the port to the whole network.
     password = secrets.token_hex(16)

@@ -101,7 +101,7 @@ def _ping(url: str) -> None:
 
 @contextmanager
 def _docker() -> Iterator[tuple[str, str]]:
-    from testcontainers.redis import RedisContainer
+    from testcontainers.community.redis import RedisContainer
 
     # Docker publishes the port to the whole network.
     password = secrets.token_hex(16)

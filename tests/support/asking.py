@@ -23,4 +23,4 @@ def ask(server: EmbeddedValkey, *command: str | int) -> Any:
         decode_responses=True,
     )
     with client:
-        return client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py has no types here
+        return client.execute_command(*command)

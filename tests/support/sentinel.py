@@ -16,10 +16,11 @@ _QUORUM = 2
 _SENTINELS = 3
 _FORM_TIMEOUT = 15.0
 _POLL = 0.02
-# Milliseconds. The rhythm of a real deployment takes seconds to notice anything.
-# (Not the ping-period: a replica that was silent for five of them is not taken for a primary.)
-_RHYTHM = {"info-period": 300, "publish-period": 200, "ask-period": 100}
-_DOWN_AFTER = 500
+# Milliseconds. The rhythm of a real deployment takes seconds to notice anything. It has to keep:
+# ping-period < down-after, or each new primary is down before its first ping is answered;
+# 5 * ping-period > 1000, how old a replica's INFO may be, and is, when it becomes the primary.
+_RHYTHM = {"ping-period": 250, "info-period": 300, "publish-period": 200, "ask-period": 100}
+_DOWN_AFTER = 600
 # Two sentinels may ask for votes at once, and both fail: the next try is after twice this time.
 _FAILOVER_TIMEOUT = 1_000
 
@@ -81,7 +82,7 @@ class ReplicatedValkey:
         return next(server for server in self.servers if server.port == port)
 
     def kill_primary(self) -> EmbeddedValkey:
-        """Kill the primary, and return it: it may be restarted, as a replica."""
+        """Kill the primary, and return it: `bring_back` makes it a replica."""
         primary = self.primary()
         primary.kill()
         return primary
@@ -100,6 +101,18 @@ class ReplicatedValkey:
                     return server
             time.sleep(_POLL)
         raise TimeoutError(f"no new primary after {timeout:g} s")
+
+    def bring_back(self, killed: EmbeddedValkey) -> None:
+        """Restart a killed primary as the replica of the one that has taken its place.
+
+        Raises:
+            TimeoutError: it is not in step after some time.
+        """
+        primary = self.primary()
+        # Otherwise it would be a primary of its own, and empty, until a sentinel notices.
+        killed.configuration["replicaof"] = (primary.host, primary.port)
+        killed.restart()
+        self.wait_until_settled()
 
     def wait_until_settled(self, timeout: float = _FORM_TIMEOUT) -> None:
         """Wait until all sentinels know each other, the primary and its replica.

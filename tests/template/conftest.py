@@ -20,8 +20,32 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def wiring_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The part of it that answers can change: plain files are copied as they are.
+
+    A tenth of the files, for tests that render often.
+    """
+    folder = tmp_path_factory.mktemp("wiring") / "folder"
+    shutil.copytree(template, folder, ignore=shutil.ignore_patterns(".git"))
+    for path in (folder / "template").rglob("*"):
+        if path.is_file() and path.suffix != ".jinja":
+            path.unlink()
+    return snapshot(folder, folder.with_name("repository"))
+
+
+@pytest.fixture(scope="session")
 def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
     """Render with these answers (the rest: defaults), once a session: nobody may change it."""
+    return renderer(template, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def render_wiring(wiring_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """The same, of the files that answers can change."""
+    return renderer(wiring_template, tmp_path_factory)
+
+
+def renderer(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
     done: dict[frozenset[tuple[str, str | bool]], Path] = {}
 
     def rendered(**answers: str | bool) -> Path:

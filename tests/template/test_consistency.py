@@ -88,10 +88,10 @@ def own_requirements() -> dict[str, Requirement]:
     }
 
 
-def test_what_services_depend_on_is_tested_here_in_the_same_versions(render: Render) -> None:
+def test_what_services_depend_on_is_tested_here_in_the_same_versions(render_wiring: Render) -> None:
     ours = own_requirements()
     for database in options("database"):
-        project = tomllib.loads(text_files(render(database=database))["pyproject.toml"])
+        project = tomllib.loads(text_files(render_wiring(database=database))["pyproject.toml"])
         lines = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
         for name, requirement in requirements(lines).items():
             assert name in ours, f"{name} is not in the dependency groups of pyproject.toml"
@@ -109,10 +109,12 @@ def test_the_tested_versions_are_within_the_bounds() -> None:
         assert requirement.specifier.contains(str(pinned[name].specifier).removeprefix("==")), name
 
 
-def test_no_service_has_the_name_of_a_package_it_depends_on(render: Render) -> None:
+def test_no_service_has_the_name_of_a_package_it_depends_on(render_wiring: Render) -> None:
     """The resolver would take one for the other. Yet a service may be called `requests`."""
     for name in ("redis", "requests", "fastapi"):
-        project = tomllib.loads(text_files(render(service_name=name))["pyproject.toml"])["project"]
+        project = tomllib.loads(text_files(render_wiring(service_name=name))["pyproject.toml"])[
+            "project"
+        ]
         assert name in pinned_requirements()
         assert project["name"] not in pinned_requirements()
 
@@ -121,3 +123,20 @@ def test_no_package_index_is_named() -> None:
     """Whoever uses the template has one of their own."""
     assert not re.search(r"://|index|find-links", (ROOT / "constraints.txt").read_text("utf-8"))
     assert not list(ROOT.glob("uv.lock"))
+
+
+def test_dashboards_draw_metrics_that_exist() -> None:
+    defined = set()
+    for path in (ROOT / "template/app/core").rglob("*.py"):
+        for kind, name in re.findall(
+            r'\b(Counter|Gauge|Histogram)\(\s*"([a-z_]+)"', path.read_text("utf-8")
+        ):
+            suffixes = {"Counter": ["_total"], "Gauge": [""]}.get(
+                kind, ["_bucket", "_count", "_sum"]
+            )
+            defined |= {name + suffix for suffix in suffixes}
+    assert len(defined) > 20
+    for path in (ROOT / "template/deploy/grafana/dashboards").glob("*.json"):
+        drawn = set(re.findall(r"\b(?:cache|http|lock)_[a-z_]+\b", path.read_text("utf-8")))
+        assert drawn, path.name
+        assert drawn <= defined, path.name

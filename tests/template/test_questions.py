@@ -16,9 +16,6 @@ from tests.template.conftest import Render
 from tests.template.lint import assert_linted
 from tests.template.trees import text_files
 
-# What is rendered is shared in a process, so the tests of renders share one.
-pytestmark = pytest.mark.xdist_group("renders")
-
 GOOD_NAMES = [
     # Words with a meaning of their own in Python, YAML, TOML or a shell. The package is always
     # `app`, so a service may be called so.
@@ -79,10 +76,12 @@ PAIRS = list(zip(GOOD_NAMES, cycle(GOOD_DESCRIPTIONS), strict=False))
 
 
 @pytest.mark.parametrize(("name", "description"), PAIRS)
-def test_an_unusual_answer_is_taken_literally(render: Render, name: str, description: str) -> None:
+def test_an_unusual_answer_is_taken_literally(
+    render_wiring: Render, name: str, description: str
+) -> None:
     """It stands where the marker would, and changes nothing else."""
-    expected = text_files(render(service_name=NAME, description=DESCRIPTION))
-    got = text_files(render(service_name=name, description=description))
+    expected = text_files(render_wiring(service_name=NAME, description=DESCRIPTION))
+    got = text_files(render_wiring(service_name=name, description=description))
     assert got.keys() == expected.keys()
     for path, text in got.items():
         want = parsed(path, expected[path])
@@ -93,10 +92,10 @@ def test_an_unusual_answer_is_taken_literally(render: Render, name: str, descrip
         assert parsed(path, text) == want, path
 
 
-def test_unusual_answers_keep_a_service_clean(render: Render) -> None:
+def test_unusual_answers_keep_a_service_clean(render_wiring: Render) -> None:
     assert len(GOOD_NAMES) >= len(GOOD_DESCRIPTIONS)
     assert_linted(
-        *(render(service_name=name, description=description) for name, description in PAIRS)
+        *(render_wiring(service_name=name, description=description) for name, description in PAIRS)
     )
 
 
@@ -110,10 +109,16 @@ def test_unusual_answers_keep_a_service_clean(render: Render) -> None:
     ],
 )
 def test_a_bad_answer_is_refused(
-    template: Path, tmp_path: Path, question: str, answer: str
+    wiring_template: Path, tmp_path: Path, question: str, answer: str
 ) -> None:
     with pytest.raises(ValueError, match=question):
-        run_copy(str(template), tmp_path / "service", {question: answer}, defaults=True, quiet=True)
+        run_copy(
+            str(wiring_template),
+            tmp_path / "service",
+            {question: answer},
+            defaults=True,
+            quiet=True,
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -23,9 +23,6 @@ from tests.template.conftest import Render
 from tests.template.lint import assert_linted
 from tests.template.trees import differences, read_tree, text_files
 
-# What is rendered is shared in a process, so the tests of renders share one.
-pytestmark = pytest.mark.xdist_group("renders")
-
 COMBINATIONS = every_combination()
 # Quickly: the ones that hold every pair of answers. Slowly: all.
 FEW = [answers for answers in COMBINATIONS if is_covering(answers)]

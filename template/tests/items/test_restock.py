@@ -1,13 +1,39 @@
 """The critical section: nothing is lost, and a sleeper cannot overwrite what is newer."""
 
 import asyncio
+import os
+import signal
+import sys
 from uuid import UUID
 
 import httpx
+import pytest
 
 from app.items.repository import ItemRepository
-from tests.conftest import Serve
+from app.settings import Settings
+from tests.conftest import Client
 from tests.items.test_items import create
+
+TTL = 1.0
+
+# Another replica: it gets the lock, is then stopped for longer than the ttl, and writes.
+SLEEPER = """
+import asyncio, sys
+from uuid import UUID
+from app.main import create_app
+
+async def main(item_id, ttl, fence_it_claims):
+    app = create_app()
+    async with app.router.lifespan_context(app):
+        lease = await app.state.locks.try_acquire(f"item:{item_id}", ttl=ttl)
+        print("held", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        fence = fence_it_claims or lease.fence
+        written = await app.state.items.set_quantity(item_id, 3, fence=fence)
+        print("refused" if written is None else "written", flush=True)
+
+asyncio.run(main(UUID(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])))
+"""
 
 
 async def test_of_many_restocks_at_once_none_is_lost(client: httpx.AsyncClient) -> None:
@@ -25,14 +51,43 @@ async def test_restocking_what_is_not_there_is_not_found(client: httpx.AsyncClie
     assert (await client.post(nowhere, json={"amount": 1})).status_code == 404
 
 
-async def test_a_holder_that_slept_through_its_ttl_is_refused(serve: Serve) -> None:
-    async with serve() as client:
-        item = await create(client, quantity=1)
-        items: ItemRepository = client.app.state.items
-        item_id = UUID(str(item["id"]))
-        late, later = 1_000, 2_000
-        assert await items.set_quantity(item_id, 7, fence=later) is not None
-        assert await items.set_quantity(item_id, 3, fence=late) is None
+@pytest.mark.parametrize(
+    ("claims", "outcome", "quantity"),
+    [
+        pytest.param(0, "refused", 7, id="with its fence"),
+        pytest.param(2**62, "written", 3, id="control: with none that means anything"),
+    ],
+)
+async def test_a_holder_that_slept_through_its_ttl_cannot_overwrite(
+    client: Client,
+    settings: Settings,
+    servers: dict[str, str],
+    claims: int,
+    outcome: str,
+    quantity: int,
+) -> None:
+    items: ItemRepository = client.app.state.items
+    item_id = UUID(str((await create(client, quantity=1))["id"]))
+    sleeper = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", SLEEPER, str(item_id), str(TTL), str(claims)),
+        env={**os.environ, **servers, "SERVICE_NAME": settings.service_name, "LOG_LEVEL": "ERROR"},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert sleeper.stdin is not None
+    assert sleeper.stdout is not None
+    try:
+        assert await sleeper.stdout.readline() == b"held\n"
+        sleeper.send_signal(signal.SIGSTOP)
+        async with client.app.state.locks.hold(f"item:{item_id}", ttl=5, timeout=10) as lease:
+            assert await items.set_quantity(item_id, 7, fence=lease.fence) is not None
+        sleeper.send_signal(signal.SIGCONT)
+        sleeper.stdin.write(b"\n")
+        assert await sleeper.stdout.readline() == f"{outcome}\n".encode()
         current = await items.get(item_id)
         assert current is not None
-        assert current.quantity == 7
+        assert current.quantity == quantity
+    finally:
+        sleeper.send_signal(signal.SIGCONT)
+        sleeper.kill()
+        await sleeper.wait()

@@ -29,7 +29,14 @@ class Patient:
 
 @asynccontextmanager
 async def open_patient(server: EmbeddedValkey) -> AsyncIterator[Patient]:
+    """A server that is well, and empty, whatever happened to it before."""
+    server.thaw()
+    if not await asyncio.to_thread(server.answers):
+        await asyncio.to_thread(server.restart)
     admin = Redis(port=server.port)
+    await OutOfMemory.allow_writes(admin)
+    await ReadOnly.follow(admin, "NO", "ONE")
+    await admin.flushall()
     await allow(admin, "secret")
     async with FaultProxy(server.host, server.port) as proxy:
         yield Patient(server, proxy, admin)
@@ -46,7 +53,6 @@ class Fault:
     """`inflict` and `mend`; `reachable` says that reads go on working meanwhile."""
 
     reachable = False
-    keeps_data = True
 
     async def inflict(self, patient: Patient) -> None:
         raise NotImplementedError
@@ -56,8 +62,6 @@ class Fault:
 
 
 class Killed(Fault):
-    keeps_data = False
-
     async def inflict(self, patient: Patient) -> None:
         await asyncio.to_thread(patient.server.kill)
 
@@ -113,7 +117,11 @@ class OutOfMemory(Fault):
         await patient.admin.config_set("maxmemory", 1)
 
     async def mend(self, patient: Patient) -> None:
-        await patient.admin.config_set("maxmemory", 0)
+        await self.allow_writes(patient.admin)
+
+    @staticmethod
+    async def allow_writes(admin: Redis) -> None:
+        await admin.config_set("maxmemory", 0)
 
 
 class ReadOnly(Fault):
@@ -122,12 +130,13 @@ class ReadOnly(Fault):
     reachable = True
 
     async def inflict(self, patient: Patient) -> None:
-        await self._follow(patient.admin, "127.0.0.1", 1)
+        await self.follow(patient.admin, "127.0.0.1", 1)
 
     async def mend(self, patient: Patient) -> None:
-        await self._follow(patient.admin, "NO", "ONE")
+        await self.follow(patient.admin, "NO", "ONE")
 
-    async def _follow(self, admin: Redis, *whom: Any) -> None:
+    @staticmethod
+    async def follow(admin: Redis, *whom: Any) -> None:
         await admin.execute_command("REPLICAOF", *whom)
 
 
@@ -141,8 +150,10 @@ FAULTS: list[Fault] = [
     OutOfMemory(),
     ReadOnly(),
 ]
-UNREACHABLE = [fault for fault in FAULTS if not fault.reachable]
 REACHABLE = [fault for fault in FAULTS if fault.reachable]
+UNREACHABLE = [fault for fault in FAULTS if not fault.reachable]
+TOO_SLOW = [fault for fault in UNREACHABLE if type(fault) is not Slow]
+"""Also for an invalidation."""
 
 
 def name_of(fault: Fault) -> str:

@@ -9,6 +9,7 @@ import redis.asyncio.connection as connections
 from redis.asyncio import Redis
 
 from app.core.cache import Cache, CacheUnavailable
+from app.core.cache.scripts import Script
 from app.core.redis import ClientOptions, RedisClient, create_client
 from app.core.serializers.json import JsonSerializer
 
@@ -16,13 +17,28 @@ T = TypeVar("T")
 
 SERVICE = "svc"
 
+UNCHECKED_STORE = Script("""
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
+return 1
+""")
+"""For controls: storing without asking whether one still may."""
+
 
 @asynccontextmanager
-async def open_cache(url: str, **options: Any) -> AsyncIterator[Cache]:
-    """A cache with a client of its own: what one process of the service has."""
-    client = create_client(url, ClientOptions(name="cache-test"))
-    # A test machine may pause for longer than production's 50 ms; fault tests set their own.
-    options = {"read_timeout": 1.0, **options}
+async def open_cache(
+    url: str, *, read_timeout: float = 2, command_timeout: float = 2, **options: Any
+) -> AsyncIterator[Cache]:
+    """A cache with a client of its own: what one process of the service has.
+
+    A busy test machine may pause for longer than a service allows: tests of faults set the timeouts
+    that they are about.
+    """
+    timeouts = ClientOptions(
+        name="cache-test", timeout=command_timeout, connect_timeout=command_timeout
+    )
+    client = create_client(url, timeouts)
+    options = {"read_timeout": read_timeout, **options}
     try:
         async with Cache(client, service=SERVICE, serializer=JsonSerializer(), **options) as cache:
             yield cache

@@ -1,7 +1,7 @@
 """Cancelling a caller harms nobody else, and leaves nothing behind."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 import pytest
@@ -266,3 +266,27 @@ async def test_a_loader_that_takes_too_long_is_really_cancelled(cache: Cache) ->
         with pytest.raises(TimeoutError, match=r"loading 'item' took more than 0\.03 s"):
             await caller
     assert (source.loads, source.cancelled) == (1, 1)
+
+
+@pytest.mark.parametrize("way", ["key", "tag", "clear"])
+async def test_an_invalidation_that_is_cancelled_is_carried_out_all_the_same(
+    cache: Cache, policy: CachePolicy[str], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """The change it follows is committed: a caller who goes away must not leave the old value."""
+    await policy.get_or_load("key", Source("old").load, tags=["tag"])
+    gates = [Gate(cache._store, name, monkeypatch) for name in ("delete", "renew_versions")]
+    ways: dict[str, Callable[[], Awaitable[None]]] = {
+        "key": lambda: policy.invalidate("key"),
+        "tag": lambda: cache.invalidate_tags("tag"),
+        "clear": policy.clear,
+    }
+    task = asyncio.ensure_future(ways[way]())
+    await until(lambda: any(gate.reached.is_set() for gate in gates))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    async def is_new() -> bool:
+        return await policy.get_or_load("key", Source("new").load, tags=["tag"]) == "new"
+
+    await until(is_new)

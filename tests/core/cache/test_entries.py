@@ -6,15 +6,17 @@ from typing import Any
 
 import lz4.block
 import pytest
-from app.core.cache import Cache
-from app.core.cache.entry import MAX_PAYLOAD, Entry, Miss, decode, encode, entry_id
-from app.core.cache.keys import canonical
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from pydantic import BaseModel
 from redis.asyncio import Redis
 
+from app.core.cache import Cache
+from app.core.cache.entry import MAX_PAYLOAD, Entry, Miss, decode, encode, entry_id
+from app.core.cache.keys import canonical
+from app.core.redis import ClientOptions, create_client
+from app.core.serializers.json import JsonSerializer
 from tests.core.cache.harness import Source
 
 SCHEMA, KEY, OTHER_KEY, VERSIONS = b"schema--", b"key-----", b"other---", b"policy--tag-----"
@@ -36,9 +38,8 @@ def packed(entry: Entry = ENTRY, *, compress_from: int = 100) -> bytes:
 
 
 def unpacked(raw: bytes | None, **expected: Any) -> Entry | Miss:
-    return decode(
-        raw, **({"serializer": 1, "schema": SCHEMA, "key": KEY, "versions": VERSIONS} | expected)
-    )
+    mine: dict[str, Any] = {"serializer": 1, "schema": SCHEMA, "key": KEY, "versions": VERSIONS}
+    return decode(raw, **(mine | expected))
 
 
 @pytest.mark.parametrize("compress_from", [0, 100, 10_000])
@@ -147,11 +148,17 @@ class After(BaseModel):
 
 
 def misses(reason: Miss) -> float:
-    return REGISTRY.get_sample_value("cache_misses_total", {"policy": "item", "reason": reason}) or 0
+    return (
+        REGISTRY.get_sample_value("cache_misses_total", {"policy": "item", "reason": reason}) or 0
+    )
 
 
 async def test_a_model_that_changed_costs_a_load(cache: Cache) -> None:
-    policy, before, after = cache.policy("item", ttl=60), Source(Before(name="a")), misses(Miss.SCHEMA)
+    policy, before, after = (
+        cache.policy("item", ttl=60),
+        Source(Before(name="a")),
+        misses(Miss.SCHEMA),
+    )
 
     async def old() -> Before:
         return await before.load()
@@ -197,9 +204,6 @@ def test_whatever_lies_under_a_key_is_a_value_or_a_miss(
 @pytest.fixture(scope="module")
 def raw_server(shared_server: Any) -> Any:
     """A cache on a loop of its own: hypothesis runs many examples within one test."""
-    from app.core.redis import ClientOptions, create_client
-    from app.core.serializers.json import JsonSerializer
-
     with asyncio.Runner() as runner:
         client = create_client(shared_server.url, ClientOptions(name="mutations"))
         cache = Cache(client, service="mutations", serializer=JsonSerializer(), read_timeout=1)

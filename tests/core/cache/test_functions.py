@@ -4,10 +4,12 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+
 from app.core.cache import Cache, CachePolicy, UnkeyableType
 
 ROOT = Path(__file__).parents[3]
@@ -28,7 +30,9 @@ async def test_equal_arguments_share_a_result_however_they_are_passed(
     calls = []
 
     @policy.cached(ignore=["database"])
-    async def find(database: Database, id_: int, /, name: str = "x", *rest: int, **more: str) -> str:
+    async def find(
+        database: Database, id_: int, /, name: str = "x", *rest: int, **more: str
+    ) -> str:
         calls.append(id_)
         return f"{id_} {name} {rest} {more}"
 
@@ -52,7 +56,7 @@ async def test_key_invalidate_and_refresh_take_the_same_arguments(
         """Finds."""
         return results.pop(0)
 
-    assert (find.__name__, find.__doc__) == ("find", "Finds.")
+    assert (getattr(find, "__name__", None), find.__doc__) == ("find", "Finds.")
     assert find.key(1) == find.key(id_=1, name="x") != find.key(1, "y")
     assert await find(1) == "old"
     await find.invalidate(2)
@@ -171,8 +175,6 @@ def test_types_are_kept() -> None:
 async def test_loads_do_not_see_the_context_of_the_caller_who_started_them(
     policy: CachePolicy[Any],
 ) -> None:
-    from contextvars import ContextVar
-
     user: ContextVar[str] = ContextVar("user", default="nobody")
 
     @policy.cached()

@@ -8,9 +8,8 @@ from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy
 from app.core.cache import store as store_module
-from app.core.cache.scripts import Script
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import Source, lease_keys, until, value_keys
+from tests.core.cache.harness import UNCHECKED_STORE, Source, lease_keys, until, value_keys
 
 KEY, TAG = 7, "team:1"
 OPTIONS = {"ttl": 60, "stale_while_revalidate": 60, "stale_if_error": 60}
@@ -146,7 +145,7 @@ async def test_a_load_without_a_lease_is_not_joined_after_an_invalidation(
     late = read(fast, source)
     await asyncio.sleep(0.1)
     source.release()
-    assert await asyncio.gather(holding, early, joined) == ["old", "old", "old"]
+    assert list(await asyncio.gather(holding, early, joined)) == ["old", "old", "old"]
     assert await late == "new"
     assert await read(fast, source) == "new"
 
@@ -230,8 +229,7 @@ async def test_invalidation_removes_value_and_lease(cache: Cache, redis: Redis) 
 async def test_control_without_the_lease_check_the_old_value_is_stored(
     another: OpenCache, invalidate: Invalidate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unchecked = "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1"
-    monkeypatch.setattr(store_module, "STORE", Script(unchecked))
+    monkeypatch.setattr(store_module, "STORE", UNCHECKED_STORE)
     cache = await another()
     policy, source = policy_of(cache), Source("old")
     source.hold()

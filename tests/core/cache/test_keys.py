@@ -10,12 +10,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from app.core.cache import Cache, UnkeyableType
-from app.core.cache.keys import Keyspace, canonical
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
+from app.core.cache import Cache, UnkeyableType
+from app.core.cache.keys import Keyspace, canonical
 from tests.core.cache.harness import Source
 
 SPACE = Keyspace("svc")
@@ -113,7 +113,8 @@ ALIKE: list[Any] = [
     *[("i", "1"), ("i1",), ("i1", ""), ((), ()), ((),), [()], ([],)],
     *[date(2020, 1, 1), datetime(2020, 1, 1), "2020-01-01", time(0), timedelta(0), timedelta(1)],
     *[UUID(int=1), str(UUID(int=1)), 2**64, -1, "-1", float("inf"), "inf", 1e308],
-    *[Item(id=1), Item(id=2), Item(id=1, note="x"), Item(id=1, note="y"), Other(), Point(), {"x": 1}],  # type: ignore[call-arg]  # extras
+    *[Item(id=1), Item(id=2), Item(id=1, note="x"), Item(id=1, note="y")],  # type: ignore[call-arg]  # extras
+    *[Other(), Point(), {"x": 1}],
     *["é", "é", "\ud800", "\\ud800", "?", "\ud801", "x" * 200, "x" * 201, "}", "{", "\r\n"],
 ]  # fmt: skip
 
@@ -188,7 +189,7 @@ class Row(Mapping[str, int]):
 
 
 @pytest.mark.parametrize(
-    "value", [Client(), Client, object(), Text("x"), iter([]), len, (1, [Client()]), {"a": Client()}]
+    "value", [Client(), Client, object(), Text("x"), iter([]), len, (1, [Client()]), {"": Client()}]
 )  # fmt: skip
 async def test_what_has_no_text_is_refused_at_the_first_call(cache: Cache, value: Any) -> None:
     policy, source = cache.policy("item", int, ttl=60), Source(1)

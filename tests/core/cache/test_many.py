@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from app.core.cache import Cache, CachePolicy
 from redis.asyncio import Redis
 
+from app.core.cache import Cache, CachePolicy
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.harness import Source, lease_keys, until
 
@@ -99,7 +99,7 @@ async def test_two_calls_at_once_load_every_key_once(another: OpenCache) -> None
         two.get_or_load_many(["b", "c"], table.load),
         one.get_or_load_many(["c", "a"], table.load),
     )
-    assert results == [{"a": "A", "b": "B"}, {"b": "B", "c": "C"}, {"c": "C", "a": "A"}]
+    assert list(results) == [{"a": "A", "b": "B"}, {"b": "B", "c": "C"}, {"c": "C", "a": "A"}]
     assert sorted(key for keys in table.asked for key in keys) == ["a", "b", "c"]
 
 

@@ -2,14 +2,14 @@
 
 import asyncio
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from redis.asyncio import Redis
+
 from app.core.cache import Cache
 from app.core.cache.entry import Entry, decode
 from app.core.cache.keys import canonical
-from redis.asyncio import Redis
-
 from tests.core.cache.harness import Source
 
 
@@ -78,8 +78,7 @@ async def test_an_untyped_policy_takes_the_type_from_the_loader(cache: Cache) ->
 
 async def stored(redis: Redis, policy: Any, key: Any) -> Entry:
     address = policy.address(canonical(key), ())
-    raw = await redis.get(address.value)
-    versions = await redis.mget(address.versions)
+    raw, *versions = cast(list[bytes], await redis.mget(address.read_keys))
     kind = policy.kind(int)
     entry = decode(
         raw,

@@ -1,7 +1,7 @@
 """Redis is away, or wrong: the service answers, soon, and nothing invalidated comes back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from time import perf_counter
 
@@ -13,6 +13,7 @@ from tests.core.cache.conftest import OpenCache
 from tests.core.cache.faults import (
     FAULTS,
     REACHABLE,
+    TOO_SLOW,
     UNREACHABLE,
     Fault,
     Patient,
@@ -35,18 +36,23 @@ SLACK = 0.25
 Record = Callable[[str, object], None]
 
 
-@pytest.fixture
-async def patient() -> AsyncIterator[Patient]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedValkey]:
     with EmbeddedValkey() as server:
-        async with open_patient(server) as patient:
-            yield patient
-            server.thaw()
+        yield server
+        server.thaw()
+
+
+@pytest.fixture
+async def patient(server: EmbeddedValkey) -> AsyncIterator[Patient]:
+    async with open_patient(server) as patient:
+        yield patient
 
 
 @pytest.fixture
 async def ill(patient: Patient, another: OpenCache) -> Cache:
     """A cache in use, whose server is about to suffer."""
-    cache = await another(patient.url, read_timeout=READ_TIMEOUT)
+    cache = await another(patient.url, read_timeout=READ_TIMEOUT, command_timeout=COMMAND_TIMEOUT)
     await cache.policy("warm-up", int, ttl=60).get_or_load(0, Source(1).load)
     return cache
 
@@ -78,6 +84,7 @@ async def test_reads_never_raise_and_wait_no_longer_than_stated(
     await fault.mend(patient)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", UNREACHABLE, ids=name_of)
 async def test_the_breaker_opens_after_three_failures_and_closes_by_itself(
     patient: Patient, ill: Cache, fault: Fault
@@ -142,12 +149,10 @@ async def test_invalidations_made_meanwhile_arrive_before_reads_are_served_again
         assert await other.get_or_load(key, Source("new").load, tags=[key]) == "new"
 
 
-@pytest.mark.parametrize("fault", UNREACHABLE, ids=name_of)
+@pytest.mark.parametrize("fault", TOO_SLOW, ids=name_of)
 async def test_a_caller_who_must_know_is_told(patient: Patient, ill: Cache, fault: Fault) -> None:
     policy = policy_of(ill)
     await fault.inflict(patient)
-    if type(fault).__name__ == "Slow":
-        pytest.skip("slow is not too slow for an invalidation")
     with pytest.raises(CacheUnavailable):
         await policy.invalidate("key", strict=True)
     with pytest.raises(CacheUnavailable):
@@ -209,3 +214,49 @@ async def test_the_recovery_survives_any_name(patient: Patient, ill: Cache, name
     for _ in range(2):
         assert await policy.get_or_load(name, source.load, tags=[name]) == "value"
     assert source.loads == 1
+
+
+async def test_a_server_that_freezes_during_a_load_costs_one_command_and_no_lease(
+    patient: Patient, ill: Cache, record_property: Record
+) -> None:
+    policy = policy_of(ill)
+
+    async def load() -> str:
+        patient.server.freeze()
+        return "value"
+
+    started = perf_counter()
+    assert await policy.get_or_load("key", load) == "value"
+    wait = perf_counter() - started
+    record_property("added wait (ms)", round(wait * 1000))
+    assert wait < COMMAND_TIMEOUT + SLACK
+    patient.server.thaw()
+    await until(partial(is_healthy, ill))
+    assert [key async for key in patient.admin.scan_iter(match="*:lease")] == []
+
+
+async def test_control_without_the_breaker_every_read_waits(
+    patient: Patient, another: OpenCache
+) -> None:
+    cache = await another(patient.url, read_timeout=READ_TIMEOUT, breaker_threshold=1_000)
+    policy, source = policy_of(cache), Source("value")
+    await policy.get_or_load("warm-up", source.load)
+    patient.server.freeze()
+    started = perf_counter()
+    for key in range(20):
+        await policy.get_or_load(key, source.load)
+    assert perf_counter() - started > 20 * READ_TIMEOUT * 0.9
+    patient.server.thaw()
+
+
+async def test_control_without_the_queue_the_old_value_is_back_after_the_outage(
+    patient: Patient, ill: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, fault = policy_of(ill), WrongPassword()
+    await fill(policy, "old")
+    monkeypatch.setattr(ill._recovery, "queue_entries", lambda *_: None)
+    await fault.inflict(patient)
+    await policy.invalidate("key")
+    await fault.mend(patient)
+    await until(partial(is_healthy, ill))
+    assert await policy.get_or_load("key", Source("new").load, tags=["key"]) == "old"

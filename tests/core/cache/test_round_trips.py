@@ -1,11 +1,13 @@
 """What every operation costs: one write to the socket is one round trip."""
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
 from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy
+from app.core.cache.keys import canonical
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.harness import Source, Wire, counted_writes, until
 
@@ -73,8 +75,6 @@ async def test_a_stale_hit_costs_one_before_it_answers(another: OpenCache) -> No
 async def test_a_caller_who_joins_pays_for_the_check_of_the_lease(
     policy: CachePolicy[int],
 ) -> None:
-    import asyncio
-
     source = Source(1)
     source.hold()
     first = asyncio.create_task(policy.get_or_load("key", source.load))
@@ -83,7 +83,7 @@ async def test_a_caller_who_joins_pays_for_the_check_of_the_lease(
         second = asyncio.create_task(policy.get_or_load("key", source.load))
         await until(lambda: len(wire) == 2)
         source.release()
-        assert await asyncio.gather(first, second) == [1, 1]
+        assert list(await asyncio.gather(first, second)) == [1, 1]
     assert len(wire) == 3  # two of the second caller, and the store
 
 
@@ -137,8 +137,6 @@ async def test_many_cost_one_when_all_are_there_and_three_when_not(
 
 
 async def test_readers_of_one_moment_share_round_trips(policy: CachePolicy[int]) -> None:
-    import asyncio
-
     source = Source(1)
     for key in range(64):
         await policy.get_or_load(key, source.load)
@@ -159,6 +157,4 @@ async def test_an_open_breaker_costs_nothing(policy: CachePolicy[int], cache: Ca
 
 
 def _value_key(policy: CachePolicy[int], key: object) -> str:
-    from app.core.cache.keys import canonical
-
     return policy.address(canonical(key), ()).value

@@ -2,15 +2,15 @@
 
 import asyncio
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
 import pytest
-from app.core.cache import Cache
 from pydantic import BaseModel, Field, field_serializer
 
+from app.core.cache import Cache
 from tests.core.cache.harness import Source, value_keys
 
 
@@ -31,7 +31,7 @@ VALUES: list[tuple[Any, Any]] = [
     *[(int, 0), (int, -1), (bool, False), (bool, True), (float, 0.0), (str, ""), (str, "\x00é")],
     *[(list[int], []), (dict[str, int], {}), (tuple[int, str], (1, "a")), (set[int], {1, 2})],
     *[(type(None), None), (int | None, None), (int | None, 0), (Literal["a", "b"], "a")],
-    *[(datetime, datetime(2020, 1, 1, tzinfo=timezone.utc)), (date, date(2020, 1, 1))],
+    *[(datetime, datetime(2020, 1, 1, tzinfo=UTC)), (date, date(2020, 1, 1))],
     *[(UUID, UUID(int=1)), (bytes, b"abc"), (Decimal, Decimal("0.10")), (Point, Point(1, 2.5))],
     *[(Item, ITEM), (list[Item], [ITEM, ITEM]), (dict[int, Item], {1: ITEM}), (Any, {"a": [1]})],
     *[(str, "long " * 10_000), (list[Item | Point], [ITEM, Point(1, 2)])],

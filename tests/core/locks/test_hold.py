@@ -12,6 +12,8 @@ from tests.core.locks.nodes import Nodes, ask, lock_key
 
 OpenLocks = Callable[..., Awaitable[Locks]]
 
+_NO_SUCH_KEY = -2
+
 
 async def test_excludes_others_and_gives_back(nodes: Nodes, locks: Locks, others: Locks) -> None:
     async with locks.hold("name") as lease:
@@ -226,9 +228,14 @@ async def test_the_lease_ends_before_the_lock_on_every_server(nodes: Nodes, lock
     for _ in range(50):
         lease = await locks.try_acquire("name", ttl=5)
         assert lease is not None
+        voters = 0
         for url in nodes.urls:
             left = lease.remaining()
-            assert left * 1000 <= await ask(url, "PTTL", lock_key("name"))
+            on_server = await ask(url, "PTTL", lock_key("name"))
+            if on_server != _NO_SUCH_KEY:  # a node that was late to vote
+                assert left * 1000 <= on_server
+                voters += 1
+        assert voters >= len(nodes.majority)
         await lease.release()
 
 

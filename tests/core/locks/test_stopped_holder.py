@@ -106,7 +106,7 @@ async def test_a_stalled_event_loop_is_noticed(
         thief = await others.try_acquire("name", ttl=5)
         assert thief is not None
         await settle()
-        assert len(await nodes.holders("name")) == len(nodes.urls)
+        assert len(await nodes.holders("name")) >= len(nodes.majority)
         assert await thief.release()
     record_fault(
         "event loop stalled for 1.5 x ttl",
@@ -121,11 +121,13 @@ async def test_a_stalled_event_loop_is_noticed(
 async def test_a_late_release_leaves_the_next_holder_alone(
     nodes: Nodes, locks: Locks, others: Locks, record_fault: RecordFault
 ) -> None:
-    late = await locks.try_acquire("name", ttl=0.2)
+    late = await locks.try_acquire("name", ttl=0.4)
     assert late is not None
-    await asyncio.sleep(0.25)
+    await asyncio.sleep(0.45)
     current = await others.try_acquire("name", ttl=5)
     assert current is not None
+    await settle()
+    held = len(await nodes.holders("name"))
     await late.release()
     await settle()
     survived = len(await nodes.holders("name"))
@@ -136,8 +138,8 @@ async def test_a_late_release_leaves_the_next_holder_alone(
         "release after the lease ran out",
         nodes.strategy,
         runs=1,
-        violations=int(survived != len(nodes.urls)),
-        control=f"DEL without a token: {survived_control} of {len(nodes.urls)} keys left",
+        violations=held - survived,
+        control=f"DEL without a token: {survived_control} of {held} keys left",
     )
-    assert survived == len(nodes.urls)
+    assert survived == held >= len(nodes.majority)
     assert survived_control == 0

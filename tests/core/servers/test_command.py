@@ -53,9 +53,10 @@ def service(tmp_path: Path) -> Path:
     shutil.copytree(_TEMPLATE / "devservers", tmp_path / "devservers")
     shutil.copy(_TEMPLATE / "alembic.ini", tmp_path)
     render_environment(tmp_path, "sqlite")
-    for path, text in ("app/main.py", _APP), ("migrations/env.py", _MIGRATIONS):
-        (tmp_path / path).parent.mkdir()
-        (tmp_path / path).write_text(text)
+    shutil.copytree(_TEMPLATE / "app" / "core", tmp_path / "app" / "core")
+    (tmp_path / "app" / "main.py").write_text(_APP)
+    (tmp_path / "migrations").mkdir()
+    (tmp_path / "migrations" / "env.py").write_text(_MIGRATIONS)
     return tmp_path
 
 
@@ -134,15 +135,24 @@ def get(port: int, process: subprocess.Popen[str]) -> str:
             time.sleep(0.02)
 
 
-@pytest.mark.parametrize("arguments", [(), ("--no-reload",)], ids=["reload", "no-reload"])
 @pytest.mark.parametrize(
-    ("send", "number"),
     # Ctrl-C in a terminal is for the whole process group; `kill` is for us alone.
-    [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM), (os.kill, signal.SIGHUP)],
-    ids=["ctrl-c", "terminated", "hangup"],
+    ("arguments", "send", "number", "code"),
+    [
+        # uvicorn takes Ctrl-C for a success, and ends by any other signal.
+        (("--no-reload",), os.killpg, signal.SIGINT, 0),
+        (("--no-reload",), os.kill, signal.SIGTERM, 128 + signal.SIGTERM),
+        ((), os.killpg, signal.SIGINT, 0),
+        ((), os.kill, signal.SIGHUP, 0),
+    ],
+    ids=["ctrl-c", "terminated", "reload-ctrl-c", "reload-hangup"],
 )
 def test_serves_and_stops_in_order(
-    service: Path, arguments: tuple[str, ...], send: Callable[[int, int], None], number: int
+    service: Path,
+    arguments: tuple[str, ...],
+    send: Callable[[int, int], None],
+    number: int,
+    code: int,
 ) -> None:
     with serving(service, *arguments) as (process, port):
         assert get(port, process).startswith("redis://127.0.0.1:")
@@ -153,9 +163,7 @@ def test_serves_and_stops_in_order(
         assert (service / "stopped-in-order").exists()
         assert "redis: embedded Valkey" in told
         assert f"docs: http://127.0.0.1:{port}/docs" in told
-        # uvicorn ends by the very signal, and its reloader with success.
-        ended_by = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
-        assert process.returncode == (128 + ended_by if arguments else 0)
+        assert process.returncode == code
 
 
 def test_runs_a_command_with_the_servers_up(service: Path) -> None:

@@ -148,10 +148,11 @@ class Cache:
         pairs = [(address.value, address.lease) for address in addresses]
         for address in addresses:
             self.engine.forget(address.value)
-        if self._near is not None:
-            self._near.invalidate(address.value for address in addresses)
         try:
             await self._store.delete(pairs)
+        except asyncio.CancelledError:  # the change it follows was made: this is not optional
+            self._recovery.queue_entries(pairs, addresses[0].versions[0])
+            raise
         except CacheUnavailable:
             self._recovery.queue_entries(pairs, addresses[0].versions[0])
             self._breaker.open()  # until it is carried out, reads here must not see the old entry
@@ -159,16 +160,20 @@ class Cache:
                 raise
         else:
             metrics.invalidations.labels("sent").inc()
+        finally:
+            if self._near is not None:  # afterwards: a read in between kept the old entry
+                self._near.invalidate(address.value for address in addresses)
 
     async def renew(self, names: Sequence[str], *, strict: bool) -> None:
         """Give policies or tags a new version."""
         if not names:
             return
-        if self._near is not None:
-            self._near.renew(names)
         self.engine.forget_dependent(names)
         try:
             await self._store.renew_versions(names)
+        except asyncio.CancelledError:
+            self._recovery.queue_versions(names)
+            raise
         except CacheUnavailable:
             self._recovery.queue_versions(names)
             self._breaker.open()
@@ -176,3 +181,6 @@ class Cache:
                 raise
         else:
             metrics.invalidations.labels("sent").inc()
+        finally:
+            if self._near is not None:
+                self._near.renew(names)

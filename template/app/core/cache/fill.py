@@ -69,6 +69,8 @@ class Filler:
         except CacheUnavailable as unavailable:
             if unavailable.outage:  # the request may have arrived, only the reply is missing
                 self._leave_to_recovery([a.address for a in asks])
+            elif missing or len(asks) > 1:  # a part of it may have been refused, another granted
+                self.spawn(self.give_up(asks, throttle=0))
             raise
         return replies, {name: version or created[name] for name, version in known.items()}
 

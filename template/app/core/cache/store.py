@@ -25,6 +25,10 @@ T = TypeVar("T")
 
 _OUTAGE = (RedisConnectionError, RedisTimeoutError, ClusterError, RedisClusterException, OSError)
 _VERSION_TTL = 30 * 24 * 3600 * 1000
+# In a cluster so many commands go out one by one, through the client's fair slots. More of them
+# would time out in that queue, and go as one pipeline per node. redis-py's pipelines do not wait
+# for a connection but fail: so many at once fit into what the client has beside its slots.
+_FEW, _BULKS = 16, 2
 
 
 class CacheUnavailable(Exception):
@@ -62,6 +66,7 @@ class CacheStore:
     ) -> None:
         """Invalidations are announced on `channel`; None: nobody listens."""
         self._channel = channel
+        self._bulk = asyncio.Semaphore(_BULKS)
         self._client = client
         self._reader = reader
         self._breaker = breaker
@@ -202,12 +207,29 @@ class CacheStore:
         scripts: Sequence[tuple[Script, Sequence[str], Sequence[Any]]],
         commands: Sequence[tuple[Any, ...]],
     ) -> list[Any]:
-        client = self._client
-        if len(scripts) + len(commands) == 1 or isinstance(client, RedisCluster):
-            return await asyncio.gather(
+        client, size = self._client, len(scripts) + len(commands)
+        if size == 1 or (isinstance(client, RedisCluster) and size <= _FEW):
+            # All are waited for, also when one fails: no late reply may undo what follows.
+            replies = await asyncio.gather(
                 *(script.run(client, keys, arguments) for script, keys, arguments in scripts),
                 *(client.execute_command(*command, **_options(command)) for command in commands),
+                return_exceptions=True,
             )
+        elif isinstance(client, RedisCluster):
+            async with self._bulk:
+                replies = await self._pipelined(scripts, commands)
+        else:
+            replies = await self._pipelined(scripts, commands)
+        if errors := [reply for reply in replies if isinstance(reply, BaseException)]:
+            raise next((error for error in errors if isinstance(error, _OUTAGE)), errors[0])
+        return replies
+
+    async def _pipelined(
+        self,
+        scripts: Sequence[tuple[Script, Sequence[str], Sequence[Any]]],
+        commands: Sequence[tuple[Any, ...]],
+    ) -> list[Any]:
+        client = self._client
         pipeline = client.pipeline(transaction=False)
         for script, keys, arguments in scripts:
             pipeline.execute_command(*script.by_digest(keys, arguments))
@@ -217,9 +239,6 @@ class CacheStore:
         for number, (script, keys, arguments) in enumerate(scripts):
             if isinstance(replies[number], NoScriptError):
                 replies[number] = await script.run(client, keys, arguments)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
         return list(replies)
 
 

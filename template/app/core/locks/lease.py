@@ -27,8 +27,16 @@ class Lease:
 
     A Redis lock saves work; it cannot make a write safe, because a process may stop between any
     two lines for longer than the lease lasts. What makes a write safe is the fence: let the
-    resource remember the largest it has seen and refuse anything smaller
-    (`UPDATE ... SET ..., fence = :fence WHERE id = :id AND fence <= :fence`).
+    resource remember the largest it has seen and refuse anything smaller:
+
+        UPDATE invoice SET ..., fence = :fence WHERE id = :id AND fence <= :fence
+
+    To read, think and then write, raise the fence before the read. A check at the write alone lets
+    an older holder that wakes up in between have its write accepted, and then overwritten:
+
+        UPDATE invoice SET fence = :fence WHERE id = :id AND fence <= :fence
+        SELECT ...
+        UPDATE invoice SET ... WHERE id = :id AND fence = :fence
     """
 
     def __init__(self, claim: Claim, fence: int, sent: float, keeper: LeaseKeeper) -> None:

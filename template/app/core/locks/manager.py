@@ -21,6 +21,7 @@ from app.core.locks.waiting import contend
 from app.core.locks.wakeups import Wakeups
 from app.core.locks.watchdog import Watchdog
 
+_CONNECT_SECONDS = 1.0
 _DRAIN_SECONDS = 2.0
 _DAY = 86_400.0
 
@@ -93,8 +94,10 @@ class Locks:
     async def __aenter__(self) -> Self:
         if self._closed:
             raise LockError("these locks were closed before: make new ones")
+        """Connect to the servers that answer; those that do not are no reason not to start."""
         self._open = True
-        self._survey()
+        # The nodes of a quorum have little time to vote, too little to be connected to as well.
+        await asyncio.wait([self._survey()], timeout=_CONNECT_SECONDS)
         return self
 
     async def __aexit__(
@@ -256,7 +259,8 @@ class Locks:
         self._wakeups.released_here(lease.name, released.listeners)
         return released.confirmed
 
-    def _survey(self) -> None:
+    def _survey(self) -> asyncio.Task[None]:
         """Let every quarantine begin now instead of at the first claim that would meet it."""
         if self._surveying is None or self._surveying.done():
             self._surveying = self._background.start(self._store.survey())
+        return self._surveying

@@ -1,0 +1,68 @@
+"""A popular entry is computed anew before it expires, so that nobody waits for it (XFetch)."""
+
+import asyncio
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from app.core.cache import Cache
+from app.core.cache.early import is_due, may_be_due
+from tests.core.cache.counters import reads, refreshes
+
+READERS = 8
+
+
+async def foreground_misses(cache: Cache, **options: Any) -> float:
+    """Under steady traffic over several lives of an entry, the first load left out."""
+    policy = cache.policy("popular", int, ttl=0.2, jitter=0, **options)
+
+    async def load() -> int:
+        await asyncio.sleep(0.02)
+        return 1
+
+    await policy.get_or_load("key", load)
+    before = reads("popular", "miss")
+    end = monotonic() + 0.9
+
+    async def traffic() -> None:
+        while monotonic() < end:
+            await policy.get_or_load("key", load)
+            await asyncio.sleep(0.002)
+
+    await asyncio.gather(*(traffic() for _ in range(READERS)))
+    return reads("popular", "miss") - before
+
+
+async def test_nobody_waits_for_a_popular_entry(cache: Cache) -> None:
+    done = refreshes("popular", "done")
+    assert await foreground_misses(cache) == 0
+    assert refreshes("popular", "done") - done >= 3
+
+
+async def test_control_without_early_refresh_somebody_does(cache: Cache) -> None:
+    assert await foreground_misses(cache, early_refresh=0) >= 3
+
+
+def share_of_due(*, left: int, cost: int, ttl: float = 60, beta: float = 1) -> float:
+    """`left` and `cost` in milliseconds."""
+    draws = 4_000
+    return sum(is_due(0, left, cost, ttl, beta) for _ in range(draws)) / draws
+
+
+def test_the_chance_is_that_of_the_paper() -> None:
+    # P(-cost * beta * ln(u) >= left) = exp(-left / (cost * beta))
+    assert share_of_due(left=100, cost=100) == pytest.approx(0.368, abs=0.04)
+    assert share_of_due(left=100, cost=100, beta=2) == pytest.approx(0.607, abs=0.04)
+    assert share_of_due(left=300, cost=100) == pytest.approx(0.05, abs=0.02)
+    assert share_of_due(left=0, cost=100) == 1
+
+
+def test_it_does_not_refresh_all_the_time() -> None:
+    assert share_of_due(left=59_000, cost=100) == 0
+    assert share_of_due(left=1, cost=0) == 0
+    assert share_of_due(left=100, cost=100, beta=0) == 0
+    # A loader as slow as its entry lives: a head start of a quarter of the ttl at most.
+    assert share_of_due(left=1_000, cost=1_000, ttl=1) < 0.04
+    assert not may_be_due(0, 60_000, 100, 60, 1)
+    assert may_be_due(0, 1_000, 100, 60, 1)

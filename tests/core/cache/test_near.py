@@ -1,0 +1,123 @@
+"""The near cache answers without Redis, and only while it hears of invalidations."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from app.core.cache import Cache, CachePolicy
+from devservers.valkey import EmbeddedValkey
+from tests.core.cache.conftest import OpenCache
+from tests.core.cache.harness import Source, counted_writes, until
+
+OpenNear = Callable[[], Awaitable[Cache]]
+
+
+@pytest.fixture
+async def open_near(shared_server: EmbeddedValkey, redis: Redis, another: OpenCache) -> OpenNear:
+    async def open_near() -> Cache:
+        cache = await another(near_bytes=100_000, near_client=redis)
+        near = cache._near
+        assert near is not None
+        await until(lambda: near.is_online)
+        return cache
+
+    return open_near
+
+
+def policy_of(cache: Cache) -> CachePolicy[list[int]]:
+    return cache.policy("item", list[int], ttl=60, near_ttl=30)
+
+
+async def read(policy: CachePolicy[list[int]], value: int) -> int:
+    found = await policy.get_or_load(1, Source([value]).load, tags=["tag"])
+    return found[0]
+
+
+async def test_a_hit_costs_nothing_and_is_nobody_elses(open_near: OpenNear) -> None:
+    policy = policy_of(await open_near())
+    for _ in range(2):
+        await read(policy, 1)
+    with counted_writes() as wire:
+        found = await policy.get_or_load(1, Source([2]).load, tags=["tag"])
+        found.append(3)
+        assert await policy.get_or_load(1, Source([2]).load, tags=["tag"]) == [1]
+    assert len(wire) == 0
+
+
+WAYS: dict[str, Callable[[CachePolicy[list[int]]], Awaitable[None]]] = {
+    "key": lambda policy: policy.invalidate(1),
+    "tag": lambda policy: policy.cache.invalidate_tags("tag"),
+    "clear": lambda policy: policy.clear(),
+}
+
+
+@pytest.mark.parametrize("invalidate", WAYS.values(), ids=WAYS)
+async def test_invalidations_are_heard_in_every_process(
+    open_near: OpenNear, invalidate: Callable[[CachePolicy[list[int]]], Awaitable[None]]
+) -> None:
+    here, there = policy_of(await open_near()), policy_of(await open_near())
+    for _ in range(2):
+        assert [await read(here, 1), await read(there, 1)] == [1, 1]
+    await invalidate(here)
+    assert await read(here, 2) == 2
+
+    async def heard() -> bool:
+        return await read(there, 3) == 2
+
+    await until(heard, seconds=1)
+
+
+@pytest.mark.parametrize("invalidate", WAYS.values(), ids=WAYS)
+async def test_a_read_during_an_invalidation_does_not_keep_what_it_saw(
+    open_near: OpenNear,
+    monkeypatch: pytest.MonkeyPatch,
+    invalidate: Callable[[CachePolicy[list[int]]], Awaitable[None]],
+) -> None:
+    cache = await open_near()
+    policy = policy_of(cache)
+    await read(policy, 1)
+    for name in ("delete", "renew_versions"):
+        real = getattr(cache._store, name)
+
+        async def slow(what: object, send: Callable[..., Awaitable[None]] = real) -> None:
+            assert await read(policy, 2) == 1  # not yet invalidated: this is kept near
+            await send(what)
+
+        monkeypatch.setattr(cache._store, name, slow)
+    assert cache._listener is not None
+    monkeypatch.setattr(cache._listener, "_apply", lambda *_: None)  # news that comes late
+    await invalidate(policy)
+    assert await read(policy, 2) == 2
+
+
+async def test_when_the_link_is_lost_nothing_is_believed(open_near: OpenNear, redis: Redis) -> None:
+    cache = await open_near()
+    policy = policy_of(cache)
+    for _ in range(2):
+        await read(policy, 1)
+    near = cache._near
+    assert near is not None
+    generation = near._everything
+    await redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    await until(lambda: near._everything != generation)
+    await until(lambda: near.is_online)
+    with counted_writes() as wire:
+        assert await read(policy, 2) == 1
+    assert len(wire) == 1
+
+
+async def test_it_stays_within_its_bytes(open_near: OpenNear) -> None:
+    cache = await open_near()
+    policy = cache.policy("large", str, ttl=60, near_ttl=30)
+    source = Source("x" * 5_000)
+    for key in range(100):
+        for _ in range(2):
+            await policy.get_or_load(key, source.load)
+    near = cache._near
+    assert near is not None
+    assert 0 < near._bytes <= 100_000
+    await asyncio.sleep(0)
+    await policy.clear()
+    assert (near._bytes, len(near._entries), near._by_version) == (0, 0, {})

@@ -1,0 +1,66 @@
+"""SQLite with several connections: readers and writers do not stand in each other's way."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from sqlalchemy import text
+
+from app.database import Database, DatabaseUnavailable
+from app.database.sqlite import create_database
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
+    async with create_database(url, pool_size=8, pool_timeout=1, timeout=2) as database:
+        async with database.writing() as session:
+            await session.execute(text("CREATE TABLE counter (n int)"))
+            await session.execute(text("INSERT INTO counter VALUES (0)"))
+        yield database
+
+
+async def read(database: Database) -> int:
+    async with database.reading() as session:
+        return int(await session.scalar(text("SELECT n FROM counter")) or 0)
+
+
+async def test_writers_take_turns_and_lose_nothing(database: Database) -> None:
+    """Each reads first and writes later: without BEGIN IMMEDIATE some would fail at once."""
+
+    async def add_one() -> None:
+        async with database.writing() as session:
+            n = await session.scalar(text("SELECT n FROM counter"))
+            await asyncio.sleep(0.001)
+            await session.execute(text("UPDATE counter SET n = :n"), {"n": (n or 0) + 1})
+
+    await asyncio.gather(*(add_one() for _ in range(20)))
+    assert await read(database) == 20
+
+
+async def test_a_reader_does_not_wait_for_a_writer(database: Database) -> None:
+    async with database.writing() as session:
+        await session.execute(text("UPDATE counter SET n = 5"))
+        started = monotonic()
+        assert await read(database) == 0
+        assert monotonic() - started < 1
+
+
+async def test_a_file_that_another_process_keeps_locked_is_a_clear_error(
+    database: Database, tmp_path: Path
+) -> None:
+    other = sqlite3.connect(tmp_path / "test.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    started = monotonic()
+    with pytest.raises(DatabaseUnavailable):
+        async with database.writing() as session:
+            await session.execute(text("UPDATE counter SET n = 1"))
+    assert monotonic() - started < 4
+    other.execute("ROLLBACK")
+    other.close()
+    async with database.writing() as session:
+        await session.execute(text("UPDATE counter SET n = 2"))
+    assert await read(database) == 2
