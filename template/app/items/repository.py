@@ -63,18 +63,33 @@ class ItemRepository:
                 raise VersionConflict(row.version)
             return Item.model_validate(row)
 
+    async def claim(self, item_id: UUID, *, fence: int) -> Item | None:
+        """The item, to be changed by the holder of its lock; None if a later holder claimed it.
+
+        From now on no earlier holder can write what it made of the item as it was before.
+
+        Raises:
+            ItemNotFound: it does not exist.
+        """
+        async with self._database.writing() as session:
+            claimed = await session.execute(
+                update(ItemRow)
+                .where(ItemRow.id == item_id, ItemRow.fence <= fence)
+                .values(fence=fence)
+                .execution_options(synchronize_session=False)
+            )
+            row = await _existing(session, item_id)
+            return Item.model_validate(row) if _count(claimed) == 1 else None
+
     async def set_quantity(self, item_id: UUID, quantity: int, *, fence: int) -> Item | None:
-        """Write on behalf of a lock's holder; None if a later holder has written already.
+        """Write as the holder that claimed the item; None if a later one did meanwhile.
 
         Raises:
             ItemNotFound: it does not exist.
         """
         async with self._database.writing() as session:
             changed = await _change(
-                session,
-                (ItemRow.id == item_id) & (ItemRow.fence <= fence),
-                quantity=quantity,
-                fence=fence,
+                session, (ItemRow.id == item_id) & (ItemRow.fence == fence), quantity=quantity
             )
             row = await _existing(session, item_id)
             return Item.model_validate(row) if changed else None

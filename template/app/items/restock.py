@@ -2,8 +2,9 @@
 
 Restocking reads, decides and writes, and two at once would lose one of the two. The lock lets one
 in at a time. But a holder may sleep through its ttl, in a pause of its machine or of its network,
-and wake up after the next one has written. So the write carries the fence, a number that grows with
-every grant, and the row refuses what is older than what it has seen.
+and wake up when the next one is at work. So the row keeps the fence, a number that grows with every
+grant: a holder claims the row with its fence before it reads, and writes only if the fence is still
+its own. An earlier holder can then neither claim nor write.
 """
 
 from typing import Annotated
@@ -31,12 +32,10 @@ def create_restock_router(cache: Cache, items: ItemRepository) -> APIRouter:
     ) -> Item:
         try:
             async with locks.hold(f"item:{item_id}", ttl=10, timeout=5) as lease:
-                current = await items.get(item_id)
-                if current is None:
-                    raise ItemNotFound
-                item = await items.set_quantity(
-                    item_id, current.quantity + amount, fence=lease.fence
-                )
+                item = await items.claim(item_id, fence=lease.fence)
+                if item is not None:
+                    quantity = item.quantity + amount
+                    item = await items.set_quantity(item_id, quantity, fence=lease.fence)
         except ItemNotFound:
             raise HTTPException(404, "no such item") from None
         except LockTimeout:

@@ -33,6 +33,6 @@ class ItemRow(Base):
     quantity: Mapped[int]
     version: Mapped[int] = mapped_column(default=1)
     fence: Mapped[int] = mapped_column(BigInteger, default=0)
-    """The fence of the last holder of the item's lock that wrote; see `restock.py`."""
+    """The fence of the last holder of the item's lock that claimed it; see `restock.py`."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=lambda: datetime.now(UTC))
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=lambda: datetime.now(UTC))

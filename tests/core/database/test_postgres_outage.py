@@ -7,6 +7,7 @@ from time import monotonic
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from app.database import Database, DatabaseUnavailable
 from app.database.postgres import create_database
@@ -25,9 +26,9 @@ def server() -> Iterator[EmbeddedPostgres]:
 
 @asynccontextmanager
 async def open_database(
-    server: EmbeddedPostgres, *, pool_size: int = 2, timeout: float = TIMEOUT
+    server: EmbeddedPostgres, *, patience: float = TIMEOUT
 ) -> AsyncIterator[Database]:
-    database = create_database(server.url, pool_size=pool_size, pool_timeout=0.2, timeout=timeout)
+    database = create_database(server.url, pool_size=2, pool_timeout=0.2, timeout=patience)
     async with database:
         yield database
 
@@ -79,7 +80,7 @@ async def test_never_there_the_service_can_start(server: EmbeddedPostgres) -> No
 
 
 async def test_a_slow_statement_is_ended_on_the_server_too(server: EmbeddedPostgres) -> None:
-    async with open_database(server) as database, open_database(server, timeout=5) as observer:
+    async with open_database(server) as database, open_database(server, patience=5) as observer:
         started = monotonic()
         with pytest.raises(DatabaseUnavailable):
             async with database.reading() as session:
@@ -99,7 +100,7 @@ async def test_a_slow_statement_is_ended_on_the_server_too(server: EmbeddedPostg
 
 
 async def test_a_used_up_pool_is_a_clear_error_and_passes(server: EmbeddedPostgres) -> None:
-    async with open_database(server, timeout=3) as database:
+    async with open_database(server, patience=3) as database:
 
         async def hold() -> None:
             async with database.reading() as session:
@@ -113,7 +114,7 @@ async def test_a_used_up_pool_is_a_clear_error_and_passes(server: EmbeddedPostgr
 
 
 async def test_a_cancelled_request_gives_its_connection_back(server: EmbeddedPostgres) -> None:
-    async with open_database(server, timeout=3) as database:
+    async with open_database(server, patience=3) as database:
 
         async def hold() -> None:
             async with database.writing() as session:
@@ -129,12 +130,16 @@ async def test_a_cancelled_request_gives_its_connection_back(server: EmbeddedPos
 
 
 async def test_an_error_in_a_transaction_undoes_it(server: EmbeddedPostgres) -> None:
-    async with open_database(server, timeout=3) as database:
+    async with open_database(server, patience=3) as database:
         async with database.writing() as session:
             await session.execute(text("CREATE TABLE IF NOT EXISTS t (n int)"))
-        with pytest.raises(ZeroDivisionError):
+
+        async def fail_half_way() -> None:
             async with database.writing() as session:
                 await session.execute(text("INSERT INTO t VALUES (1)"))
-                raise ZeroDivisionError
+                await session.execute(text("SELECT 1 / 0"))
+
+        with pytest.raises(DBAPIError):
+            await fail_half_way()
         async with database.reading() as session:
             assert await session.scalar(text("SELECT count(*) FROM t")) == 0
