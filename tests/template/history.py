@@ -104,7 +104,7 @@ def typical_edits(service: Path) -> None:
     write(service / "tests/test_payments.py", '"""Tests of payments."""\n')
     main = service / "app/main.py"
     insert_after(main, "import create_items_router\n", "from app.payments.routes import router\n")
-    insert_after(main, "create_items_router(cache, items))\n", "    app.include_router(router)\n")
+    insert_after(main, OWN_FEATURES, "    app.include_router(router)\n")
     insert_after(service / "app/settings.py", OWN_SETTINGS, "    payments_url: str = ''\n")
     replace(service / "app/core/redis/clients.py", "\ndef create_", "\n# Ours.\ndef create_")
     edit_dependencies(service)
@@ -113,6 +113,7 @@ def typical_edits(service: Path) -> None:
     (service / "app/items/errors.py").unlink()
 
 
+OWN_FEATURES = "    # This service's own features: add yours here.\n"
 OWN_SETTINGS = "    # This service's own settings: add yours here.\n"
 
 
