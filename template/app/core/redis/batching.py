@@ -12,16 +12,21 @@ from typing import cast
 
 from redis.asyncio import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.core.redis.clients import RedisClient
+from app.core.redis.cluster import FairCluster
 
+Keys = Sequence[bytes]
 Values = list[bytes | None]
 
 # A stalled event loop finds its timer due and the reply readable at the same moment. Two more turns
 # of the loop let the reply win, so that a busy process does not take itself for a slow server.
 _GRACE_TURNS = 2
+# A timer that is this late, in seconds, means that the loop stood still: the server could not be
+# heard meanwhile, and a long reply takes many turns to read.
+_STALL = 0.02
 
 
 class BatchReader:
@@ -32,24 +37,27 @@ class BatchReader:
         self._client = client
         self._timeout = timeout
         self._max_keys = max_keys
-        self._waiting: list[tuple[Sequence[str], asyncio.Future[Values]]] = []
+        self._waiting: list[tuple[Keys, asyncio.Future[Values]]] = []
         self._busy = False
         self._sender: asyncio.Task[None] | None = None
 
     async def read(self, keys: Sequence[str]) -> Values:
-        """The values of `keys`, None for those that do not exist.
+        """The values of `keys`, None for those that do not exist or are not strings.
 
         Raises:
             RedisError: the batch failed; every reader of it gets an error of its own.
         """
+        wanted = [key.encode() for key in keys]  # here, where a bad key harms its reader only
+        if not wanted:
+            return []
         if self._busy:
             future = asyncio.get_running_loop().create_future()
-            self._waiting.append((keys, future))
+            self._waiting.append((wanted, future))
             values: Values = await future
             return values
         self._busy = True
         try:
-            return await self._fetch(keys)
+            return await self._fetch(wanted)
         except (RedisConnectionError, RedisTimeoutError) as error:
             self._fail_waiting(error)
             raise
@@ -75,7 +83,7 @@ class BatchReader:
             if self._waiting:  # the task itself was cancelled, as at shutdown
                 self._fail_waiting(RedisConnectionError("the batch reader was stopped"))
 
-    def _take_batch(self) -> list[tuple[Sequence[str], asyncio.Future[Values]]]:
+    def _take_batch(self) -> list[tuple[Keys, asyncio.Future[Values]]]:
         size = 0
         for count, (keys, _) in enumerate(self._waiting):
             size += len(keys)
@@ -85,8 +93,8 @@ class BatchReader:
         batch, self._waiting = self._waiting, []
         return batch
 
-    async def _answer(self, batch: list[tuple[Sequence[str], asyncio.Future[Values]]]) -> None:
-        slots: dict[str, int] = {}
+    async def _answer(self, batch: list[tuple[Keys, asyncio.Future[Values]]]) -> None:
+        slots: dict[bytes, int] = {}
         for keys, future in batch:
             if not future.done():  # a cancelled reader's keys are not worth reading
                 for key in keys:
@@ -106,43 +114,53 @@ class BatchReader:
             if not future.done():
                 future.set_result([values[slots[key]] for key in keys])
 
-    async def _fetch(self, keys: Sequence[str]) -> Values:
+    async def _fetch(self, keys: Keys) -> Values:
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
+        cancelled_before = task.cancelling()
+        due = loop.time() + self._timeout
         timer: asyncio.Handle
         expired = False
 
-        def expire(grace: int) -> None:
+        def expire() -> None:
+            nonlocal due, timer
+            late = loop.time() - due
+            if late > _STALL:
+                due = loop.time() + min(late, self._timeout)
+                timer = loop.call_at(due, expire)
+            else:
+                last_turns(_GRACE_TURNS)
+
+        def last_turns(left: int) -> None:
             nonlocal expired, timer
-            if grace:
-                timer = loop.call_soon(expire, grace - 1)
+            if left:
+                timer = loop.call_soon(last_turns, left - 1)
             else:
                 expired = True
                 task.cancel()
 
-        timer = loop.call_later(self._timeout, expire, _GRACE_TURNS)
+        timer = loop.call_at(due, expire)
         try:
             return await self._command(keys)
         except asyncio.CancelledError:
-            if expired and task.uncancel() == 0:
-                raise RedisTimeoutError(f"no reply within {self._timeout} s") from None
-            raise
+            if not expired or task.uncancel() > cancelled_before:
+                raise
+            if isinstance(self._client, FairCluster):
+                self._client.rediscover()
+            raise RedisTimeoutError(f"no reply within {self._timeout} s") from None
         finally:
             timer.cancel()
 
-    async def _command(self, keys: Sequence[str]) -> Values:
-        if isinstance(self._client, RedisCluster):
-            # One write per node: MGET cannot cross slots.
-            pipeline = self._client.pipeline(transaction=False)
-            for key in keys:
-                pipeline.get(key)
-            values = await pipeline.execute()
-        elif len(keys) == 1:
-            values = [await self._client.get(keys[0])]
-        else:
-            values = await self._client.mget(keys)
-        return cast(Values, values)  # the client does not decode replies
+    async def _command(self, keys: Keys) -> Values:
+        if not isinstance(self._client, RedisCluster):
+            # Also for one key: GET has an error for what is not a string, MGET has nil.
+            return cast(Values, await self._client.mget(keys))  # the client does not decode
+        # One write per node: MGET cannot cross slots.
+        pipeline = self._client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.get(key)
+        return [_value(reply) for reply in await pipeline.execute(raise_on_error=False)]
 
     def _fail_waiting(self, error: RedisError) -> None:
         # Whoever queued behind a batch that found the server gone has waited long enough.
@@ -150,11 +168,24 @@ class BatchReader:
         _fail((future for _, future in waiting), error)
 
 
+def _value(reply: bytes | Exception | None) -> bytes | None:
+    if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
+        return None
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
 def _fail(futures: Iterable[asyncio.Future[Values]], error: BaseException) -> None:
     for future in futures:
         if not future.done():
-            if isinstance(error, RedisError):
-                own = type(error)(*error.args)
-            else:
-                own = RedisConnectionError("the read was cancelled")
-            future.set_exception(own)
+            future.set_exception(_own(error))
+
+
+def _own(error: BaseException) -> RedisError:
+    """An error that can be raised beside others: each raise adds to the traceback of its object."""
+    if not isinstance(error, RedisError):
+        return RedisConnectionError(f"the read was given up: {error!r}")
+    own = type(error).__new__(type(error), *error.args)
+    own.__dict__.update(error.__dict__)
+    return own

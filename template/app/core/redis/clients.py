@@ -20,6 +20,7 @@ from redis.asyncio.sentinel import (
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
+from app.core.redis.cluster import FairCluster
 from app.core.redis.pool import FairPool, FairSentinelPool, FairSlots
 from app.core.redis.urls import RedisAddress, Topology, parse_url
 
@@ -51,14 +52,13 @@ def create_client(url: str, options: ClientOptions) -> RedisClient:
         ValueError: the URL is malformed.
     """
     address = parse_url(url)
-    slots = FairSlots(name=options.name, size=options.pool_size, timeout=options.pool_timeout)
     match address.topology:
         case Topology.STANDALONE:
-            return _standalone(address, options, slots)
+            return _standalone(address, options)
         case Topology.SENTINEL:
-            return _sentinel(address, options, slots)
+            return _sentinel(address, options)
         case Topology.CLUSTER:
-            return _cluster(address, options, slots)
+            return _cluster(address, options)
 
 
 def create_standalone_client(url: str, options: ClientOptions) -> Redis:
@@ -67,16 +67,16 @@ def create_standalone_client(url: str, options: ClientOptions) -> Redis:
     Raises:
         ValueError: the URL is malformed, or names sentinels or a cluster.
     """
-    client = create_client(url, options)
-    if parse_url(url).topology is not Topology.STANDALONE or not isinstance(client, Redis):
+    address = parse_url(url)
+    if address.topology is not Topology.STANDALONE:
         raise ValueError("this needs a single server: redis:// or rediss://")
-    return client
+    return _standalone(address, options)
 
 
-def _standalone(address: RedisAddress, options: ClientOptions, slots: FairSlots) -> Redis:
+def _standalone(address: RedisAddress, options: ClientOptions) -> Redis:
     host, port = address.nodes[0]
     pool = FairPool(
-        slots=slots,
+        slots=_slots(options),
         connection_class=SSLConnection if address.tls else Connection,
         host=host,
         port=port,
@@ -87,7 +87,7 @@ def _standalone(address: RedisAddress, options: ClientOptions, slots: FairSlots)
     return Redis.from_pool(pool)
 
 
-def _sentinel(address: RedisAddress, options: ClientOptions, slots: FairSlots) -> Redis:
+def _sentinel(address: RedisAddress, options: ClientOptions) -> Redis:
     connection = _connection(address, options)
     sentinels = Sentinel(
         address.nodes,
@@ -102,7 +102,7 @@ def _sentinel(address: RedisAddress, options: ClientOptions, slots: FairSlots) -
     pool = _OwningSentinelPool(
         service_name=address.service,
         sentinel_manager=sentinels,
-        slots=slots,
+        slots=_slots(options),
         connection_class=managed,
         db=address.database,
         **_login(address),
@@ -111,14 +111,18 @@ def _sentinel(address: RedisAddress, options: ClientOptions, slots: FairSlots) -
     return Redis.from_pool(pool)
 
 
-def _cluster(address: RedisAddress, options: ClientOptions, slots: FairSlots) -> RedisCluster:
+def _cluster(address: RedisAddress, options: ClientOptions) -> RedisCluster:
     return FairCluster(
-        slots=slots,
+        slots=_slots(options),
         startup_nodes=[ClusterNode(host, port) for host, port in address.nodes],
         ssl=address.tls,
         **_login(address),
         **_connection(address, options),
     )
+
+
+def _slots(options: ClientOptions) -> FairSlots:
+    return FairSlots(name=options.name, size=options.pool_size, timeout=options.pool_timeout)
 
 
 def _login(address: RedisAddress) -> dict[str, Any]:
@@ -147,22 +151,3 @@ class _OwningSentinelPool(FairSentinelPool):
         await super().aclose()
         for sentinel in self.sentinel_manager.sentinels:
             await sentinel.aclose()
-
-
-class FairCluster(RedisCluster):
-    """A cluster client with at most `pool_size` commands under way, granted in order.
-
-    redis-py raises at once when the pool of a node is exhausted; here callers wait their turn.
-    """
-
-    def __init__(self, *, slots: FairSlots, **kwargs: Any) -> None:
-        # Commands queue for a slot, so no node sees more; pipelines use the few connections on top.
-        super().__init__(max_connections=slots.size + 4, **kwargs)
-        self._slots = slots
-
-    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
-        await self._slots.acquire()
-        try:
-            return await super().execute_command(*args, **kwargs)
-        finally:
-            self._slots.release()

@@ -83,6 +83,13 @@ class _FairCheckout(ConnectionPool):
     async def release(self, connection: AbstractConnection) -> None:
         try:
             await super().release(connection)
+        except asyncio.CancelledError:
+            # The base class was still waiting for its lock: it would count the connection as in
+            # use for good, and the pool would shrink.
+            if connection in self._in_use_connections:
+                self._in_use_connections.remove(connection)
+                self._available_connections.append(connection)
+            raise
         finally:
             self._slots.release()
 

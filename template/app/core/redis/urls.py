@@ -7,11 +7,13 @@
 
 `rediss+sentinel` and `rediss+cluster` are the same over TLS. A username and password in the URL are
 those of the data nodes; sentinels take theirs from `?sentinel_username=...&sentinel_password=...`.
+The characters / ? # @ % of a password are percent-encoded.
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 
 class Topology(StrEnum):
@@ -35,14 +37,13 @@ _DEFAULT_PORTS = {
     Topology.SENTINEL: 26379,
     Topology.CLUSTER: 6379,
 }
-_OPTIONS = frozenset(
-    {
-        "sentinel_username",
-        "sentinel_password",
-        "ssl_ca_certs",
-        "ssl_certfile",
-        "ssl_keyfile",
-    }
+_SENTINEL_OPTIONS = frozenset({"sentinel_username", "sentinel_password"})
+_TLS_OPTIONS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+_OPTIONS = _SENTINEL_OPTIONS | _TLS_OPTIONS
+
+# By hand, because urllib's errors quote what they could not read, and that may be the password.
+_AFTER_SCHEME = re.compile(
+    r"(?P<authority>[^/?#]*)(?P<path>[^?#]*)(\?(?P<query>[^#]*))?(?P<rest>.*)", re.DOTALL
 )
 
 
@@ -54,14 +55,14 @@ class RedisAddress:
     tls: bool
     nodes: tuple[tuple[str, int], ...]
     username: str | None
-    password: str | None
+    password: str | None = field(repr=False)
     database: int
     service: str | None
-    options: dict[str, str]
+    options: dict[str, str] = field(repr=False)
 
     def __str__(self) -> str:
         """The address without its credentials, fit for a log."""
-        nodes = ",".join(f"{host}:{port}" for host, port in self.nodes)
+        nodes = ",".join(_host_and_port(node) for node in self.nodes)
         where = f"{self.topology} {nodes}"
         if self.service is not None:
             where += f" service {self.service}"
@@ -74,17 +75,26 @@ def parse_url(url: str) -> RedisAddress:
     Raises:
         ValueError: the URL is malformed; the message says what was wrong, never the password.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in _SCHEMES:
+    scheme, separator, rest = url.strip().partition("://")
+    if not separator or scheme.lower() not in _SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in _SCHEMES)
-        raise ValueError(f"a Redis URL starts with one of {known}, not {parts.scheme!r}")
-    topology, tls = _SCHEMES[parts.scheme]
-    credentials, _, hosts = parts.netloc.rpartition("@")
+        given = f", not {scheme}://" if separator else ""
+        raise ValueError(f"a Redis URL starts with one of {known}{given}")
+    parts = _AFTER_SCHEME.fullmatch(rest)
+    assert parts is not None  # it takes any text
+    path, query = parts["path"], parts["query"] or ""
+    if parts["rest"] or "@" in path + query:
+        raise ValueError(
+            "the characters / ? # @ % of a password or an option must be percent-encoded: "
+            "%2F %3F %23 %40 %25"
+        )
+    topology, tls = _SCHEMES[scheme.lower()]
+    credentials, _, hosts = parts["authority"].rpartition("@")
     username, _, password = credentials.partition(":")
     nodes = tuple(_node(host, _DEFAULT_PORTS[topology]) for host in hosts.split(","))
     if topology is Topology.STANDALONE and len(nodes) > 1:
         raise ValueError("several hosts need redis+sentinel:// or redis+cluster://")
-    service, database = _service_and_database(topology, parts.path)
+    service, database = _service_and_database(topology, path)
     return RedisAddress(
         topology=topology,
         tls=tls,
@@ -93,7 +103,7 @@ def parse_url(url: str) -> RedisAddress:
         password=unquote(password) or None,
         database=database,
         service=service,
-        options=_options(parts),
+        options=_options(query, topology, tls),
     )
 
 
@@ -102,10 +112,18 @@ def _node(text: str, default_port: int) -> tuple[str, int]:
         split = urlsplit(f"//{text}")
         host, port = split.hostname, split.port
     except ValueError:
-        raise ValueError(f"{text!r} is not host:port") from None
+        port = 0
+    if port == 0:
+        # Without its text, which is the password of those who forgot the host.
+        raise ValueError("what follows :// or @ in a Redis URL is not host:port") from None
     if not host:
         raise ValueError("a Redis URL needs a host")
     return host, port or default_port
+
+
+def _host_and_port(node: tuple[str, int]) -> str:
+    host, port = node
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _service_and_database(topology: Topology, path: str) -> tuple[str | None, int]:
@@ -116,18 +134,23 @@ def _service_and_database(topology: Topology, path: str) -> tuple[str | None, in
             raise ValueError("redis+sentinel:// needs the service name: redis+sentinel://host/name")
         service = segments.pop(0)
     if len(segments) > 1 or (segments and not segments[0].isdecimal()):
-        raise ValueError(f"the path of a Redis URL ends with a database number, not {path!r}")
+        raise ValueError("the path of a Redis URL ends with a database number")
     database = int(segments[0]) if segments else 0
     if topology is Topology.CLUSTER and database:
         raise ValueError("a Redis cluster has database 0 only")
     return service, database
 
 
-def _options(parts: SplitResult) -> dict[str, str]:
-    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+def _options(query: str, topology: Topology, tls: bool) -> dict[str, str]:
+    pairs = (item.partition("=") for item in query.split("&") if item)
+    options = {unquote(name): unquote(value) for name, _, value in pairs}
     if unknown := options.keys() - _OPTIONS:
         raise ValueError(
             f"a Redis URL does not take {', '.join(sorted(unknown))}; "
             f"it takes {', '.join(sorted(_OPTIONS))}, and timeouts and pool sizes are settings"
         )
+    if not tls and (idle := options.keys() & _TLS_OPTIONS):
+        raise ValueError(f"{', '.join(sorted(idle))} needs TLS: rediss://")
+    if topology is not Topology.SENTINEL and (idle := options.keys() & _SENTINEL_OPTIONS):
+        raise ValueError(f"{', '.join(sorted(idle))} needs redis+sentinel://")
     return options

@@ -1,0 +1,113 @@
+"""A cluster client that queues its callers in order and finds its way when the cluster changes.
+
+With redis-py's retries off, three things would go wrong: a pipeline that meets a dead node never
+looks for its successor; when no node answers, every caller tries all of them after the others did;
+and a cluster that cannot be reached is no `RedisError`.
+"""
+
+import asyncio
+from typing import Any, Self
+
+from redis.asyncio import RedisCluster
+from redis.asyncio.cluster import ClusterPipeline
+from redis.exceptions import ClusterDownError, RedisClusterException, SlotNotCoveredError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from app.core.redis.pool import FairSlots
+
+_PIPELINES = 4
+_LOST = (RedisConnectionError, RedisTimeoutError, ClusterDownError)
+
+
+class FairCluster(RedisCluster):
+    """A cluster client with at most `pool_size` commands under way, granted in order.
+
+    redis-py raises at once when the pool of a node is exhausted; here callers wait their turn.
+    Pipelines have a few turns of their own, because their redirected commands take one more.
+    """
+
+    def __init__(self, *, slots: FairSlots, **kwargs: Any) -> None:
+        super().__init__(
+            max_connections=slots.size + _PIPELINES,
+            # Otherwise every fifth slot that has moved closes all connections, those in use too.
+            reinitialize_steps=0,
+            **kwargs,
+        )
+        self._slots = slots
+        self._pipelines = FairSlots(
+            name=f"{slots.name}, pipelines", size=_PIPELINES, timeout=slots.timeout
+        )
+        self._discovery: asyncio.Task[object] | None = None
+
+    def rediscover(self) -> None:
+        """Ask who has which slots before the next command: a node seems to be gone."""
+        self._initialize = True
+
+    async def initialize(self, *args: Any, **kwargs: Any) -> Self:
+        """Learn who has which slots, unless that is known; concurrent callers share one attempt.
+
+        Raises:
+            redis.exceptions.ConnectionError: no node answers, or some slots are on none.
+        """
+        if not self._initialize:
+            return self
+        if self._discovery is None or self._discovery.done():
+            self._discovery = asyncio.create_task(super().initialize(*args, **kwargs))
+            self._discovery.add_done_callback(_retrieve)
+        try:
+            # Who gives up does not end the attempt of the others.
+            await asyncio.shield(self._discovery)
+        except RedisClusterException as error:
+            raise RedisConnectionError(str(error)) from error
+        return self
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        await self._slots.acquire()
+        try:
+            return await super().execute_command(*args, **kwargs)
+        except SlotNotCoveredError as error:
+            raise RedisConnectionError(str(error)) from error
+        finally:
+            self._slots.release()
+
+    def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> ClusterPipeline:
+        if transaction or shard_hint:
+            return super().pipeline(transaction, shard_hint)
+        return _FairPipeline(self, self._pipelines)  # type: ignore[abstract]  # so is its base
+
+    async def aclose(self) -> None:
+        if self._discovery is not None:
+            await asyncio.wait([self._discovery])  # or it would connect after the end
+        await super().aclose()
+
+
+class _FairPipeline(ClusterPipeline):
+    def __init__(self, cluster: FairCluster, slots: FairSlots) -> None:
+        super().__init__(cluster)
+        self._cluster = cluster
+        self._slots = slots
+
+    async def execute(
+        self, raise_on_error: bool = True, allow_redirections: bool = True
+    ) -> list[Any]:
+        await self._slots.acquire()
+        try:
+            replies: list[Any] = await super().execute(raise_on_error, allow_redirections)
+        except SlotNotCoveredError as error:
+            self._cluster.rediscover()
+            raise RedisConnectionError(str(error)) from error
+        except _LOST:
+            self._cluster.rediscover()
+            raise
+        finally:
+            self._slots.release()
+        if any(isinstance(reply, _LOST) for reply in replies):
+            self._cluster.rediscover()
+        return replies
+
+
+def _retrieve(discovery: asyncio.Task[object]) -> None:
+    # Otherwise asyncio reports the error when all who waited for it have gone.
+    if not discovery.cancelled():
+        discovery.exception()
