@@ -27,7 +27,13 @@ return 1
 
 @asynccontextmanager
 async def open_cache(
-    url: str, *, read_timeout: float = 2, command_timeout: float = 2, **options: Any
+    url: str,
+    *,
+    read_timeout: float = 2,
+    command_timeout: float = 2,
+    pool_size: int = 32,
+    pool_timeout: float = 2,
+    **options: Any,
 ) -> AsyncIterator[Cache]:
     """A cache with a client of its own: what one process of the service has.
 
@@ -35,7 +41,11 @@ async def open_cache(
     that they are about.
     """
     timeouts = ClientOptions(
-        name="cache-test", timeout=command_timeout, connect_timeout=command_timeout
+        name="cache-test",
+        timeout=command_timeout,
+        connect_timeout=command_timeout,
+        pool_size=pool_size,
+        pool_timeout=pool_timeout,
     )
     client = create_client(url, timeouts)
     options = {"read_timeout": read_timeout, **options}

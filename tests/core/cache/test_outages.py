@@ -178,6 +178,14 @@ async def test_without_a_lease_the_loader_is_asked_before_an_old_value_is_served
     assert await policy.get_or_load("key", source.load) == "old"
 
 
+async def test_a_busy_pool_is_not_taken_for_a_server_that_is_away(another: OpenCache) -> None:
+    cache = await another(pool_size=1, pool_timeout=0.0001)
+    policy, source = policy_of(cache), Source("value")
+    values = await asyncio.gather(*(policy.get_or_load(key, source.load) for key in range(50)))
+    assert list(values) == ["value"] * 50
+    assert not breaker_is_open(cache)
+
+
 async def test_the_single_flight_holds_while_redis_is_away(patient: Patient, ill: Cache) -> None:
     policy, source = policy_of(ill), Source("value")
     patient.server.freeze()

@@ -19,7 +19,7 @@ from app.core.cache.breaker import Breaker
 from app.core.cache.entry import VERSION_SIZE
 from app.core.cache.keys import Address
 from app.core.cache.scripts import GIVE_UP, LEASE, STORE, THROTTLED, Script
-from app.core.redis import BatchReader, RedisClient
+from app.core.redis import BatchReader, PoolTimeout, RedisClient
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ class CacheStore:
         try:
             values = await self._reader.read(keys)
         except _OUTAGE as error:
-            self._breaker.failed()
+            self._count(error)
             raise CacheUnavailable(str(error), outage=True) from error
         except RedisError as error:
             raise CacheUnavailable(str(error), outage=False) from error
@@ -195,12 +195,16 @@ class CacheStore:
         try:
             replies = await send()
         except _OUTAGE as error:
-            self._breaker.failed()
+            self._count(error)
             raise CacheUnavailable(str(error), outage=True) from error
         except RedisError as error:
             raise CacheUnavailable(str(error), outage=False) from error
         self._breaker.succeeded()
         return replies
+
+    def _count(self, error: Exception) -> None:
+        if not isinstance(error, PoolTimeout):  # many callers are no sign of a server that is away
+            self._breaker.failed()
 
     async def _send(
         self,
