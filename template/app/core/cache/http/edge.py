@@ -5,15 +5,17 @@ to send bytes that are ready. Everything that is not a plain hit goes on to the 
 what was read, so that nothing is read twice.
 """
 
-from collections.abc import MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from time import time
 from typing import Any
 
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import RouteContext, iter_route_contexts
+from starlette._utils import get_route_path
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.cache import early
-from app.core.cache.http.checks import check
+from app.core.cache.http.checks import check, header_names
 from app.core.cache.http.headers import find
 from app.core.cache.http.parameters import ParameterReader, reader_for
 from app.core.cache.http.route import SEEN, CachedRoute
@@ -24,59 +26,104 @@ TEMPLATE = "route.template"
 
 
 class HttpCacheMiddleware:
-    """Knows every cached route of the application. Add it like any middleware."""
+    """Knows every cached route of the application. Add it like any middleware.
+
+    A hit passes only the middleware outside of it: add what refuses requests later than this one.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._routes: list[_EdgeRoute] | None = None
-        self._by_start: dict[str, list[_EdgeRoute]] = {}
+        self._table: _Table | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._routes is None and "app" in scope:
-            self._prepare(scope["app"])
+        if scope["type"] == "lifespan" and "app" in scope:
+            await self._start(scope, receive, send)
+            return
         if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
-        path: str = scope["path"]
-        candidates = self._by_start.get(path.partition("/")[2].partition("/")[0])
-        if candidates and not scope.get("root_path"):
-            for route in candidates:
-                if (match := route.pattern.fullmatch(path)) is None:
-                    continue
-                if scope["method"] == "HEAD":
-                    send = _without_body(send)
-                if await route.answer(match.groupdict(), scope, send):
-                    return
-                if scope["method"] == "HEAD":
-                    # The route knows GET only; HEAD is the same without the body.
-                    scope = {**scope, "method": "GET"}
-                break
+        if self._table is None and "app" in scope:
+            self._table = _Table(scope["app"].routes)
+        if self._table is not None and (found := self._table.find(scope)) is not None:
+            route, path = found
+            if scope["method"] == "HEAD":
+                send = _without_body(send)
+            if await route.answer(path, scope, send):
+                return
+            if scope["method"] == "HEAD":
+                # The route knows GET only; HEAD is the same without the body. Others see the
+                # request as it came, so the name of the route goes with it.
+                scope[TEMPLATE] = route.template
+                scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
 
-    def _prepare(self, app: Any) -> None:
+    async def _start(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Look at the routes once, when the application starts."""
-        routes = []
-        for context in iter_route_contexts(app.routes):
-            cached = context.endpoint
-            if isinstance(cached, CachedRoute):
-                check(context, cached)
-                routes.append(_EdgeRoute(context, cached))
-        for route in routes:
-            self._by_start.setdefault(route.start, []).append(route)
-        self._routes = routes
+        try:
+            self._table = _Table(scope["app"].routes)
+        except Exception as error:
+            # A server takes an error that is only raised for an application without a lifespan,
+            # and serves it.
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await self._app(scope, receive, send)
+
+
+class _Table:
+    """The routes of an application, such that the one the router would choose is found fast."""
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        contexts = [(context, _edge_route(context)) for context in _walk(routes)]
+        last = max((i for i, (_, cached) in enumerate(contexts) if cached), default=-1)
+        # An uncached route in front of a cached one may take its requests.
+        relevant = [
+            (cached or context, _start(context)) for context, cached in contexts[: last + 1]
+        ]
+        self._by_start = {
+            start: [route for route, of in relevant if of in (start, None)] for _, start in relevant
+        }
+        self._elsewhere = self._by_start.get(None, [])
+        self._heads = [
+            context
+            for context, cached in contexts
+            if cached is None and "HEAD" in (context.methods or ())
+        ]
+
+    def find(self, scope: Scope) -> "tuple[_EdgeRoute, dict[str, str]] | None":
+        """The cached route that a GET of this path is for, and its path parameters as text."""
+        path: str = get_route_path(scope) if scope.get("root_path") else scope["path"]
+        start = path.partition("/")[2].partition("/")[0]
+        get = scope
+        for route in self._by_start.get(start, self._elsewhere):
+            if isinstance(route, _EdgeRoute):
+                if (match := route.pattern.fullmatch(path)) is None:
+                    continue
+                if scope["method"] == "HEAD" and any(_takes(head, scope) for head in self._heads):
+                    return None
+                return route, match.groupdict()
+            if get["method"] == "HEAD":
+                get = {**scope, "method": "GET"}
+            if _takes(route, get):
+                return None
+        return None
 
 
 class _EdgeRoute:
     """One cached route, as the edge sees it."""
 
-    def __init__(self, context: Any, cached: CachedRoute) -> None:
-        self.template: str = context.path
+    def __init__(self, context: RouteContext, cached: CachedRoute) -> None:
+        self.template = context.path_format or ""
         self.pattern = context.path_regex
-        self.start = self.template.partition("/")[2].partition("/")[0]
         self._cached = cached
         self._reader: ParameterReader | None = None
         if cached.public:
-            self._reader = reader_for(context.dependant, cached.arguments.signature, cached.ignored)
+            self._reader = reader_for(
+                context.dependant,
+                context.param_convertors,
+                cached.arguments.signature,
+                cached.ignored,
+            )
 
     async def answer(self, path: dict[str, str], scope: Scope, send: Send) -> bool:
         """Answer if there is a fresh entry; otherwise leave what was read in the scope."""
@@ -86,13 +133,17 @@ class _EdgeRoute:
         if arguments is None:
             return False
         cached, engine = self._cached, self._cached.policy.cache.engine
-        address = cached.address(arguments, None)
+        try:
+            address = cached.address(arguments, None)
+        except Exception:  # the tags of values that the route would not have let through
+            return False
         seen = await engine.read(cached.kind, address)
         entry, now = seen.entry, int(time() * 1000)
         options = cached.kind.options
         if (
             entry is None
             or now >= entry.fresh_until
+            or seen.value is None
             or seen.value.is_error
             or early.may_be_due(
                 now, entry.fresh_until, entry.cost, options.ttl, options.early_refresh
@@ -110,6 +161,37 @@ class _EdgeRoute:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
         return True
+
+
+def _walk(routes: Iterable[BaseRoute]) -> Iterator[RouteContext]:
+    """The routes in the order in which the router tries them."""
+    return iter_route_contexts(list(routes))
+
+
+def _edge_route(context: RouteContext) -> _EdgeRoute | None:
+    """Check a route, and those of an application that is mounted there."""
+    cached = context.endpoint
+    if isinstance(cached, CachedRoute):
+        check(context, cached)
+        cached.checked = True
+        if not cached.public:
+            cached.sender.vary_by(header_names(context.dependant))
+        return _EdgeRoute(context, cached)
+    for inner in _walk(getattr(context, "routes", None) or ()):
+        _edge_route(inner)
+    return None
+
+
+def _start(context: RouteContext) -> str | None:
+    """The first part of a route's paths, or None if it is not always the same."""
+    start = (context.path or "").partition("/")[2].partition("/")[0]
+    # A mount at the root and a route for a host have no path.
+    return start if context.path and "{" not in start else None
+
+
+def _takes(route: RouteContext, scope: Scope) -> bool:
+    match: Match = route.matches(scope)[0]
+    return match is Match.FULL
 
 
 def _without_body(send: Send) -> Send:

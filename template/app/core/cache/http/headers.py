@@ -1,5 +1,6 @@
 """The headers of HTTP caching: RFC 9110 (conditional requests), 9111 (caching), 9211 (status)."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
      b"upgrade", b"proxy-authenticate", b"proxy-authorization"}
 )  # fmt: skip
+# RFC 9651, 3.3.4: what may stand without quotes.
+_TOKEN = re.compile(rb"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
 
 
 def matches(if_none_match: bytes, etag: bytes) -> bool:
@@ -55,11 +58,18 @@ class Sender:
     """Turns a stored response into what one request gets."""
 
     def __init__(self, freshness: Freshness) -> None:
-        self._fixed: Headers = [(b"cache-control", freshness.cache_control())]
-        if not freshness.public:
-            # The body depends on who asks; these are the ways of saying who one is.
-            self._fixed.append((b"vary", b"Authorization, Cookie"))
-        self._service = freshness.service.encode()
+        self._control: Headers = [(b"cache-control", freshness.cache_control())]
+        # The body depends on who asks; these are the ways of saying who one is.
+        self._vary = set() if freshness.public else {"authorization", "cookie"}
+        self._fixed: Headers = []
+        self.vary_by(())
+        self._service = _name(freshness.service)
+
+    def vary_by(self, names: Iterable[str]) -> None:
+        """Tell clients of more request headers that the body depends on."""
+        self._vary |= {name.lower() for name in names}
+        value = ", ".join(sorted(self._vary)).title().encode("latin-1")
+        self._fixed = [*self._control, *([(b"vary", value)] if value else [])]
 
     def prepare(
         self, stored: StoredResponse, loaded: Loaded, now: int, if_none_match: bytes | None
@@ -85,3 +95,11 @@ class Sender:
         left = (loaded.fresh_until - now) // 1000
         detail = b"; detail=stale-if-error" if loaded.outcome is Outcome.STALE_ERROR else b""
         return b"%s; hit; ttl=%d%s" % (self._service, left, detail)
+
+
+def _name(service: str) -> bytes:
+    """The cache's name as a token or, where it is none, a string (RFC 9211, 2)."""
+    name = service.encode("ascii", errors="replace")
+    if _TOKEN.fullmatch(name):
+        return name
+    return b'"%s"' % name.replace(b"\\", b"\\\\").replace(b'"', b'\\"')

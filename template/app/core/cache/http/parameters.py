@@ -7,12 +7,20 @@ route's to read. What is read here is not validated: an invalid value has no ent
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 from urllib.parse import parse_qsl
 from uuid import UUID
 
 from fastapi.dependencies.models import Dependant
+from starlette.convertors import (
+    Convertor,
+    IntegerConvertor,
+    PathConvertor,
+    StringConvertor,
+    UUIDConvertor,
+)
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _NO_VALUE = object()
@@ -40,6 +48,8 @@ _READERS: dict[Any, Callable[[str], Any]] = {
     UUID: _uuid,
     bool: _boolean,
 }
+# `{item_id:int}`: those that give for the canonical spelling what is read here.
+_CONVERTORS = (StringConvertor, PathConvertor, IntegerConvertor, UUIDConvertor)
 
 
 class ParameterReader:
@@ -78,16 +88,23 @@ class ParameterReader:
 
 
 def reader_for(
-    dependant: Dependant, signature: inspect.Signature, ignored: frozenset[str]
+    dependant: Dependant,
+    convertors: dict[str, Convertor[Any]],
+    signature: inspect.Signature,
+    ignored: frozenset[str],
 ) -> ParameterReader | None:
-    """The reader of a route, or None where FastAPI has to read a parameter."""
+    """The reader of a route, or None where FastAPI has to read the request."""
+    if any(map(_has_to_run, dependant.dependencies)):
+        return None
     path, query, defaults = {}, {}, {}
     for field in dependant.path_params:
         if (read := _reader_of(field)) is None:
             return None
         path[field.alias] = read
+    if path.keys() != convertors.keys() or not all(map(_keeps_text, convertors.values())):
+        return None
     for field in dependant.query_params:
-        if (read := _reader_of(field)) is None:
+        if (read := _reader_of(field)) is None or field.field_info.default_factory is not None:
             return None
         query[field.alias] = (field.name, read)
         if not field.field_info.is_required():
@@ -98,8 +115,43 @@ def reader_for(
     return ParameterReader(path, query, defaults, order)
 
 
+def tree(dependant: Dependant) -> Iterator[Dependant]:
+    """A dependant and all that it depends on."""
+    yield dependant
+    for child in dependant.dependencies:
+        yield from tree(child)
+
+
+def _has_to_run(dependency: Dependant) -> bool:
+    """Whether a dependency does more than give the function something to work with."""
+    return dependency.name is None or any(
+        part.path_params
+        or part.query_params
+        or part.header_params
+        or part.cookie_params
+        or part.body_params
+        or part.request_param_name
+        or part.http_connection_param_name
+        or part.response_param_name
+        or part.background_tasks_param_name
+        for part in tree(dependency)
+    )
+
+
 def _reader_of(field: Any) -> Callable[[str], Any] | None:
     info = field.field_info
     # Constraints (annotated_types) only refuse values; anything else may change them.
-    plain = all(type(part).__module__ == "annotated_types" for part in info.metadata)
-    return _READERS.get(info.annotation) if plain else None
+    if any(type(part).__module__ != "annotated_types" for part in info.metadata):
+        return None
+    if info.validation_alias not in (None, field.alias):
+        return None
+    kind = info.annotation
+    if get_origin(kind) in (Union, UnionType):
+        # Whatever is in a request is not None, so it is the other one of the two.
+        others = [part for part in get_args(kind) if part is not NoneType]
+        kind = others[0] if len(others) == 1 else None
+    return _READERS.get(kind)
+
+
+def _keeps_text(convertor: Convertor[Any]) -> bool:
+    return type(convertor) in _CONVERTORS

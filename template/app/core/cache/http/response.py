@@ -43,10 +43,9 @@ def stored_response(status: int, headers: Headers, body: bytes) -> StoredRespons
     return StoredResponse(status, kept, body, etag)
 
 
-def stored_error(status: int, detail: Any, headers: dict[str, str] | None) -> StoredResponse:
-    """An HTTPException to keep and to raise again."""
-    pairs = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in (headers or {}).items()]
-    return StoredResponse(status, pairs, json.dumps(detail).encode(), b"", is_error=True)
+def stored_error(status: int, headers: Headers, detail: bytes) -> StoredResponse:
+    """An HTTPException to keep and to raise again; `detail` is JSON."""
+    return StoredResponse(status, headers, detail, b"", is_error=True)
 
 
 def is_negative(response: StoredResponse) -> bool:
@@ -65,6 +64,8 @@ class ResponseCodec:
             raise NotStorable
         lines = [value.etag, *(part for pair in value.headers for part in pair)]
         head = b"\n".join(lines)
+        if head.count(b"\n") != len(lines) - 1:
+            raise NotStorable  # it would come back as other headers than it went
         flags = _ERROR if value.is_error else 0
         return _HEAD.pack(value.status, flags, len(head)) + head + value.body
 
@@ -75,7 +76,12 @@ class ResponseCodec:
             raise DecodeError("not a stored response") from error
         end = _HEAD.size + size
         etag, *parts = payload[_HEAD.size : end].split(b"\n")
-        if end > len(payload) or len(parts) % 2 or not 100 <= status <= 599:
+        if end > len(payload) or len(parts) % 2 or status not in STORABLE_STATUSES:
             raise DecodeError("not a stored response")
-        headers = list(zip(parts[::2], parts[1::2], strict=True))
-        return StoredResponse(status, headers, payload[end:], etag, bool(flags & _ERROR))
+        headers, body = list(zip(parts[::2], parts[1::2], strict=True)), payload[end:]
+        if flags & _ERROR:
+            try:
+                json.loads(body)
+            except ValueError as error:
+                raise DecodeError("the detail of a stored error is not JSON") from error
+        return StoredResponse(status, headers, body, etag, bool(flags & _ERROR))

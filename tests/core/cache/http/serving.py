@@ -1,0 +1,66 @@
+"""Applications with cached routes, and ways of asking them."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from pydantic import BaseModel
+
+from app.core.cache import HttpCacheMiddleware
+from tests.core.cache.harness import until
+
+
+class Item(BaseModel):
+    id: int
+    name: str = ""
+
+
+def application(*routers: APIRouter, **options: Any) -> FastAPI:
+    app = FastAPI(**options)
+    for router in routers:
+        app.include_router(router)
+    app.add_middleware(HttpCacheMiddleware)
+    return app
+
+
+def asking(app: Callable[..., Any]) -> httpx.AsyncClient:
+    """A client of the application; an unhandled exception is a 500, as with a server."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://service")
+
+
+def status(response: httpx.Response) -> str:
+    """How the cache says it answered: "hit", "fwd=miss" or "" where it says nothing."""
+    parts = response.headers.get("cache-status", "").split("; ")
+    return parts[1] if len(parts) > 1 else ""
+
+
+@asynccontextmanager
+async def serving(app: Any, **options: Any) -> AsyncIterator[int]:
+    """A real server; gives its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        config = uvicorn.Config(app, log_level="critical", **options)
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listening]))
+        await until(lambda: server.started or task.done(), seconds=10)
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await task
+
+
+async def exchange(port: int, *requests: str) -> bytes:
+    """All bytes that come back for raw requests on one connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    closing = [*requests[:-1], requests[-1] + "Connection: close\r\n"]
+    writer.write("".join(f"{request}Host: service\r\n\r\n" for request in closing).encode())
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    return answer
