@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 from app.core.cache import Cache
 from app.core.redis import ClientOptions, create_client
 from devservers.valkey import EmbeddedValkey
-from tests.core.cache.harness import Wire, counted_writes, open_cache
+from tests.core.cache.harness import open_cache
+from tests.support.wire import Wire, counted_writes
 
 OpenCache = Callable[..., Awaitable[Cache]]
 

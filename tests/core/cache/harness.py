@@ -1,11 +1,10 @@
 """Caches as a service has them, one per simulated process, and what the tests look at."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
-import redis.asyncio.connection as connections
 from redis.asyncio import Redis
 
 from app.core.cache import Cache, CacheUnavailable
@@ -90,36 +89,6 @@ class Source(Generic[T]):
             raise error
         self.finished += 1
         return value
-
-
-class Wire:
-    """Counts what is written to Redis: one write is one round trip."""
-
-    def __init__(self) -> None:
-        self.writes: list[bytes] = []
-
-    def __len__(self) -> int:
-        return len(self.writes)
-
-    @property
-    def text(self) -> bytes:
-        return b"".join(self.writes)
-
-
-@contextmanager
-def counted_writes() -> Iterator[Wire]:
-    """Every packet that any client of this process sends."""
-    wire, original = Wire(), connections.AbstractConnection.send_packed_command
-
-    async def send(self: Any, command: Any, check_health: bool = True) -> None:
-        wire.writes.append(command if isinstance(command, bytes) else b"".join(command))
-        await original(self, command, check_health)
-
-    connections.AbstractConnection.send_packed_command = send  # type: ignore[method-assign]  # counted
-    try:
-        yield wire
-    finally:
-        connections.AbstractConnection.send_packed_command = original  # type: ignore[method-assign]  # restored
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], *, seconds: float = 5.0) -> None:

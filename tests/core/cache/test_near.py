@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 from app.core.cache import Cache, CachePolicy
 from devservers.valkey import EmbeddedValkey
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import Source, counted_writes, until
+from tests.core.cache.harness import Source, until
+from tests.support.wire import counted_writes
 
 OpenNear = Callable[[], Awaitable[Cache]]
 

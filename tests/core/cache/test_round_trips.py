@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 from app.core.cache import Cache, CachePolicy
 from app.core.cache.keys import canonical
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import Source, Wire, counted_writes, until
+from tests.core.cache.harness import Source, until
+from tests.support.wire import Wire, counted_writes
 
 TAGS = [f"tag:{number}" for number in range(10)]
 

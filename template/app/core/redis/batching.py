@@ -142,7 +142,7 @@ class BatchReader:
 
         timer = loop.call_at(due, expire)
         try:
-            return await self._command(keys)
+            values = await self._command(keys)
         except asyncio.CancelledError:
             if not expired or task.uncancel() > cancelled_before:
                 raise
@@ -151,6 +151,9 @@ class BatchReader:
             raise RedisTimeoutError(f"no reply within {self._timeout} s") from None
         finally:
             timer.cancel()
+        if expired:  # up to Python 3.11, `wait_for` swallows the cancellation of what is just done
+            task.uncancel()
+        return values
 
     async def _command(self, keys: Keys) -> Values:
         if not isinstance(self._client, RedisCluster):

@@ -1,0 +1,57 @@
+"""One server for the tests that leave it in peace."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis, RedisCluster
+
+from app.core.redis import ClientOptions, create_client, create_standalone_client
+from devservers.valkey import EmbeddedValkey
+
+Connect = Callable[..., Redis]
+ConnectCluster = Callable[..., RedisCluster]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey() as server:
+        yield server
+
+
+@pytest.fixture
+async def connect(server: EmbeddedValkey) -> AsyncIterator[Connect]:
+    """Makes clients, of the shared server unless told otherwise, and closes them."""
+    async with AsyncExitStack() as stack:
+
+        def connect(url: str = server.url, **options: Any) -> Redis:
+            client = create_client(url, ClientOptions(name="test", **options))
+            stack.push_async_callback(client.aclose)
+            assert isinstance(client, Redis)
+            return client
+
+        yield connect
+
+
+@pytest.fixture
+async def connect_cluster() -> AsyncIterator[ConnectCluster]:
+    """Makes clients of clusters, and closes them."""
+    async with AsyncExitStack() as stack:
+
+        def connect(url: str, **options: Any) -> RedisCluster:
+            client = create_client(url, ClientOptions(name="test", **options))
+            stack.push_async_callback(client.aclose)
+            assert isinstance(client, RedisCluster)
+            return client
+
+        yield connect
+
+
+@pytest.fixture
+async def redis(server: EmbeddedValkey) -> AsyncIterator[Redis]:
+    """A client of an empty server."""
+    client = create_standalone_client(server.url, ClientOptions(name="test"))
+    await client.flushall()
+    yield client
+    await client.aclose()

@@ -1,0 +1,145 @@
+"""The fair pool: bounded, in order, and nothing lost when callers are cancelled."""
+
+import asyncio
+import random
+from time import monotonic
+
+import pytest
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from app.core.redis import PoolTimeout
+from devservers.server import free_port
+from devservers.valkey import EmbeddedValkey
+from tests.core.redis.conftest import Connect
+
+
+async def hold(client: Redis, seconds: float) -> None:
+    """Keep a connection busy."""
+    await client.execute_command("BLPOP", "nothing", seconds)
+
+
+async def free_slots(client: Redis, size: int) -> None:
+    """Prove that `size` connections can be had at once, and no more."""
+    pool = client.connection_pool
+    taken = [await pool.get_connection() for _ in range(size)]
+    with pytest.raises(PoolTimeout):
+        await pool.get_connection()
+    for connection in taken:
+        await pool.release(connection)
+
+
+async def test_a_full_pool_says_so_in_time(connect: Connect) -> None:
+    client = connect(pool_size=2, pool_timeout=0.1, timeout=5)
+    holders = [asyncio.create_task(hold(client, 0.6)) for _ in range(2)]
+    await asyncio.sleep(0.1)
+    started = monotonic()
+    with pytest.raises(PoolTimeout, match="all 2 connections of the pool 'test' were busy"):
+        await client.get("k")
+    assert monotonic() - started < 0.5
+    await asyncio.gather(*holders)
+    await client.get("k")
+
+
+async def test_waiters_are_served_in_order(connect: Connect) -> None:
+    client = connect(pool_size=1, pool_timeout=5, timeout=5)
+    served: list[int] = []
+
+    async def one(number: int) -> None:
+        connection = await client.connection_pool.get_connection()
+        served.append(number)
+        await asyncio.sleep(0.001)
+        await client.connection_pool.release(connection)
+
+    await asyncio.gather(*(one(number) for number in range(50)))
+    assert served == list(range(50))
+
+
+async def longest_wait_of_newcomers(client: Redis) -> float:
+    """Regulars take all connections again and again; newcomers come once."""
+    pool, over = client.connection_pool, asyncio.Event()
+
+    async def regular() -> None:
+        while not over.is_set():
+            connection = await pool.get_connection()
+            await asyncio.sleep(0.002)
+            await pool.release(connection)
+
+    async def newcomer() -> float:
+        started = monotonic()
+        try:
+            connection = await pool.get_connection()
+        except RedisConnectionError:
+            return monotonic() - started
+        await pool.release(connection)
+        return monotonic() - started
+
+    regulars = [asyncio.create_task(regular()) for _ in range(16)]
+    await asyncio.sleep(0.1)
+    waits = await asyncio.gather(*(newcomer() for _ in range(50)))
+    over.set()
+    await asyncio.gather(*regulars, return_exceptions=True)
+    return max(waits)
+
+
+async def test_newcomers_do_not_starve(connect: Connect) -> None:
+    assert await longest_wait_of_newcomers(connect(pool_size=4, pool_timeout=1.5)) < 0.75
+
+
+@pytest.mark.slow
+async def test_control_with_the_pool_of_redis_py_they_do(server: EmbeddedValkey) -> None:
+    pool = BlockingConnectionPool(
+        host=server.host, port=server.port, max_connections=4, timeout=1.5
+    )
+    client = Redis.from_pool(pool)
+    assert await longest_wait_of_newcomers(client) >= 0.75
+    await client.aclose()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_cancelled_callers_lose_no_connection(connect: Connect, seed: int) -> None:
+    client = connect(pool_size=4, pool_timeout=0.2, timeout=1)
+    chance = random.Random(seed)
+
+    async def one() -> None:
+        try:
+            async with asyncio.timeout(chance.uniform(0, 0.004)):
+                await client.get("k")
+        except (TimeoutError, RedisError):
+            pass
+
+    for _ in range(20):
+        await asyncio.gather(*(one() for _ in range(50)))
+    await free_slots(client, 4)
+
+
+async def test_a_refused_connection_gives_its_slot_back(connect: Connect) -> None:
+    client = connect(f"redis://127.0.0.1:{free_port()}/0", pool_size=2, pool_timeout=0.1)
+    for _ in range(10):
+        with pytest.raises(RedisConnectionError) as error:
+            await client.get("k")
+        assert not isinstance(error.value, PoolTimeout)
+
+
+async def test_cancelled_before_it_got_one_the_slot_is_free_again(connect: Connect) -> None:
+    """The base class keeps a lock of its own, and waiting for it can be cancelled too."""
+    client = connect(pool_size=2, pool_timeout=0.1)
+    pool = client.connection_pool
+    async with pool._lock:
+        waiting = [asyncio.create_task(pool.get_connection()) for _ in range(2)]
+        await asyncio.sleep(0.02)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    await free_slots(client, 2)
+
+
+async def test_a_connection_that_the_server_closed_is_replaced_unnoticed(
+    connect: Connect, redis: Redis
+) -> None:
+    client = connect(pool_size=1)
+    await client.get("k")
+    await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await asyncio.sleep(0.05)
+    await client.get("k")

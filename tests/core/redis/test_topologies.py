@@ -1,0 +1,175 @@
+"""The same client on one server, on a cluster, and on sentinels through a failover."""
+
+import asyncio
+from time import monotonic
+
+import pytest
+from redis.exceptions import RedisError
+
+from app.core.redis import BatchReader, RedisClient, report
+from devservers.valkey import EmbeddedValkey
+from tests.core.redis.conftest import Connect, ConnectCluster
+from tests.support.cluster import EmbeddedCluster
+from tests.support.sentinel import ReplicatedValkey
+
+KEYS = [f"key-{number}" for number in range(60)]
+
+
+async def write_and_read(client: RedisClient) -> None:
+    await asyncio.gather(*(client.set(key, key) for key in KEYS))
+    reader = BatchReader(client, timeout=2)
+    values = await asyncio.gather(*(reader.read([key, f"no-{key}"]) for key in KEYS))
+    assert values == [[key.encode(), None] for key in KEYS]
+
+
+async def test_one_server(connect: Connect) -> None:
+    client = connect(timeout=2)
+    await write_and_read(client)
+    server = await report(client)
+    assert (server.product, server.max_memory, server.eviction) == ("Valkey", 0, "noeviction")
+
+
+@pytest.mark.slow
+async def test_a_cluster(connect_cluster: ConnectCluster) -> None:
+    with EmbeddedCluster() as cluster:
+        client = connect_cluster(cluster.url, timeout=2, connect_timeout=2, pool_timeout=5)
+        await write_and_read(client)
+        assert (await report(client)).product == "Valkey"
+        assert len({client.keyslot(key) for key in KEYS}) > 20
+
+
+@pytest.mark.slow
+async def test_more_callers_than_connections_wait_their_turn_in_a_cluster(
+    connect_cluster: ConnectCluster,
+) -> None:
+    with EmbeddedCluster() as cluster:
+        client = connect_cluster(
+            cluster.url, timeout=2, connect_timeout=2, pool_size=2, pool_timeout=10
+        )
+        await asyncio.gather(*(client.set(f"k{number}", "v") for number in range(500)))
+
+
+@pytest.mark.slow
+async def test_a_killed_node_is_an_error_for_its_slots_and_comes_back(
+    connect_cluster: ConnectCluster,
+) -> None:
+    with EmbeddedCluster() as cluster:
+        client = connect_cluster(cluster.url, timeout=0.5, connect_timeout=0.5)
+        await write_and_read(client)
+        node = cluster.nodes[0]
+        node.kill()
+        answers = await asyncio.gather(*(client.get(k) for k in KEYS), return_exceptions=True)
+        assert any(isinstance(answer, Exception) for answer in answers)
+        node.restart()
+        cluster.wait_until_ready()
+        await until_it_works(client, within=10)
+        await write_and_read(client)
+
+
+@pytest.mark.slow
+async def test_a_cluster_that_is_away_is_an_error_in_bounded_time_and_comes_back(
+    connect_cluster: ConnectCluster,
+) -> None:
+    with EmbeddedCluster() as cluster:
+        client = connect_cluster(cluster.url, timeout=0.5, connect_timeout=0.5)
+        reader = BatchReader(client, timeout=0.5)
+        await write_and_read(client)
+        for node in cluster.nodes:
+            node.freeze()
+        started = monotonic()
+        commands = [client.get(key) for key in KEYS]
+        reads = [reader.read([key]) for key in KEYS]
+        answers = await asyncio.gather(*commands, *reads, return_exceptions=True)
+        assert all(isinstance(answer, RedisError) for answer in answers)
+        assert monotonic() - started < 5
+        for node in cluster.nodes:
+            node.thaw()
+        cluster.wait_until_ready()
+        await until_it_works(client, within=10)
+        assert await reader.read([KEYS[0]]) == [KEYS[0].encode()]
+
+
+async def until_it_works(client: RedisClient, *, within: float) -> float:
+    started = monotonic()
+    while True:
+        try:
+            await asyncio.gather(*(client.set(key, key) for key in KEYS))
+        except (RedisError, OSError):
+            assert monotonic() - started < within, "it did not come back"
+            await asyncio.sleep(0.05)
+        else:
+            return monotonic() - started
+
+
+@pytest.mark.slow
+async def test_sentinels_lead_to_the_new_primary_during_traffic(connect: Connect) -> None:
+    with ReplicatedValkey() as valkey:
+        client = connect(valkey.url, timeout=0.5, connect_timeout=0.5)
+        await write_and_read(client)
+        wrong: list[bytes | str] = []
+        over = asyncio.Event()
+
+        async def traffic(number: int) -> None:
+            """Only the newest value that was confirmed, or a newer one, may ever be read."""
+            confirmed = 0
+            while not over.is_set():
+                try:
+                    await client.set(f"t{number}", str(confirmed + 1))
+                    confirmed += 1
+                except (RedisError, OSError):
+                    await asyncio.sleep(0.02)
+                    continue
+                value = await client.get(f"t{number}") if confirmed % 5 == 0 else None
+                if value is not None and int(value) < confirmed:
+                    wrong.append(value)
+
+        async def tolerant(number: int) -> None:
+            while not over.is_set():
+                try:
+                    await traffic(number)
+                except (RedisError, OSError):
+                    await asyncio.sleep(0.02)
+
+        users = [asyncio.create_task(tolerant(number)) for number in range(8)]
+        await asyncio.sleep(0.3)
+        killed = monotonic()
+        old = await asyncio.to_thread(valkey.kill_primary)
+        await asyncio.to_thread(valkey.wait_for_new_primary, old)
+        elected = monotonic() - killed
+        recovered = await until_it_works(client, within=5)
+        over.set()
+        await asyncio.gather(*users)
+        assert wrong == []
+        await write_and_read(client)
+        print(f"failover: new primary after {elected:.1f} s, writes again {recovered:.2f} s later")
+
+
+@pytest.mark.slow
+async def test_a_dead_first_sentinel_costs_little(connect: Connect) -> None:
+    with ReplicatedValkey() as valkey:
+        valkey.sentinels[0].kill()
+        client = connect(valkey.url, timeout=0.5, connect_timeout=0.5)
+        started = monotonic()
+        await client.set("k", "v")
+        assert monotonic() - started < 1.5
+
+
+async def test_what_does_not_suit_the_service_is_said(connect: Connect) -> None:
+    with EmbeddedValkey(maxmemory="64mb", maxmemory_policy="allkeys-lru") as server:
+        found = await report(connect(server.url))
+        assert found.warnings(connections=10, keeps_locks=False) == []
+        (locks,) = found.warnings(connections=10, keeps_locks=True)
+        assert "may evict locks" in locks
+        (clients,) = found.warnings(connections=10**6, keeps_locks=False)
+        assert "maxclients" in clients
+    with EmbeddedValkey(maxmemory="64mb") as server:
+        found = await report(connect(server.url))
+        assert "nothing is cached any more" in found.warnings(connections=1, keeps_locks=False)[0]
+
+
+async def test_who_may_not_look_is_told_so(connect: Connect) -> None:
+    with EmbeddedValkey(requirepass="x") as server:
+        admin = connect(server.url)
+        await admin.execute_command("ACL", "SETUSER", "app", "on", ">p", "~*", "+@all", "-info")
+        with pytest.raises(RedisError):
+            await report(connect(f"redis://app:p@{server.host}:{server.port}/0"))
