@@ -1,0 +1,343 @@
+"""The edge answers hits before the router does, and never otherwise than the router would."""
+
+import asyncio
+from collections.abc import Callable, Iterator, MutableMapping
+from enum import StrEnum
+from typing import Annotated, Any
+from urllib.parse import unquote
+from uuid import UUID
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import AfterValidator, StringConstraints
+from starlette.middleware.base import BaseHTTPMiddleware
+
+from app.core.cache import Cache
+from devservers.valkey import EmbeddedValkey
+from tests.core.cache.harness import open_cache
+from tests.core.cache.http.serving import Item, application, asking, exchange, serving, status
+from tests.support.wire import Wire
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+def lower(text: str) -> str:
+    return text.lower()
+
+
+def many_routes(cached: Callable[[str], Decorator]) -> APIRouter:
+    """Parameters of every kind, and routes that compete for the same paths."""
+    router = APIRouter()
+
+    @router.get("/int/special")
+    async def special() -> str:
+        return "special"
+
+    @router.get("/int/{number}")
+    @cached("int")
+    async def integer(number: int, extra: int = 0) -> list[str]:
+        return [repr(number), repr(extra)]
+
+    @router.get("/str/{text}")
+    @cached("str")
+    async def string(text: str, q: str | None = None) -> list[str]:
+        return [repr(text), repr(q)]
+
+    @router.get("/uuid/{id_}")
+    @cached("uuid")
+    async def uuid(id_: UUID) -> str:
+        return str(id_)
+
+    @router.get("/bool")
+    @cached("bool")
+    async def boolean(flag: bool = False, other: bool | None = None) -> list[str]:
+        return [repr(flag), repr(other)]
+
+    @router.get("/bounded/{number}")
+    @cached("bounded")
+    async def bounded(
+        number: Annotated[int, Path(ge=0, le=20)], limit: Annotated[int, Query(ge=1)] = 5
+    ) -> list[int]:
+        return [number, limit]
+
+    @router.get("/changed/{text}")
+    @cached("changed")
+    async def changed(text: Annotated[str, AfterValidator(lower)]) -> str:
+        return text
+
+    @router.get("/stripped")
+    @cached("stripped")
+    async def stripped(
+        text: Annotated[str, StringConstraints(strip_whitespace=True)] = "",
+    ) -> str:
+        return text
+
+    @router.get("/enum/{colour}")
+    @cached("enum")
+    async def enum(colour: Colour) -> str:
+        return repr(colour)
+
+    @router.get("/many")
+    @cached("many")
+    async def many(n: Annotated[list[int] | None, Query()] = None) -> str:
+        return repr(n)
+
+    @router.get("/alias")
+    @cached("alias")
+    async def alias(value: Annotated[int, Query(alias="a-b")]) -> int:
+        return value
+
+    @router.get("/path/{rest:path}")
+    @cached("path")
+    async def path(rest: str) -> str:
+        return rest
+
+    @router.get("/conv/{number:int}")
+    @cached("conv")
+    async def convertor(number: int) -> str:
+        return repr(number)
+
+    @router.get("/float/{number}")
+    @cached("float")
+    async def floating(number: float) -> str:
+        return repr(number)
+
+    @router.get("/{anything}/fallback")
+    @cached("fallback")
+    async def fallback(anything: str) -> str:
+        return anything
+
+    return router
+
+
+# One thing per word, blanks aside: spellings of numbers, booleans, enums, escapes, UUIDs.
+WORDS = """
+    0 1 7 07 -0 -1 +7 %207 7%20 7.0 1e2 1_0 ٣ 21 99999999999999999999 true True on yes false off
+    null None red RED blue special a+b a%20b %37 %2F a%2Fb %00 %ff é ABC %20x%20 .. . fallback & =
+    6f2c1f4e-3c9a-4d0e-9f3a-0d2f7c1b5a11 6F2C1F4E-3C9A-4D0E-9F3A-0D2F7C1B5A11
+    {6f2c1f4e-3c9a-4d0e-9f3a-0d2f7c1b5a11} 6f2c1f4e3c9a4d0e9f3a0d2f7c1b5a11
+"""
+PIECES = ["", *WORDS.split()]
+STARTS = ["int", "str", "uuid", "bool", "bounded", "changed", "stripped", "enum", "many", "alias"]
+STARTS += ["path", "conv", "float", "other", "7"]
+NAMES = ["extra", "q", "flag", "other", "limit", "text", "n", "a-b", "a_b", "junk", "value"]
+paths = st.builds(
+    lambda start, rest, end: "/" + "/".join([start, *rest]) + end,
+    st.sampled_from(["", *STARTS]),
+    st.lists(st.sampled_from(PIECES), max_size=2),
+    st.sampled_from(["", "", "", "/"]),
+)
+queries = st.lists(
+    st.builds(
+        lambda name, mark, value: name + mark + value,
+        st.sampled_from(NAMES),
+        st.sampled_from(["=", "=", "=", ""]),
+        st.sampled_from(PIECES),
+    ),
+    max_size=3,
+).map("&".join)
+Answer = tuple[int, bytes, dict[bytes, bytes]]
+
+
+async def ask(app: FastAPI, path: str, query: str) -> Answer:
+    """Send what no HTTP client would, as uvicorn would pass it on."""
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope: dict[str, Any] = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1"}
+    scope |= {"method": "GET", "scheme": "http", "server": ("service", 80), "headers": []}
+    scope |= {"path": unquote(path), "raw_path": path.encode(), "query_string": query.encode()}
+    await app(scope, receive, send)
+    body = b"".join(message["body"] for message in sent[1:])
+    return sent[0]["status"], body, dict(sent[0]["headers"])
+
+
+@pytest.fixture(scope="module")
+def compare(shared_server: EmbeddedValkey) -> Iterator[Callable[[str, str], None]]:
+    """Asks an application without a cache, which is the specification, and one with a cache."""
+    plain = FastAPI()
+    plain.include_router(many_routes(lambda name: lambda function: function))
+
+    async def check(path: str, query: str) -> None:
+        status, body, headers = await ask(plain, path, query)
+        for _ in range(2):  # a miss, perhaps, and a hit
+            answer = await ask(cached, path, query)
+            assert answer[:2] == (status, body)
+            for name in (b"content-type", b"content-length", b"location"):
+                assert answer[2].get(name) == headers.get(name)
+
+    with asyncio.Runner() as runner:
+        opened = open_cache(shared_server.url)
+        cache = runner.run(opened.__aenter__())
+        cached = application(many_routes(lambda name: cache.policy(name, ttl=60).http(public=True)))
+        yield lambda path, query: runner.run(check(path, query))
+        runner.run(opened.__aexit__(None, None, None))
+
+
+@settings(max_examples=1000, deadline=None)
+@given(path=paths, query=queries)
+def test_it_answers_as_the_router_does(
+    compare: Callable[[str, str], None], path: str, query: str
+) -> None:
+    compare(path, query)
+
+
+class Calls:
+    """What ran for a request."""
+
+    def __init__(self) -> None:
+        self.of_function = 0
+        self.of_dependency = 0
+
+
+def counted(cache: Cache, calls: Calls, **options: Any) -> APIRouter:
+    router = APIRouter()
+
+    async def needed() -> str:
+        calls.of_dependency += 1
+        return "needed"
+
+    @router.get("/items/{item_id}")
+    @cache.policy("item", ttl=60, **options).http(public=True, ignore=["source"])
+    async def read(
+        item_id: int, source: Annotated[str, Depends(needed)], page: int = 1, q: str = ""
+    ) -> Item:
+        calls.of_function += 1
+        return Item(id=item_id)
+
+    return router
+
+
+async def test_a_hit_is_one_round_trip_and_runs_nothing(cache: Cache, wire: Wire) -> None:
+    calls = Calls()
+    async with asking(application(counted(cache, calls))) as client:
+        await client.get("/items/1")
+        assert (calls.of_function, calls.of_dependency) == (1, 1)
+        wire.writes.clear()
+        assert status(await client.get("/items/1")) == "hit"
+    assert len(wire) == 1
+    assert (calls.of_function, calls.of_dependency) == (1, 1)
+
+
+async def test_a_miss_reads_no_entry_twice(cache: Cache, wire: Wire) -> None:
+    async with asking(application(counted(cache, Calls()))) as client:
+        await client.get("/items/1")
+        wire.writes.clear()
+        await client.get("/items/2")
+    assert len(wire) == 3  # read, lease, store
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        ["?page=2&q=x", "?q=x&page=2"],
+        ["", "?page=1", "?q=", "?page=1&q="],
+        ["?utm_source=a", "?utm_source=b&fbclid=1", "?PAGE=2"],
+        ["?q=a%20b", "?q=a+b"],
+        ["?page=2", "?page=1&page=2"],
+    ],
+)
+async def test_what_means_the_same_is_one_entry(cache: Cache, same: list[str]) -> None:
+    calls = Calls()
+    async with asking(application(counted(cache, calls))) as client:
+        answers = [await client.get(f"/items/1{query}") for query in same]
+    assert calls.of_function == 1
+    assert len({answer.content for answer in answers}) == 1
+
+
+async def test_what_differs_is_kept_apart(cache: Cache) -> None:
+    calls = Calls()
+    different = [
+        "1",
+        "2",
+        "1?page=2",
+        "1?page=3",
+        "1?q=x",
+        "1?q=X",
+        "1?page=2&q=x",
+        "1?q=x%26page=2",
+    ]
+    async with asking(application(counted(cache, calls))) as client:
+        for _ in range(2):
+            for path in different:
+                await client.get(f"/items/{path}")
+    assert calls.of_function == len(different)
+
+
+async def test_head_and_get_share_an_entry(cache: Cache) -> None:
+    calls = Calls()
+    async with asking(application(counted(cache, calls))) as client:
+        head = await client.head("/items/1")
+        get = await client.get("/items/1")
+    assert calls.of_function == 1
+    assert (head.content, status(get)) == (b"", "hit")
+    assert head.headers["content-length"] == get.headers["content-length"]
+    assert head.headers["etag"] == get.headers["etag"]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+async def test_other_methods_are_the_routers(cache: Cache, method: str) -> None:
+    async with asking(application(counted(cache, Calls()))) as client:
+        await client.get("/items/1")
+        answer = await client.request(method, "/items/1")
+    assert answer.status_code == 405
+    assert "cache-status" not in answer.headers
+
+
+async def test_middleware_outside_of_it_sees_hits_and_may_refuse_them(cache: Cache) -> None:
+    async def guard(request: Request, call_next: Any) -> Any:
+        if "x-token" not in request.headers:
+            raise HTTPException(401)
+        answer = await call_next(request)
+        answer.headers["x-seen"] = "yes"
+        return answer
+
+    app = application(counted(cache, Calls()))
+    app.add_middleware(BaseHTTPMiddleware, dispatch=guard)  # later, so outside
+    async with asking(app) as client:
+        for expected in ("fwd=miss", "hit"):
+            answer = await client.get("/items/1", headers={"x-token": "t"})
+            assert (status(answer), answer.headers["x-seen"]) == (expected, "yes")
+        assert (await client.get("/items/1")).status_code >= 400
+
+
+async def test_behind_a_prefix_that_a_proxy_strips(cache: Cache) -> None:
+    calls = Calls()
+    async with serving(application(counted(cache, calls)), root_path="/api") as port:
+        answers = [await exchange(port, "GET /items/1 HTTP/1.1\r\n") for _ in range(2)]
+    assert [answer.split()[1] for answer in answers] == [b"200", b"200"]
+    assert [b"; hit;" in answer for answer in answers] == [False, True]
+    assert calls.of_function == 1
+
+
+async def test_mounted_in_another_application(cache: Cache) -> None:
+    calls, outer = Calls(), FastAPI()
+    outer.mount("/api", application(counted(cache, calls)))
+    async with asking(outer) as client:
+        answers = [await client.get("/api/items/1") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert calls.of_function == 1
+
+
+async def test_clients_that_go_away_in_the_middle_harm_nobody(cache: Cache) -> None:
+    calls = Calls()
+    async with serving(application(counted(cache, calls))) as port:
+        for _ in range(20):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /items/1 HTTP/1.1\r\nHost: service\r\n\r\n")
+            writer.close()
+        answer = await exchange(port, "GET /items/1 HTTP/1.1\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert calls.of_function == 1
