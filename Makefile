@@ -7,7 +7,9 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # A file of tests stays in one process, which renders for all of them, and long files start early.
-PYTEST := pytest -n auto --dist loadfile --no-loadscope-reorder
+# There is a process more than cores, because tests often wait.
+WORKERS := $(shell python3 -c "import os; print(1 + os.cpu_count())")
+PYTEST := pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

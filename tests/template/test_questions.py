@@ -73,9 +73,21 @@ def replaced(value: Any, old: str, new: str) -> Any:
 
 # One render for both; the shorter list is repeated.
 PAIRS = list(zip(GOOD_NAMES, cycle(GOOD_DESCRIPTIONS), strict=False))
+BAD = [
+    *(("service_name", name) for name in BAD_NAMES),
+    *(("description", text) for text in BAD_DESCRIPTIONS),
+    *(("port", port) for port in BAD_PORTS),
+    *BAD_CHOICES.items(),
+]
 
 
-@pytest.mark.parametrize(("name", "description"), PAIRS)
+def sampled(cases: list[tuple[str, str]]) -> list[Any]:
+    """Each is a render: the fast tier takes every fifth."""
+    slow = pytest.mark.slow
+    return [pytest.param(*case, marks=[slow] if i % 5 else []) for i, case in enumerate(cases)]
+
+
+@pytest.mark.parametrize(("name", "description"), sampled(PAIRS))
 def test_an_unusual_answer_is_taken_literally(
     render_wiring: Render, name: str, description: str
 ) -> None:
@@ -92,6 +104,7 @@ def test_an_unusual_answer_is_taken_literally(
         assert parsed(path, text) == want, path
 
 
+@pytest.mark.slow
 def test_unusual_answers_keep_a_service_clean(render_wiring: Render) -> None:
     assert len(GOOD_NAMES) >= len(GOOD_DESCRIPTIONS)
     assert_linted(
@@ -99,15 +112,7 @@ def test_unusual_answers_keep_a_service_clean(render_wiring: Render) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("question", "answer"),
-    [
-        *(("service_name", name) for name in BAD_NAMES),
-        *(("description", text) for text in BAD_DESCRIPTIONS),
-        *(("port", port) for port in BAD_PORTS),
-        *BAD_CHOICES.items(),
-    ],
-)
+@pytest.mark.parametrize(("question", "answer"), sampled(BAD))
 def test_a_bad_answer_is_refused(
     wiring_template: Path, tmp_path: Path, question: str, answer: str
 ) -> None:

@@ -14,6 +14,8 @@ from tests.core.cache.conftest import OpenCache
 from tests.core.cache.harness import Source, is_healthy, until
 from tests.support.cluster import EmbeddedCluster
 
+pytestmark = pytest.mark.slow
+
 TAGS = [f"tag:{number}" for number in range(10)]
 
 

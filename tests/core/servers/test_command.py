@@ -18,6 +18,8 @@ from jinja2 import Environment, StrictUndefined
 from devservers.server import free_port
 from tests.core.servers.owners import is_alive
 
+pytestmark = pytest.mark.slow
+
 _TEMPLATE = Path(__file__).parents[3] / "template"
 # Small, but for real: uvicorn serves it, and its shutdown needs the Redis that was started for it.
 _APP = """

@@ -9,6 +9,8 @@ import pytest
 
 from tests.core.servers.owners import is_alive, owner
 
+pytestmark = pytest.mark.slow
+
 _SERVERS = """
 import os, signal, subprocess, sys, time
 from devservers.valkey import EmbeddedValkey

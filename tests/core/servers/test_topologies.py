@@ -12,6 +12,8 @@ from tests.support.asking import ask
 from tests.support.cluster import SLOTS, EmbeddedCluster
 from tests.support.sentinel import SERVICE, ReplicatedValkey
 
+pytestmark = pytest.mark.slow
+
 RecordProperty = Callable[[str, object], None]
 
 
