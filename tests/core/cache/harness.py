@@ -8,8 +8,7 @@ from typing import Any, Generic, TypeVar
 from redis.asyncio import Redis
 
 from app.core.cache import Cache, CacheUnavailable
-from app.core.cache.scripts import Script
-from app.core.redis import ClientOptions, RedisClient, create_client
+from app.core.redis import ClientOptions, RedisClient, Script, create_client
 from app.core.serializers.json import JsonSerializer
 
 T = TypeVar("T")

@@ -5,15 +5,8 @@ out a token, only the holder of the token may store, and deleting the entry take
 So a load that began before an invalidation can never overwrite what came after it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from hashlib import sha1
-from typing import Any
-
-from redis.exceptions import NoScriptError
-
 from app.core.cache.entry import ID_OFFSET, ID_SIZE
-from app.core.redis import RedisClient
+from app.core.redis import Script
 
 THROTTLED = "throttled"
 
@@ -42,29 +35,6 @@ if tonumber(ARGV[2]) > 0 then redis.call('SET', KEYS[1], '{THROTTLED}', 'PX', AR
 else redis.call('DEL', KEYS[1]) end
 return 1
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """Lua that is sent by its digest, and in full only to a server that does not know it."""
-
-    text: str
-    sha: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sha", sha1(self.text.encode(), usedforsecurity=False).hexdigest())
-
-    def by_digest(self, keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:
-        return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
-
-    def in_full(self, keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:
-        return ("EVAL", self.text, len(keys), *keys, *arguments)
-
-    async def run(self, client: RedisClient, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        try:
-            return await client.execute_command(*self.by_digest(keys, arguments))
-        except NoScriptError:
-            return await client.execute_command(*self.in_full(keys, arguments))
 
 
 LEASE = Script(_LEASE)

@@ -18,8 +18,8 @@ from app.core.cache.announcements import entries_message, versions_message
 from app.core.cache.breaker import Breaker
 from app.core.cache.entry import VERSION_SIZE
 from app.core.cache.keys import Address
-from app.core.cache.scripts import GIVE_UP, LEASE, STORE, THROTTLED, Script
-from app.core.redis import BatchReader, PoolTimeout, RedisClient
+from app.core.cache.scripts import GIVE_UP, LEASE, STORE, THROTTLED
+from app.core.redis import BatchReader, PoolTimeout, RedisClient, Script
 
 T = TypeVar("T")
 

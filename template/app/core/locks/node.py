@@ -13,9 +13,9 @@ from redis.exceptions import NoScriptError, RedisError
 from app.core.locks import metrics
 from app.core.locks.background import Background
 from app.core.locks.keys import LockKeys
-from app.core.locks.scripts import ACQUIRE, EXTEND, RAISE_FENCE, RELEASE, SURVEY, Script
+from app.core.locks.scripts import ACQUIRE, EXTEND, RAISE_FENCE, RELEASE, SURVEY
 from app.core.locks.store import Claim, Granted, Reason, Refused, StoreOptions
-from app.core.redis import RedisClient
+from app.core.redis import RedisClient, Script
 
 NodeError = (RedisError, OSError, TimeoutError)
 
@@ -175,9 +175,9 @@ class Node:
         patience = min(self._timeout, _EXTEND_SHARE * min(claim.ttl for claim in claims))
         try:
             async with asyncio.timeout(patience):
-                codes = await self._pipeline([EXTEND.short(*command) for command in commands])
+                codes = await self._pipeline([EXTEND.by_digest(*command) for command in commands])
                 if any(isinstance(code, NoScriptError) for code in codes):
-                    codes = await self._pipeline([EXTEND.full(*command) for command in commands])
+                    codes = await self._pipeline([EXTEND.in_full(*command) for command in commands])
         except NodeError as error:
             self.failed(error)
             raise
@@ -196,10 +196,7 @@ class Node:
     async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         try:
             async with asyncio.timeout(self._timeout):
-                try:
-                    return await self._client.execute_command(*script.short(keys, arguments))
-                except NoScriptError:
-                    return await self._client.execute_command(*script.full(keys, arguments))
+                return await script.run(self._client, keys, arguments)
         except NodeError as error:
             self.failed(error)
             raise

@@ -14,10 +14,7 @@ The rules the scripts keep together:
   FLUSHALL) or that names another replication id (restart with persistence, promotion of a replica).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from hashlib import sha1
-from typing import Any
+from app.core.redis import Script
 
 # Milliseconds for which this server still has to refuse; starts that time when it finds no memory.
 _QUARANTINE = """
@@ -78,25 +75,6 @@ if tonumber(redis.call('GET', KEYS[2]) or 0) < tonumber(ARGV[2]) then
 end
 return 1
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """Lua, sent by its digest, and in full only to a server that does not know it."""
-
-    text: str
-    digest: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-        object.__setattr__(self, "digest", digest)
-
-    def short(self, keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:
-        return ("EVALSHA", self.digest, len(keys), *keys, *arguments)
-
-    def full(self, keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:
-        return ("EVAL", self.text, len(keys), *keys, *arguments)
-
 
 SURVEY = Script(_SURVEY)
 ACQUIRE = Script(_ACQUIRE)

@@ -10,6 +10,7 @@ from app.core.redis.clients import (
 from app.core.redis.dependency import RedisDependency
 from app.core.redis.pool import PoolTimeout
 from app.core.redis.report import ServerReport, report
+from app.core.redis.script import Script
 from app.core.redis.urls import RedisAddress, Topology, parse_url
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "RedisAddress",
     "RedisClient",
     "RedisDependency",
+    "Script",
     "ServerReport",
     "Topology",
     "create_client",
