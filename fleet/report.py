@@ -21,7 +21,8 @@ code { font-size: .9em; }
 .state { border-radius: 1em; color: #fff; padding: .1em .7em; white-space: nowrap; }
 .current, .clean { background: #1a7f37; } .behind { background: #8a5a00; }
 .conflict, .broken { background: #c62828; } .failed { background: #6a1b9a; }
-.bar { background: #3572b0; border-radius: 3px; display: inline-block; height: .8em; max-width: 30vw; }
+.bar { background: #3572b0; border-radius: 3px; display: inline-block; height: .8em; }
+.bar { max-width: 30vw; }
 """
 
 
