@@ -1,0 +1,79 @@
+"""The command `python -m fleet`: rehearse an update over all repositories, or push it."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from fleet.crew import visit
+from fleet.inventory import InvalidInventory, read_inventory
+from fleet.output import progress, summary
+from fleet.rehearsal import Plan, rehearse
+from fleet.report import write_report
+from fleet.results import GOOD
+from fleet.status import status
+
+SCHEMA = 1
+INTERRUPTED = 130
+EPILOG = """Exit code: 0 if all are current or clean, 1 if not, 2 wrong usage, 130 interrupted.
+Without --push nothing leaves this machine: updates happen in clones that are thrown away."""
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser("fleet", description=__doc__, epilog=EPILOG)
+    commands = found.add_subparsers(dest="command", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("file", type=Path, help="repository URLs or paths, one a line")
+    common.add_argument("--to", metavar="REF", help="a Git ref of the template")
+    common.add_argument("--template", metavar="URL", help="where the template is (now)")
+    common.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    common.add_argument("--jobs", type=positive, default=os.cpu_count() or 2, metavar="N")
+    trying = argparse.ArgumentParser(add_help=False)
+    trying.add_argument("--check", metavar="CMD", help="an updated service has to pass this")
+    trying.add_argument("--check-seconds", type=positive, default=900, metavar="S")
+    commands.add_parser("status", parents=[common], help="versions, without trying an update")
+    update = commands.add_parser("update", parents=[common, trying], help="rehearse the update")
+    update.add_argument("--push", action="store_true", help="push a branch to each repository")
+    report = commands.add_parser("report", parents=[common, trying], help="rehearse, write HTML")
+    report.add_argument("--output", type=Path, default=Path("fleet.html"), metavar="FILE")
+    return found
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def main() -> int:
+    given = parser().parse_args()
+    try:
+        repositories = read_inventory(given.file)
+    except InvalidInventory as error:
+        print(f"fleet: {error}", file=sys.stderr)
+        return 2
+    plan = Plan(given.to, given.template)
+    if given.command != "status":
+        push = getattr(given, "push", False)
+        plan = Plan(given.to, given.template, given.check, given.check_seconds, push)
+    work = status if given.command == "status" else rehearse
+    try:
+        with progress(len(repositories), quiet=given.json) as done:
+            results = visit(repositories, work, plan, given.jobs, done)
+    except KeyboardInterrupt:
+        print("fleet: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    if given.json:
+        found = {"schema": SCHEMA, "repositories": [result.as_json() for result in results]}
+        print(json.dumps(found, indent=2))
+    else:
+        print(summary(results))
+    if given.command == "report":
+        write_report(results, given.output)
+    return 0 if all(result.state in GOOD for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Other programs: with a time limit, never waiting for a password, and none of them left behind."""
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fleet.results import without_credentials
+
+# Set while Git runs a hook, and would lead to the wrong repository.
+FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY")
+# A question that nobody sees would hang the fleet until its time limit.
+UNATTENDED = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "true",
+    "SSH_ASKPASS_REQUIRE": "never",
+    "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=15",
+    "LC_ALL": "C",
+}
+
+
+class CommandFailed(Exception):
+    """A program failed or took too long; the text says which, and its own last words."""
+
+
+class Processes:
+    """Starts programs, each in a process group of its own, so that it ends with its children."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = False
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        timeout: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> str:
+        """Return what it prints. `timeout` in seconds; raises CommandFailed."""
+        inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+        with self._lock:
+            if self._stopped:
+                raise CommandFailed("interrupted")
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=inherited | UNATTENDED | dict(environment or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            self._running.add(process)
+        name = " ".join(command[:2])
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise CommandFailed(f"{name} took longer than {timeout:g} s") from None
+        finally:
+            kill(process)  # also what a check left running in the background
+            process.wait()
+            with self._lock:
+                self._running.discard(process)
+        if process.returncode:
+            raise CommandFailed(f"{name}: {last_words(errors) or last_words(output) or 'failed'}")
+        return output
+
+    def stop(self) -> None:
+        """End all of them, and start no more."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                kill(process)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return  # it ended, and so did its children
+
+
+def last_words(text: str) -> str:
+    """The last lines that say something: the cause stands at the end, or in Git's first `fatal`."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    fatal = [line for line in lines if line.startswith(("fatal:", "ERROR", "error:", "FAILED"))]
+    return without_credentials((fatal or lines or [""])[0 if fatal else -1])[:300]

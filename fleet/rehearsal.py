@@ -1,0 +1,174 @@
+"""What an update would do to one repository; nothing leaves the clone unless it is to be pushed."""
+
+import json
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from fleet.processes import CommandFailed, Processes
+from fleet.renewal import ANSWERS
+from fleet.repository import GIT_SECONDS, Clone, NotAService
+from fleet.results import Result, State, without_credentials
+from fleet.versions import Versions
+
+ROOT = Path(__file__).parents[1]
+COPIER_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    to: str | None = None  # a Git ref of the template; None: its newest release
+    template: str | None = None  # where the template is now; None: where the service says
+    check: str | None = None  # a shell command that an updated service has to pass
+    check_seconds: float = 900.0
+    push: bool = False
+
+
+def rehearse(
+    repository: str, plan: Plan, folder: Path, cache: Path, versions: Versions, processes: Processes
+) -> Result:
+    """Never raises for what is wrong with a repository: it says so in the result."""
+    result = Result(repository)
+    started = time.monotonic()
+    clone = Clone(folder / "service", processes)
+    try:
+        result.dirty = is_dirty(repository, processes)
+        clone.take(repository)
+        try_update(clone, plan, result, folder, cache, versions)
+        if plan.push and result.files:
+            push(clone, result)
+    except (CommandFailed, NotAService, OSError) as error:
+        result.state, result.cause = State.FAILED, without_credentials(str(error))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        result.seconds = round(time.monotonic() - started, 2)
+    return result
+
+
+def try_update(
+    clone: Clone, plan: Plan, result: Result, folder: Path, cache: Path, versions: Versions
+) -> None:
+    result.old = result.new = clone.version()
+    if plan.template:
+        clone.move_template(plan.template)
+    run = Renewal(clone, folder, cache)
+    result.drift = run.drift()
+    # An update to the version that is there changes nothing, and takes seconds.
+    if not plan.to and result.old == versions.newest(str(clone.answers()["_src_path"])):
+        result.state = State.CURRENT
+        return
+    run("update", to=plan.to)
+    result.conflicts = clone.unmerged()
+    result.files = clone.changed()
+    result.new = version_in(clone)
+    if not result.files:
+        result.state = State.CURRENT
+    elif result.conflicts:
+        result.state = State.CONFLICT
+    else:
+        result.state = State.CLEAN
+        check(clone, plan, result)
+
+
+def version_in(clone: Clone) -> str:
+    """The answers file itself may be in conflict, and is no YAML then."""
+    try:
+        return clone.version()
+    except NotAService:
+        return "unknown"
+
+
+def check(clone: Clone, plan: Plan, result: Result) -> None:
+    if not plan.check:
+        return
+    command = ["sh", "-c", plan.check]
+    clone.commit("for the check")  # as the check would find it in a checkout
+    try:
+        clone.processes.run(command, cwd=clone.folder, timeout=plan.check_seconds)
+    except CommandFailed as error:
+        result.state = State.BROKEN
+        result.cause = f"check: {str(error).removeprefix('sh -c: ').removeprefix('sh -c ')}"
+    clone.git("reset", "--quiet", "--hard")
+    clone.git("clean", "--quiet", "-ffdx")  # what the check wrote is not pushed
+    clone.git("reset", "--quiet", "--soft", "HEAD~1")
+
+
+def push(clone: Clone, result: Result) -> None:
+    """A branch for this version, unless there is one: somebody may be at work on it."""
+    result.branch = f"template/{result.new}"
+    if clone.remote_has(result.branch):
+        return
+    subject = f"Update the template to {result.new}"
+    if result.state != State.CLEAN:
+        subject = f"Draft: {subject}"
+    body = [*(f"conflict: {path}" for path in result.conflicts), result.cause]
+    clone.commit("\n".join([subject, "", *body]))
+    # Only ever creates: a branch that came to be in the meantime is not overwritten.
+    clone.git("push", "--quiet", "origin", f"HEAD:refs/heads/{result.branch}")
+    result.pushed = True
+
+
+def is_dirty(repository: str, processes: Processes) -> bool:
+    """Of a path with a working tree: changes that a clone does not have."""
+    folder = Path(repository)
+    if "://" in repository or not (folder / ".git").exists():
+        return False
+    command = ["git", "--no-optional-locks", "status", "--porcelain"]
+    return bool(processes.run(command, cwd=folder, timeout=GIT_SECONDS))
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """Copier in a process and with a mirror cache of its own, and temporary files in our folder."""
+
+    clone: Clone
+    folder: Path
+    cache: Path
+
+    def __call__(self, action: str, **given: str | None) -> None:
+        scratch = self.folder / "scratch"
+        scratch.mkdir(exist_ok=True)
+        arguments = json.dumps({"service": str(self.clone.folder), **given})
+        try:
+            self.clone.processes.run(
+                [sys.executable, "-m", "fleet.renewal", action, arguments],
+                cwd=self.clone.folder,
+                timeout=COPIER_SECONDS,
+                environment={
+                    "PYTHONPATH": str(ROOT),
+                    "COPIER_CACHE_DIR": str(self.cache),
+                    "TMPDIR": str(scratch),
+                },
+            )
+        except CommandFailed as error:
+            cause = str(error).partition("ERROR ")[2] or str(error)
+            raise CommandFailed(f"copier {action}: {cause}") from None
+
+    def drift(self) -> list[str]:
+        """Files that the template wrote and keeps up to date, and that are not as it wrote them."""
+        destination = self.folder / "pristine"
+        self("pristine", destination=str(destination))
+        own = services_own()
+        return sorted(
+            path
+            for file in destination.rglob("*")
+            if file.is_file() and (path := file.relative_to(destination).as_posix()) != ANSWERS
+            if not any(path == name or path.startswith(f"{name}/") for name in own)
+            if differs(file, self.clone.folder / path)
+        )
+
+
+def differs(file: Path, other: Path) -> bool:
+    return not other.is_file() or file.read_bytes() != other.read_bytes()
+
+
+def services_own() -> list[str]:
+    """What an update never touches, as copier.yml lists it: a change there is no drift."""
+    config = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))
+    [block] = [entry for entry in config["_exclude"] if "_copier_operation" in entry]
+    kept = block.partition("_copier_operation == 'update'")[2].partition("{% endif")[0]
+    return [line.strip().lstrip("/") for line in kept.splitlines() if line.startswith("/")]

@@ -1,0 +1,166 @@
+"""The command line: its input, its output, and how it ends."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fleet.inventory import InvalidInventory, read_inventory
+from fleet.results import Result, State, without_credentials
+from fleet.versions import newest_of
+from scripts.snapshot import git
+from tests.fleet.conftest import Fleet, command, inventory
+from tests.fleet.generated import NEWEST, RELEASES, Service
+from tests.template.answers import ROOT
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param("", "it lists no repositories", id="empty"),
+        pytest.param("# none\n\n", "it lists no repositories", id="comments"),
+        pytest.param("a\nb\n./a\n", ":3: ./a is listed in line 1", id="twice"),
+        pytest.param("a\n--upload-pack=x\n", ":2: '--upload-pack=x' is neither", id="an option"),
+        pytest.param("a b\n", ":1: 'a b' is neither a URL nor a path", id="two on a line"),
+        pytest.param(b"\xff\xfe", "it is not UTF-8 text", id="binary"),
+        pytest.param(None, "No such file or directory", id="missing"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_with_the_line(
+    tmp_path: Path, content: str | bytes | None, message: str
+) -> None:
+    file = tmp_path / "fleet.txt"
+    if content is not None:
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(InvalidInventory) as caught:
+        read_inventory(file)
+    assert str(file) in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_paths_count_from_the_file_and_urls_are_left_to_git(tmp_path: Path) -> None:
+    file = tmp_path / "fleet.txt"
+    file.write_text("orders # ours\n/srv/git/billing\ngit@host:x/y.git\nhttps://host/z.git\n")
+    assert read_inventory(file) == [
+        str(tmp_path / "orders"),
+        "/srv/git/billing",
+        "git@host:x/y.git",
+        "https://host/z.git",
+    ]
+
+
+def test_no_password_is_shown() -> None:
+    result = Result("https://me:secret@host/orders.git")
+    assert result.shown == "https://***@host/orders.git"
+    assert "secret" not in str(result.as_json())
+    assert without_credentials("ssh://git@host/x") == "ssh://git@host/x"
+
+
+def test_the_newest_release_is_no_prerelease_and_not_the_last_of_the_alphabet() -> None:
+    assert newest_of(["v1.9.0", "v1.10.0", "v2.0.0rc1", "nightly"]) == "v1.10.0"
+    assert newest_of(["nightly"]) == ""
+
+
+def test_the_json_keeps_its_fields() -> None:
+    """Scripts read them: add some, rename none."""
+    assert Result("x").as_json() == {
+        "repository": "x",
+        "state": "failed",
+        "old": "",
+        "new": "",
+        "files": [],
+        "conflicts": [],
+        "drift": [],
+        "dirty": False,
+        "cause": "",
+        "branch": "",
+        "pushed": False,
+        "seconds": 0.0,
+    }
+    assert [*State] == ["current", "clean", "behind", "conflict", "broken", "failed"]
+
+
+@pytest.mark.slow
+def test_wrong_usage_has_an_exit_code_of_its_own(fleet: Fleet, tmp_path: Path) -> None:
+    done = fleet("update", tmp_path / "missing.txt")
+    assert done.code == 2
+    assert done.errors == f"fleet: {tmp_path / 'missing.txt'}: No such file or directory\n"
+
+
+@pytest.mark.slow
+def test_all_current_is_success_in_plain_lines(
+    services: list[Service], fleet: Fleet, tmp_path: Path
+) -> None:
+    file = inventory(tmp_path / "fleet.txt", [services[0].repository])
+    done = fleet("update", file)
+    assert (done.code, done.errors) == (0, "")
+    assert done.output == (
+        f"current  {services[0].repository}  {NEWEST} -> {NEWEST}  0 files\n"
+        "1 repositories: 1 current\n"
+    )
+
+
+@pytest.mark.slow
+def test_another_version_and_a_template_that_moved(
+    services: list[Service], released: Path, fleet: Fleet, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    git("clone", "--quiet", released, moved, cwd=tmp_path)
+    service = next(found for found in services if found.old == RELEASES[0])
+    file = inventory(tmp_path / "fleet.txt", [service.repository])
+    done = fleet("update", file, "--template", str(moved), "--to", RELEASES[1], "--json")
+    [result] = done.repositories()
+    assert (result["state"], result["new"]) == ("clean", RELEASES[1]), result["cause"]
+
+
+@pytest.mark.slow
+def test_the_report_is_one_page_that_loads_nothing(
+    services: list[Service], fleet: Fleet, tmp_path: Path
+) -> None:
+    chosen = [next(found for found in services if found.conflicts), services[-1]]
+    file = inventory(tmp_path / "fleet.txt", [found.repository for found in chosen])
+    page = tmp_path / "fleet.html"
+    done = fleet("report", file, "--output", page)
+    assert done.code == 1
+    text = page.read_text("utf-8")
+    assert "<code>README.md</code>" in text
+    assert "it has no .copier-answers.yml" in text
+    assert "http" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_fleet_leaves_no_process_and_no_folder(
+    services: list[Service], tmp_path: Path, number: signal.Signals
+) -> None:
+    service = next(found for found in services if found.state == "clean")
+    file = inventory(tmp_path / "fleet.txt", [service.repository])
+    scratch, started = tmp_path / "scratch", tmp_path / "started"
+    scratch.mkdir()
+    check = f"echo $$ > {started}; sleep 300 & wait"
+    running = subprocess.Popen(
+        command("update", file, "--check", check),
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(scratch)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (started.exists() and started.read_text().strip()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    children = psutil.Process(running.pid).children(recursive=True)
+    assert len(children) >= 2
+
+    running.send_signal(number)
+    _, errors = running.communicate(timeout=20)
+
+    assert running.returncode == 130
+    assert errors == "fleet: interrupted\n"
+    assert list(scratch.iterdir()) == []
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert alive == []
