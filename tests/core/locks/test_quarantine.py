@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from app.core.locks import Lease
+from app.core.locks import Lease, LockUnavailable
 from devservers.valkey import EmbeddedValkey
 from tests.core.locks.conftest import RecordFault
 from tests.core.locks.nodes import Nodes, ask, open_locks, settle
@@ -133,6 +133,24 @@ async def test_the_first_locks_of_a_new_server_wait_once(nodes: Nodes) -> None:
             assert 0.2 < time.monotonic() - began < 0.7
         async with locks.hold("other", ttl=1, timeout=0):
             pass
+
+
+async def test_who_gives_up_before_it_ends_is_told_why(nodes: Nodes) -> None:
+    async with open_locks(nodes.strategy, nodes.urls, quarantine=5, max_ttl=1) as locks:
+        with pytest.raises(LockUnavailable, match="lost its memory"):
+            async with locks.hold("name", ttl=1, timeout=0.1):
+                pass
+
+
+async def test_a_clock_that_is_set_back_does_not_prolong_it(nodes: Nodes) -> None:
+    async with open_locks(nodes.strategy, nodes.urls, quarantine=0.5, max_ttl=0.5) as locks:
+        await locks.try_acquire("name", ttl=0.5)
+        for url in nodes.urls:  # as if it had begun an hour from now
+            [marker] = await ask(url, "KEYS", "*:memory")
+            await ask(url, "HINCRBY", marker, "since", 3_600_000_000)
+        await locks.try_acquire("name", ttl=0.5)
+        await asyncio.sleep(0.6)
+        assert await locks.try_acquire("name", ttl=0.5) is not None
 
 
 async def test_by_default_the_quarantine_is_the_longest_ttl(nodes: Nodes) -> None:

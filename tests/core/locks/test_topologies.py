@@ -72,8 +72,8 @@ async def test_cluster_contention_and_renewal(cluster: EmbeddedCluster) -> None:
                 group.create_task(_hold_for(locks, f"long-{number}", seconds=1.5))
 
 
-async def _hold_for(locks: Locks, name: str, *, seconds: float) -> None:
-    async with locks.hold(name, ttl=1.0) as lease:
+async def _hold_for(locks: Locks, name: str, *, seconds: float, ttl: float = 1.0) -> None:
+    async with locks.hold(name, ttl=ttl) as lease:
         await asyncio.sleep(seconds)
         lease.check()
 
@@ -100,9 +100,10 @@ async def test_a_frozen_shard_does_not_take_the_others_leases_along(
                 on_it = await ask(frozen.url, "KEYS", f"{PREFIX}:*:held:{name}")
                 (here if on_it else elsewhere).append(name)
         survivors = [
-            asyncio.create_task(_hold_for(locks, name, seconds=1.6)) for name in elsewhere[:6]
+            asyncio.create_task(_hold_for(locks, name, seconds=3.5, ttl=3))
+            for name in elsewhere[:6]
         ]
-        doomed = [asyncio.create_task(_hold_for(locks, name, seconds=1.6)) for name in here]
+        doomed = [asyncio.create_task(_hold_for(locks, name, seconds=3.5, ttl=3)) for name in here]
         await asyncio.sleep(0.3)
         frozen.freeze()
         try:

@@ -12,7 +12,8 @@ class LockTimeout(LockError):
 class LockUnavailable(LockTimeout):
     """The lock could not be asked for: the servers (or a majority of them) did not answer.
 
-    The error of the last attempt is the `__cause__`.
+    Or they refuse all locks for a while, because they have lost their memory of those that are
+    held. The error of the last attempt, if there was one, is the `__cause__`.
     """
 
 

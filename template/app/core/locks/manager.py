@@ -92,9 +92,9 @@ class Locks:
         self._open = self._closed = False
 
     async def __aenter__(self) -> Self:
+        """Connect to the servers that answer; those that do not are no reason not to start."""
         if self._closed:
             raise LockError("these locks were closed before: make new ones")
-        """Connect to the servers that answer; those that do not are no reason not to start."""
         self._open = True
         # The nodes of a quorum have little time to vote, too little to be connected to as well.
         await asyncio.wait([self._survey()], timeout=_CONNECT_SECONDS)

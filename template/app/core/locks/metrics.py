@@ -1,6 +1,7 @@
 """What the locks tell Prometheus. Lock names are never labels: they would be without number."""
 
 import time
+from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from app.core.locks.errors import LockTimeout, LockUnavailable
 
 acquire_seconds = Histogram(
     "lock_acquire_seconds",
-    "From asking for a lock to the answer: granted, refused, timeout, unavailable, cancelled.",
+    "From asking to granted, refused, timeout, unavailable, cancelled or error.",
     ["outcome"],
     buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
@@ -61,8 +62,10 @@ def time_acquire() -> Iterator[Timing]:
             timing.outcome = "unavailable"
         elif isinstance(error, LockTimeout):
             timing.outcome = "timeout"
-        else:
+        elif isinstance(error, CancelledError):
             timing.outcome = "cancelled"
+        else:
+            timing.outcome = "error"
         raise
     finally:
         acquire_seconds.labels(timing.outcome).observe(time.perf_counter() - began)

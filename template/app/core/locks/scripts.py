@@ -23,7 +23,8 @@ local function quarantine(marker, now, duration_ms)
   local id = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or 'unknown'
   local known = redis.call('HMGET', marker, 'id', 'since')
   local since = tonumber(known[2])
-  if known[1] ~= id or not since then
+  -- A clock that was set back must not make the time longer.
+  if known[1] ~= id or not since or since > now then
     since = now
     redis.call('HSET', marker, 'id', id, 'since', string.format('%.0f', now))
   end

@@ -42,13 +42,15 @@ async def contend(
 
     Raises:
         LockTimeout: the deadline passed.
-        LockUnavailable: it passed without an answer, or the servers refuse to talk to us.
+        LockUnavailable: it passed without an answer, or the servers refuse to talk to us, or
+            they refuse all locks for a while because they have lost their memory.
     """
     began_waiting: float | None = None
     failures = 0
     while True:
         woken.clear()
         error: BaseException | None = None
+        forgetful = False
         heeds_wakeups = True
         holder = held_here()
         if holder is not None and holder.remaining() > 0:
@@ -69,13 +71,14 @@ async def contend(
                         metrics.wait_seconds.observe(time.monotonic() - began_waiting)
                     return answer
                 failures = failures + 1 if answer.reason is Reason.SPLIT else 0
+                forgetful = answer.reason is Reason.QUARANTINE
                 # Whoever splits the votes must not try again together.
                 heeds_wakeups = answer.reason is not Reason.SPLIT
                 pause = _pause(answer, failures, listen)
         now = time.monotonic()
         began_waiting = began_waiting or now
         if now >= deadline:
-            raise _timed_out(name, error) from error
+            raise _timed_out(name, error, forgetful) from error
         await _sleep(min(pause, deadline - now), woken if heeds_wakeups else None)
 
 
@@ -104,7 +107,12 @@ async def _sleep(seconds: float, woken: asyncio.Event | None) -> None:
         return
 
 
-def _timed_out(name: str, error: BaseException | None) -> LockTimeout:
+def _timed_out(name: str, error: BaseException | None, forgetful: bool) -> LockTimeout:
+    if forgetful:
+        return LockUnavailable(
+            f"the server that keeps the lock {name!r} has lost its memory, and waits until every "
+            "lock that it forgot has run out"
+        )
     if error is None:
         return LockTimeout(f"somebody else still holds the lock {name!r}")
     return LockUnavailable(f"nobody answers for the lock {name!r}: {error}")
