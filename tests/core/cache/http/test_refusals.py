@@ -148,6 +148,10 @@ def ignores_tenant(repository: Annotated[str, Depends(of_tenant)]) -> str:
     return repository
 
 
+def uses_request(who: Annotated[str, Depends(takes_request)]) -> str:
+    return who
+
+
 def returns_password() -> HasPassword:
     return HasPassword(id=1)
 
@@ -172,6 +176,11 @@ CASES = {
         function=ignores_tenant,
         http={"public": True, "ignore": ["repository"]},
         path="/{tenant}/r",
+    ),
+    "request": Case(
+        "who is made from the whole request",
+        function=uses_request,
+        http={"public": True, "ignore": ["who"]},
     ),
     "POST": Case("only GET", route={"methods": ["GET", "POST"]}),
     "status": Case("other than 200", route={"status_code": 201}),

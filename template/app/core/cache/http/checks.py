@@ -54,6 +54,12 @@ def check(context: RouteContext, route: CachedRoute) -> None:
                 "as a parameter, so that it is part of the key"
             )
     if route.public:
+        for argument in arguments:
+            if any(part.request_param_name for part in tree(argument)):
+                raise UnsafeRoute(
+                    f"{where} is public, and its parameter {argument.name} is made from the whole "
+                    "request, of which a hit knows path and query only: use vary_by="
+                )
         for part in tree(dependant):
             if isinstance(part.call, SecurityBase):
                 raise UnsafeRoute(

@@ -10,7 +10,6 @@ from time import time
 from typing import Any
 
 from fastapi.routing import RouteContext, iter_route_contexts
-from starlette._utils import get_route_path
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -92,7 +91,7 @@ class _Table:
 
     def find(self, scope: Scope) -> "tuple[_EdgeRoute, dict[str, str]] | None":
         """The cached route that a GET of this path is for, and its path parameters as text."""
-        path: str = get_route_path(scope) if scope.get("root_path") else scope["path"]
+        path = _path(scope)
         start = path.partition("/")[2].partition("/")[0]
         get = scope
         for route in self._by_start.get(start, self._elsewhere):
@@ -161,6 +160,15 @@ class _EdgeRoute:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
         return True
+
+
+def _path(scope: Scope) -> str:
+    """The path without the prefix under which the application is mounted, as the router sees it."""
+    path: str = scope["path"]
+    prefix: str = scope.get("root_path", "")
+    if prefix and path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
+        return path[len(prefix) :]
+    return path
 
 
 def _walk(routes: Iterable[BaseRoute]) -> Iterator[RouteContext]:
