@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from time import monotonic
 
+from app.core.redis import RedisDependency
 from devservers.server import free_port
 from devservers.valkey import EmbeddedValkey
 from tests.conftest import Client, Serve
@@ -52,6 +53,25 @@ async def test_it_starts_and_answers_without_redis(serve: Serve) -> None:
         ready = await client.get("/health/ready")
         assert ready.status_code == 200
         assert ready.json()["checks"]["redis"]["status"] != "ok"
+
+
+async def test_a_wrong_command_is_a_mistake_and_no_outage(client: Client) -> None:
+    async def wrong(redis: RedisDependency) -> None:
+        await redis.set("text", "x")
+        await redis.execute_command("LPUSH", "text", "y")
+
+    client.app.add_api_route("/wrong", wrong)
+    assert (await client.get("/wrong")).status_code == 500
+
+
+async def test_a_command_while_redis_is_away_is_a_clear_error(serve: Serve) -> None:
+    async def ping(redis: RedisDependency) -> None:
+        await redis.ping()
+
+    async with serve(redis_url=f"redis://127.0.0.1:{free_port()}/0") as client:
+        client.app.add_api_route("/ping", ping)
+        response = await client.get("/ping")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
 
 
 async def test_redis_killed_under_readers_and_back(serve: Serve, valkey: EmbeddedValkey) -> None:

@@ -8,12 +8,14 @@ from app.core.redis.clients import (
     create_standalone_client,
 )
 from app.core.redis.dependency import RedisDependency
+from app.core.redis.outages import OUTAGES
 from app.core.redis.pool import PoolTimeout
 from app.core.redis.report import ServerReport, report
 from app.core.redis.script import Script
 from app.core.redis.urls import RedisAddress, Topology, parse_url
 
 __all__ = [
+    "OUTAGES",
     "BatchReader",
     "ClientOptions",
     "PoolTimeout",

@@ -51,7 +51,7 @@ class FairSlots:
 
 
 class _FairCheckout(ConnectionPool):
-    """Puts `FairSlots` in front of a redis-py pool, through its public methods only."""
+    """Puts `FairSlots` in front of a redis-py pool."""
 
     def __init__(self, *, slots: FairSlots, **kwargs: Any) -> None:
         super().__init__(max_connections=slots.size, **kwargs)
