@@ -6,8 +6,14 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-Quantity = Annotated[int, Field(ge=0, le=1_000_000)]
+MAX_QUANTITY = 1_000_000
+# Without the character NUL, which PostgreSQL has no place for.
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00]*$"),
+]
+Quantity = Annotated[int, Field(ge=0, le=MAX_QUANTITY)]
+Version = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class ItemCreate(BaseModel):
@@ -17,7 +23,7 @@ class ItemCreate(BaseModel):
 
 class ItemUpdate(BaseModel):
     name: Name
-    version: int
+    version: Version
     """The version that the client has seen. If it is no longer the current one, nothing changes."""
 
 

@@ -13,10 +13,10 @@ from uuid import UUID
 from fastapi import APIRouter, Body, HTTPException
 
 from app.core.cache import Cache
-from app.core.locks import LocksDependency, LockTimeout
+from app.core.locks import LocksDependency, LockTimeout, LockUnavailable
 from app.items.caching import item_changed
 from app.items.errors import ItemNotFound
-from app.items.models import Item
+from app.items.models import MAX_QUANTITY, Item
 from app.items.repository import ItemRepository
 
 
@@ -28,16 +28,22 @@ def create_restock_router(cache: Cache, items: ItemRepository) -> APIRouter:
         responses={404: {"description": "No such item"}, 409: {"description": "Busy"}},
     )
     async def restock_item(
-        item_id: UUID, amount: Annotated[int, Body(ge=1, embed=True)], locks: LocksDependency
+        item_id: UUID,
+        amount: Annotated[int, Body(ge=1, le=MAX_QUANTITY, embed=True)],
+        locks: LocksDependency,
     ) -> Item:
         try:
             async with locks.hold(f"item:{item_id}", ttl=10, timeout=5) as lease:
                 item = await items.claim(item_id, fence=lease.fence)
                 if item is not None:
                     quantity = item.quantity + amount
+                    if quantity > MAX_QUANTITY:
+                        raise HTTPException(409, f"there is room for {MAX_QUANTITY} of an item")
                     item = await items.set_quantity(item_id, quantity, fence=lease.fence)
         except ItemNotFound:
             raise HTTPException(404, "no such item") from None
+        except LockUnavailable:
+            raise  # that is no conflict: main.py answers 503
         except LockTimeout:
             raise HTTPException(409, "the item is being restocked: try again") from None
         if item is None:

@@ -102,10 +102,27 @@ async def test_changing_what_is_not_there_is_not_found(client: httpx.AsyncClient
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"name": ""}, {"name": "x" * 201}, {"name": "x", "quantity": -1}, {"quantity": 1}, {}],
+    [
+        {"name": ""},
+        {"name": "x" * 201},
+        {"name": "\x00"},
+        {"name": "x", "quantity": -1},
+        {"name": "x", "quantity": 2**40},
+        {"quantity": 1},
+        {},
+    ],
 )
 async def test_a_wrong_item_is_refused(client: httpx.AsyncClient, wrong: dict[str, object]) -> None:
     assert (await client.post("/items", json=wrong)).status_code == 422
+
+
+@pytest.mark.parametrize("version", [0, 2**31, 2**70, "x"])
+async def test_a_version_that_cannot_be_is_refused(
+    client: httpx.AsyncClient, version: object
+) -> None:
+    item = await create(client)
+    change = {"name": "new", "version": version}
+    assert (await client.put(f"/items/{item['id']}", json=change)).status_code == 422
 
 
 async def test_names_may_be_in_any_script(client: httpx.AsyncClient) -> None:

@@ -9,9 +9,12 @@ from uuid import UUID
 import httpx
 import pytest
 
+from app.core.locks import LocksDependency
+from app.items.models import MAX_QUANTITY
 from app.items.repository import ItemRepository
 from app.settings import Settings
-from tests.conftest import Client
+from devservers.server import free_port
+from tests.conftest import Client, Serve
 from tests.items.test_items import create
 
 TTL = 1.0
@@ -52,6 +55,37 @@ async def test_of_many_restocks_at_once_none_is_lost(client: httpx.AsyncClient) 
 async def test_restocking_what_is_not_there_is_not_found(client: httpx.AsyncClient) -> None:
     nowhere = f"/items/{UUID(int=0)}/restock"
     assert (await client.post(nowhere, json={"amount": 1})).status_code == 404
+
+
+@pytest.mark.parametrize("amount", [0, 2**20, 2**31, 2**70])
+async def test_a_wrong_amount_is_refused(client: httpx.AsyncClient, amount: int) -> None:
+    path = f"/items/{(await create(client))['id']}/restock"
+    assert (await client.post(path, json={"amount": amount})).status_code == 422
+
+
+async def test_more_than_there_is_room_for_changes_nothing(client: httpx.AsyncClient) -> None:
+    item = await create(client, quantity=MAX_QUANTITY)
+    path = f"/items/{item['id']}"
+    assert (await client.post(f"{path}/restock", json={"amount": 1})).status_code == 409
+    assert (await client.get(path)).json()["quantity"] == MAX_QUANTITY
+
+
+async def test_without_its_lock_servers_it_says_so(serve: Serve) -> None:
+    nowhere = [f"redis://127.0.0.1:{free_port()}/0" for _ in range(3)]
+    async with serve(redis_url=nowhere[0], redlock_urls=",".join(nowhere)) as client:
+        item = await create(client)
+        response = await client.post(f"/items/{item['id']}/restock", json={"amount": 1})
+    assert response.status_code == 503
+    assert "retry-after" in response.headers
+
+
+async def test_a_lock_within_itself_is_a_mistake_and_no_outage(client: Client) -> None:
+    async def nested(locks: LocksDependency) -> None:
+        async with locks.hold("name"), locks.hold("name"):
+            pass
+
+    client.app.add_api_route("/nested", nested)
+    assert (await client.get("/nested")).status_code == 500
 
 
 @pytest.mark.parametrize(
