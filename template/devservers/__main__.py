@@ -6,8 +6,9 @@ Starts Redis and the database, migrates the database, and serves with reload:
     python -m devservers --no-reload --port 8001
     python -m devservers -- pytest tests/items     runs this, and does not migrate
 
-A server whose URL is given (REDIS_URL, DATABASE_URL) is used as it is. Another one runs in Docker
-or, without Docker, embedded; it is empty at the start and THROWN AWAY at the end, with its data.
+A server whose URL is given (REDIS_URL, DATABASE_URL, also in .env) is used as it is. Another one
+runs in Docker or, without Docker, embedded; it is empty at the start and THROWN AWAY at the end,
+with its data.
 DEVSERVERS=docker or DEVSERVERS=embedded insists on one of the two.
 """
 
@@ -20,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 
+from dotenv import load_dotenv
+
 from devservers.environment import PORT, environment
 from devservers.guard import ServerUnavailable
 
@@ -29,6 +32,8 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit code of the command or of the service, as a shell has it."""
     options = _options(arguments)
+    if not options.command:  # which may be tests, and they leave the servers of .env alone
+        load_dotenv(".env")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     try:
