@@ -16,10 +16,16 @@ PROGRAM = """
 import asyncio, sys, uvicorn
 from app.main import create_app
 app = create_app()
+under_way = 0
 @app.get("/moment")
 async def moment() -> str:
-    await asyncio.sleep(1)
+    global under_way
+    under_way += 1
+    await asyncio.sleep(1.5)
     return "done"
+@app.get("/under-way")
+async def count() -> int:
+    return under_way
 uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", timeout_graceful_shutdown=10)
 """
 
@@ -46,7 +52,8 @@ def test_requests_under_way_are_answered(servers: dict[str, str]) -> None:
         until_live(base)
         with ThreadPoolExecutor(8) as pool:
             answers = [pool.submit(httpx.get, f"{base}/moment") for _ in range(8)]
-            sleep(0.4)
+            while httpx.get(f"{base}/under-way").json() < 8:
+                sleep(0.01)
             service.send_signal(signal.SIGTERM)
             assert [answer.result().json() for answer in answers] == ["done"] * 8
         assert service.wait(timeout=10) in (0, -signal.SIGTERM)

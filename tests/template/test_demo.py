@@ -35,7 +35,7 @@ def test_it_shows_what_happens_and_serves_until_interrupted() -> None:
 
     demo.send_signal(signal.SIGINT)
 
-    assert demo.wait(timeout=30) == 0
+    assert demo.wait(timeout=60) == 0
     assert "nothing left running" in demo.stdout.read()
     demo.stdout.close()
     assert [process for process in family if process.is_running()] == []

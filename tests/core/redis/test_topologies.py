@@ -23,7 +23,7 @@ async def write_and_read(client: RedisClient) -> None:
 
 
 async def test_one_server(connect: Connect) -> None:
-    client = connect(timeout=2)
+    client = connect(timeout=2, connect_timeout=2, pool_timeout=2)
     await write_and_read(client)
     server = await report(client)
     assert (server.product, server.max_memory, server.eviction) == ("Valkey", 0, "noeviction")
