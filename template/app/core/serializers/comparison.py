@@ -6,11 +6,12 @@ answer a hit with something else than the miss before it.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from itertools import count, repeat
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,8 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from app.core.serializers.protocol import Codec
+
+Comparison = Callable[[Any, Any], str | None]
 
 # Types whose `==` says everything, once the types are the same.
 _PLAIN = frozenset({bool, bytes, date, float, int, str, timedelta, type(None), UUID})
@@ -48,72 +51,108 @@ def difference(value: Any, restored: Any) -> str | None:
     if value is restored:
         return None
     kind = type(value)
+    if kind is type(restored):
+        return _comparison(kind)(value, restored)
     if kind is int and type(restored) is float and value == restored:
         return None
-    if kind is not type(restored):
-        return f" would come back as {type(restored).__name__}, not as {kind.__name__}"
-    if isinstance(value, Mapping):
-        # Not by their order: a TypedDict comes back in that of its definition.
-        if _typed(value) != _typed(restored):
-            return " would come back with other keys"
-        return _first(repeat("[...]"), list(value.values()), [restored[key] for key in value])
-    if isinstance(value, list | tuple | deque):
-        if len(value) != len(restored):
-            return " would come back with another length"
-        return _first((f"[{i}]" for i in count()), list(value), list(restored))
-    if (ours := _attributes(value)) is not None:
-        theirs = _attributes(restored) or {}
-        if ours.keys() != theirs.keys():
-            return " would come back with other attributes"
-        names = (f".{name}" for name in ours)
-        return _first(names, list(ours.values()), [theirs[name] for name in ours])
-    return None if _is_equal(value, restored) else " would come back with another value"
+    return f" would come back as {type(restored).__name__}, not as {kind.__name__}"
 
 
-def _first(names: Iterator[str], ours: list[Any], theirs: list[Any]) -> str | None:
+@lru_cache(maxsize=1024)
+def _comparison(kind: type) -> Comparison:
+    """How two values of one type are compared; to find out takes longer than to compare."""
+    if issubclass(kind, Enum):
+        return _values
+    if issubclass(kind, datetime | time):
+        return _moments
+    if issubclass(kind, Decimal):
+        return _decimals
+    if issubclass(kind, float):
+        return _floats
+    if issubclass(kind, Mapping):
+        return _mappings
+    if issubclass(kind, list | tuple | deque):
+        return _sequences
+    if issubclass(kind, set | frozenset):
+        return _sets
+    if issubclass(kind, BaseModel):
+        return _models
+    if is_dataclass(kind):
+        names = [field.name for field in fields(kind)]
+        return lambda value, restored: _attributes(
+            {name: getattr(value, name) for name in names},
+            {name: getattr(restored, name) for name in names},
+        )
+    equals: Any = kind.__eq__
+    if equals is object.__eq__ and hasattr(kind, "__dict__"):
+        return lambda value, restored: _attributes(vars(value), vars(restored))
+    return _values
+
+
+def _values(value: Any, restored: Any) -> str | None:
+    return None if value == restored else " would come back with another value"
+
+
+def _moments(value: Any, restored: Any) -> str | None:
+    # By its text: a time that occurs twice in one zone is equal to none in another.
+    fold = value.tzinfo is None and value.fold != restored.fold
+    return _values(value.isoformat(), restored.isoformat() if not fold else "")
+
+
+def _decimals(value: Any, restored: Any) -> str | None:
+    return _values(str(value), str(restored))  # 1.5 is not 1.50
+
+
+def _floats(value: Any, restored: Any) -> str | None:
+    return None if value != value and restored != restored else _values(value, restored)
+
+
+def _mappings(value: Any, restored: Any) -> str | None:
+    # Not by their order: a TypedDict comes back in that of its definition.
+    if _typed(value) != _typed(restored):
+        return " would come back with other keys"
+    return _parts(repeat("[...]"), list(value.values()), [restored[key] for key in value])
+
+
+def _sequences(value: Any, restored: Any) -> str | None:
+    if len(value) != len(restored):
+        return " would come back with another length"
+    return _parts((f"[{i}]" for i in count()), list(value), list(restored))
+
+
+def _sets(value: Any, restored: Any) -> str | None:
+    return _values(_typed(value), _typed(restored))
+
+
+def _models(value: BaseModel, restored: BaseModel) -> str | None:
+    return _attributes(_state(value), _state(restored))
+
+
+def _state(model: BaseModel) -> dict[str, Any]:
+    declared, kept = type(model).__pydantic_fields__, model.__dict__
+    if kept.keys() != declared.keys():  # a cached property was computed
+        kept = {name: part for name, part in kept.items() if name in declared}
+    if model.__pydantic_extra__ or model.__pydantic_private__:
+        kept = kept | (model.__pydantic_extra__ or {}) | (model.__pydantic_private__ or {})
+    return kept
+
+
+def _attributes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
+    if ours.keys() != theirs.keys():
+        return " would come back with other attributes"
+    names = (f".{name}" for name in ours)
+    return _parts(names, list(ours.values()), [theirs[name] for name in ours])
+
+
+def _parts(names: Iterator[str], ours: list[Any], theirs: list[Any]) -> str | None:
     """The first difference between the parts of two values."""
     types = list(map(type, ours))
-    if _PLAIN.issuperset(types) and types == list(map(type, theirs)) and ours == theirs:
+    if types == list(map(type, theirs)) and _PLAIN.issuperset(types) and ours == theirs:
         return None
     for name, one, other in zip(names, ours, theirs, strict=False):
         if (found := difference(one, other)) is not None:
             return name + found
     return None
-
-
-def _attributes(value: Any) -> Mapping[str, Any] | None:
-    """The parts of an object by their names; None if it is a value in itself."""
-    if isinstance(value, Enum):
-        return None
-    if isinstance(value, BaseModel):
-        fields_, kept = type(value).__pydantic_fields__, value.__dict__
-        if kept.keys() != fields_.keys():  # a cached property was computed
-            kept = {name: part for name, part in kept.items() if name in fields_}
-        return kept | (value.__pydantic_extra__ or {}) | (value.__pydantic_private__ or {})
-    if is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
-    equals: Any = type(value).__eq__
-    if equals is object.__eq__ and hasattr(value, "__dict__"):
-        return dict(vars(value))
-    return None
-
-
-def _is_equal(value: Any, restored: Any) -> bool:
-    match value:
-        case float():
-            return bool(value == restored or (value != value and restored != restored))
-        case Decimal():
-            return str(value) == str(restored)  # 1.5 is not 1.50
-        case datetime() | time():
-            return _moment(value) == _moment(restored)
-        case set() | frozenset():
-            return value == restored and _typed(value) == _typed(restored)
-    return bool(value == restored)
-
-
-def _moment(value: datetime | time) -> tuple[str, int]:
-    # By its text: a time that occurs twice in one zone is equal to none in another.
-    return value.isoformat(), 0 if value.tzinfo else value.fold
 
 
 def _typed(values: Iterable[Any]) -> set[tuple[type, Any]]:
