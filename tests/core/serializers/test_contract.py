@@ -19,6 +19,7 @@ from app.core.serializers import Serializer
 from tests.core.serializers.codecs import KEY, SERIALIZERS, round_trip
 from tests.core.serializers.models import Cat, Computed, Dog, Everything, Tree, everything
 from tests.core.serializers.values import CASES, LOST, LOST_IN_JSON, Wide
+from tests.template.answers import options
 
 T = TypeVar("T")
 serializers = pytest.mark.parametrize("serializer", SERIALIZERS.values(), ids=SERIALIZERS)
@@ -55,6 +56,10 @@ def test_one_dump_is_like_another(serializer: Serializer) -> None:
     """So replicas agree, and an entry may be compared by its bytes."""
     one, other = (serializer.codec(Everything).dumps(everything(), key=KEY) for _ in range(2))
     assert one == other
+
+
+def test_every_answer_is_tested_here() -> None:
+    assert set(SERIALIZERS) == set(options("serializer"))
 
 
 def test_formats_tell_the_serializers_apart() -> None:

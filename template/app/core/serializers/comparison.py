@@ -52,7 +52,7 @@ def difference(value: Any, restored: Any) -> str | None:
         return None
     kind = type(value)
     if kind is type(restored):
-        return _comparison(kind)(value, restored)
+        return _comparison(kind)(value, restored)  # type: ignore[arg-type]  # it is hashable
     if kind is int and type(restored) is float and value == restored:
         return None
     return f" would come back as {type(restored).__name__}, not as {kind.__name__}"
