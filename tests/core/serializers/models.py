@@ -1,7 +1,7 @@
 """What people put in a cache: models and the like of every kind that pydantic knows."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from functools import cached_property
@@ -20,6 +20,19 @@ from pydantic import (
 from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
 T = TypeVar("T")
+
+
+class Zone(tzinfo):
+    """One whose clocks are set back: the time of day does not tell the offset."""
+
+    def utcoffset(self, moment: datetime | None) -> timedelta:
+        return timedelta(hours=1 if moment and moment.fold else 2)
+
+    def dst(self, moment: datetime | None) -> timedelta:
+        return timedelta(0)
+
+    def tzname(self, moment: datetime | None) -> str:
+        return "zone"
 
 
 class Colour(Enum):

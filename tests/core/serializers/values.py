@@ -8,7 +8,6 @@ from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from pydantic import (
     BaseModel,
@@ -38,10 +37,11 @@ from tests.core.serializers.models import (
     Rank,
     Slotted,
     Tree,
+    Zone,
     everything,
 )
 
-BERLIN = datetime(2024, 10, 27, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1)
+TWICE = datetime(2024, 10, 27, 2, 30, tzinfo=Zone(), fold=1)
 EAST = timezone(timedelta(hours=5, minutes=45))
 CASES: dict[str, tuple[Any, Any]] = {
     "int": (int, 0),
@@ -75,7 +75,7 @@ CASES: dict[str, tuple[Any, Any]] = {
     "datetime": (datetime, datetime(2020, 1, 1, 12, 30, 15, 123456)),
     "datetime in UTC": (datetime, datetime(2020, 1, 1, tzinfo=UTC)),
     "datetime with an offset": (datetime, datetime(2020, 1, 1, tzinfo=EAST)),
-    "datetime in a zone": (datetime, BERLIN),
+    "datetime in a zone": (datetime, TWICE),
     "first datetime": (datetime, datetime.min),
     "last datetime": (datetime, datetime.max),
     "date": (date, date(2020, 2, 29)),
