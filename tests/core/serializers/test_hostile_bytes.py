@@ -2,14 +2,14 @@
 
 import pickle
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ormsgpack import Ext, packb
-from pydantic import BaseModel, field_validator
+from pydantic import AfterValidator, BaseModel, field_validator
 
 from app.core.serializers import DecodeError, Serializer, SignatureError
 from app.core.serializers.pickle import PickleCodec, PickleSerializer
@@ -87,6 +87,17 @@ def test_bytes_of_another_serializer_are_refused(writer: str, reader: str) -> No
     payload = SERIALIZERS[writer].codec(Item).dumps(ITEM, key=KEY)
     with pytest.raises(DecodeError):
         SERIALIZERS[reader].codec(Item).loads(payload, key=KEY)
+
+
+@serializers
+def test_an_error_of_a_validator_does_not_leave_a_store(serializer: Serializer) -> None:
+    def known(name: str) -> str:
+        return {"a": "a"}[name]
+
+    codec = serializer.codec(list[Annotated[str, AfterValidator(known)]])
+    assert codec.loads(codec.dumps(["a"], key=KEY), key=KEY) == ["a"]
+    with pytest.raises(ValueError, match="KeyError"):
+        codec.dumps(["b"], key=KEY)
 
 
 @pytest.mark.parametrize("name", ["json", "msgpack"])

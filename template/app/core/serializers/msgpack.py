@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ormsgpack import OPT_NON_STR_KEYS, OPT_SERIALIZE_PYDANTIC, packb, unpackb
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import to_jsonable_python
 
 from app.core.serializers.comparison import unchanged
 from app.core.serializers.described import adapter_of, json_shape
@@ -32,7 +32,7 @@ class MsgpackCodec:
         for write in (self._plainly, self._with_tags, self._as_json):
             try:
                 return unchanged(self, value, write(value), key=key)
-            except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
+            except Exception as error:  # also what an object raises that is asked for its parts
                 refusals.append(str(error))
         raise ValueError("; ".join(dict.fromkeys(refusals)))
 

@@ -48,6 +48,8 @@ class PickleCodec:
             valid = self._adapter.validate_python(value, strict=True)
         except ValidationError as error:
             raise ValueError(f"{error.error_count()} fields do not fit the type") from error
+        except Exception as error:  # a validator of theirs
+            raise ValueError(f"it cannot be validated: {type(error).__name__}") from error
         if difference(value, valid) is not None:
             raise ValueError(f"{type(value).__name__} does not fit the type")
         try:
