@@ -82,6 +82,7 @@ def test_text_files_end_as_editors_leave_them(render: Render, answers: Answers) 
         assert "\r" not in text, path
 
 
+@pytest.mark.timeout(600)  # run alone, it renders them all
 @pytest.mark.parametrize(
     "several",
     [
