@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,19 +25,22 @@ class RunningService:
 
 
 @contextmanager
-def running_service(folder: Path, log: Path, *, timeout: float = 60) -> Iterator[RunningService]:
+def running_service(
+    folder: Path, log: Path, *, timeout: float = 60, variables: Mapping[str, str] | None = None
+) -> Iterator[RunningService]:
     """Start a service on embedded servers, wait until it is ready, and stop it afterwards.
 
     Args:
         folder: a service whose environment `uv sync` has made.
         log: the file that gets all its output.
         timeout: seconds that it may take to get ready.
+        variables: what its environment has besides ours, such as the REDIS_URL of a server to use.
 
     Raises:
         ServiceFailed: it was not ready in time, ended by itself, or left a process behind.
     """
     port = free_port()
-    environment = service_environment() | {"DEVSERVERS": "embedded"}
+    environment = service_environment() | {"DEVSERVERS": "embedded", **(variables or {})}
     command = [
         str(folder / ".venv/bin/python"),
         "-m",

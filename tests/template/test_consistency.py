@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from tests.template.answers import ROOT, options
+from tests.template.answers import ROOT, closed_questions, options
 from tests.template.conftest import Render
 from tests.template.trees import text_files
 
@@ -90,8 +90,9 @@ def own_requirements() -> dict[str, Requirement]:
 
 def test_what_services_depend_on_is_tested_here_in_the_same_versions(render_wiring: Render) -> None:
     ours = own_requirements()
-    for database in options("database"):
-        project = tomllib.loads(text_files(render_wiring(database=database))["pyproject.toml"])
+    questions = closed_questions(asked_only=True).items()
+    for question, answer in [(name, answer) for name, found in questions for answer in found]:
+        project = tomllib.loads(text_files(render_wiring(**{question: answer}))["pyproject.toml"])
         lines = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
         for name, requirement in requirements(lines).items():
             assert name in ours, f"{name} is not in the dependency groups of pyproject.toml"

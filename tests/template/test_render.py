@@ -49,6 +49,9 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
         "database/postgres", "devservers/postgres", "devservers.postgres", "database.postgres",
     ),
     ("database", "sqlite"): ("aiosqlite", "sqlite+", "database/sqlite", "database.sqlite"),
+    ("serializer", "json"): ("serializers/json", "serializers.json"),
+    ("serializer", "msgpack"): ("ormsgpack", "serializers/msgpack", "serializers.msgpack"),
+    ("serializer", "pickle"): ("pickle", "signing_key", "serializers/pickle", "serializers.pickle"),
     ("lock_strategy", "redlock"): ("locks/redlock",),
     ("github", True): (".github", "github actions", "renovate"),
 }  # fmt: skip
@@ -79,6 +82,7 @@ def test_text_files_end_as_editors_leave_them(render: Render, answers: Answers) 
         assert "\r" not in text, path
 
 
+@pytest.mark.timeout(600)  # run alone, it renders them all
 @pytest.mark.parametrize(
     "several",
     [

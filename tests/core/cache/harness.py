@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from app.core.cache import Cache, CacheUnavailable
 from app.core.redis import ClientOptions, RedisClient, Script, create_client
+from app.core.serializers import Serializer
 from app.core.serializers.json import JsonSerializer
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ return 1
 async def open_cache(
     url: str,
     *,
+    serializer: Serializer | None = None,
     read_timeout: float = 2,
     command_timeout: float = 2,
     pool_size: int = 32,
@@ -46,9 +48,13 @@ async def open_cache(
         pool_timeout=pool_timeout,
     )
     client = create_client(url, timeouts)
-    options = {"read_timeout": read_timeout, **options}
+    options = {
+        "read_timeout": read_timeout,
+        "serializer": serializer or JsonSerializer(),
+        **options,
+    }
     try:
-        async with Cache(client, service=SERVICE, serializer=JsonSerializer(), **options) as cache:
+        async with Cache(client, service=SERVICE, **options) as cache:
             yield cache
     finally:
         await client.aclose()

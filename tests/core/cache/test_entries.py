@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 import lz4.block
 import pytest
@@ -94,9 +95,9 @@ def test_a_decompression_bomb_is_not_opened() -> None:
     assert len(bomb) < 1_000_000
     raw = packed(replace(ENTRY, payload=b"x" * 1_000))
     start = raw.index(VERSIONS) + len(VERSIONS)
-    assert unpacked(raw[:start] + bomb) is Miss.CORRUPT
     liar = (2**32 - 1).to_bytes(4, "little") + bomb[4:]
-    assert unpacked(raw[:start] + liar) is Miss.CORRUPT
+    for hostile in (raw[:start] + bomb, raw[:start] + liar):
+        assert unpacked(hostile + crc32(hostile).to_bytes(4, "big")) is Miss.CORRUPT
 
 
 def test_too_large_a_value_is_refused() -> None:
@@ -132,7 +133,8 @@ def test_mutated_entries_never_raise_and_never_pass_for_another_key(
     raw = packed(compress_from=compress_from)
     for change in changes:
         raw = mutated(raw, change)
-    assert isinstance(unpacked(raw), Entry | Miss)
+    found = unpacked(raw)
+    assert isinstance(found, Miss) or found == ENTRY
     assert len(entry_id(raw)) <= 8
     # The fingerprint of a key is 8 bytes: a few flips do not make it that of another.
     assert isinstance(unpacked(raw, key=OTHER_KEY), Miss)
@@ -183,7 +185,7 @@ async def test_bytes_moved_to_another_key_are_not_believed(cache: Cache, redis: 
 
 
 @given(st.lists(mutations, min_size=1, max_size=3))
-def test_whatever_lies_under_a_key_is_a_value_or_a_miss(
+def test_whatever_lies_under_a_key_is_the_value_or_a_miss(
     raw_server: tuple[Any, ...], changes: list[tuple[str, int, int]]
 ) -> None:
     runner, policy, redis, key = raw_server
@@ -196,7 +198,7 @@ def test_whatever_lies_under_a_key_is_a_value_or_a_miss(
         for change in changes:
             raw = mutated(raw, change)
         await redis.set(key, raw)
-        assert isinstance(await policy.get_or_load(1, source.load), After | None)
+        assert await policy.get_or_load(1, source.load) == source.value
 
     runner.run(check())
 

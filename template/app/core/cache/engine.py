@@ -30,7 +30,7 @@ from app.core.cache.keys import Address
 from app.core.cache.near import NearCache
 from app.core.cache.recipe import Kind, Loaded, Outcome, Recipe, Seen
 from app.core.cache.store import CacheStore, CacheUnavailable, Grant
-from app.core.serializers import DecodeError
+from app.core.serializers import DecodeError, SignatureError
 
 log = structlog.get_logger(__name__)
 
@@ -115,6 +115,8 @@ class Engine:
             return Seen(entry, None, None, entry.id, named)
         try:
             value = kind.codec.loads(entry.payload, key=address.value.encode())
+        except SignatureError:
+            return Seen(None, None, Miss.SIGNATURE, entry.id, named)
         except DecodeError:
             return Seen(None, None, Miss.CORRUPT, entry.id, named)
         return Seen(entry, value, None, entry.id, named)

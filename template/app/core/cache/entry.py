@@ -9,6 +9,7 @@ key or a foreign byte costs one computation.
 from dataclasses import dataclass
 from enum import StrEnum
 from struct import Struct
+from zlib import crc32
 
 import lz4.block
 
@@ -21,10 +22,12 @@ _MAGIC = b"\xc5\x1e"
 _FORMAT = 1
 _NEGATIVE = 1
 _COMPRESSED = 2
-# The head of an entry, big-endian. The versions (8 bytes each) and the payload follow it.
+# The head of an entry, big-endian. The versions (8 bytes each) and the payload follow it, and a
+# CRC-32 of all that: a text with one letter changed would be a value, too.
 #   magic, format, flags, serializer format; id; type fingerprint; key fingerprint;
 #   created, fresh until, stale until, error until (ms since 1970); cost (ms); number of versions
 _HEADER = Struct(">2sBBB8s8s8sQQQQIB")
+_CHECKSUM_SIZE = 4
 
 
 class Miss(StrEnum):
@@ -37,6 +40,7 @@ class Miss(StrEnum):
     KEY = "key"
     INVALIDATED = "invalidated"
     CORRUPT = "corrupt"
+    SIGNATURE = "signature"
     EXPIRED = "expired"
     UNAVAILABLE = "unavailable"
 
@@ -87,7 +91,8 @@ def encode(
         min(entry.cost, 0xFFFFFFFF),
         len(entry.versions) // VERSION_SIZE,
     )
-    return header + entry.versions + payload
+    raw = header + entry.versions + payload
+    return raw + crc32(raw).to_bytes(_CHECKSUM_SIZE, "big")
 
 
 def decode(
@@ -100,7 +105,7 @@ def decode(
     """
     if raw is None:
         return Miss.ABSENT
-    if len(raw) < _HEADER.size or raw[:2] != _MAGIC or raw[2] != _FORMAT:
+    if len(raw) < _HEADER.size + _CHECKSUM_SIZE or raw[:2] != _MAGIC or raw[2] != _FORMAT:
         return Miss.FORMAT
     (_, _, flags, format_, id_, schema_, key_, created, fresh, stale, error, cost, count) = (
         _HEADER.unpack_from(raw)
@@ -117,7 +122,10 @@ def decode(
     kept_versions = raw[_HEADER.size : start]
     if kept_versions != versions:
         return Miss.INVALIDATED
-    payload = raw[start:]
+    body, checksum = memoryview(raw)[:-_CHECKSUM_SIZE], raw[-_CHECKSUM_SIZE:]
+    if crc32(body) != int.from_bytes(checksum, "big"):
+        return Miss.CORRUPT
+    payload = raw[start:-_CHECKSUM_SIZE]
     if flags & _COMPRESSED:
         restored = _decompress(payload)
         if restored is None:

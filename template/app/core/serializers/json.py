@@ -1,13 +1,17 @@
 """JSON by pydantic: safe with bytes from anywhere, readable in redis-cli, fast."""
 
-import json
-from hashlib import blake2b
 from typing import Any
 
-from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from app.core.serializers.comparison import unchanged
+from app.core.serializers.described import adapter_of, json_shape
 from app.core.serializers.protocol import DecodeError
+
+# For types that are no models. A model with binary fields, or with infinite or missing numbers,
+# needs the same in its own configuration: JSON has no place for them.
+_EXACT = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings")
 
 
 class JsonCodec:
@@ -21,15 +25,20 @@ class JsonCodec:
 
     def dumps(self, value: Any, *, key: bytes) -> bytes:
         try:
-            return self._adapter.dump_json(value, round_trip=True, warnings="error")
+            payload = self._adapter.dump_json(
+                value, round_trip=True, by_alias=False, warnings="error"
+            )
         except PydanticSerializationError as error:
             raise ValueError(str(error)) from error
+        return unchanged(self, value, payload, key=key)
 
     def loads(self, payload: bytes, *, key: bytes) -> Any:
         try:
             return self._adapter.validate_json(payload, by_name=True, by_alias=False)
         except ValidationError as error:
             raise DecodeError(f"{error.error_count()} fields do not fit the type") from error
+        except Exception as error:  # a validator of theirs
+            raise DecodeError(f"it cannot be validated: {type(error).__name__}") from error
 
 
 class JsonSerializer:
@@ -38,10 +47,5 @@ class JsonSerializer:
     format = 1
 
     def codec(self, type_: Any) -> JsonCodec:
-        try:
-            adapter = TypeAdapter(type_)
-            schema = adapter.json_schema(by_alias=False)
-        except (PydanticSchemaGenerationError, PydanticUserError) as error:
-            raise TypeError(f"{type_!r} cannot be kept in the cache as JSON: {error}") from error
-        described = json.dumps([repr(type_), schema], sort_keys=True).encode()
-        return JsonCodec(adapter, blake2b(described, digest_size=8).digest())
+        adapter = adapter_of(type_, _EXACT)
+        return JsonCodec(adapter, json_shape(type_, adapter))

@@ -7,6 +7,10 @@ class DecodeError(ValueError):
     """Bytes that this codec cannot turn back into a value. The cache takes them for a miss."""
 
 
+class SignatureError(DecodeError):
+    """Bytes that nobody with a known key signed for this place. Nothing of them was decoded."""
+
+
 class NotStorable(ValueError):
     """A value that is fine to return and not to be kept."""
 
@@ -27,14 +31,15 @@ class Codec(Protocol):
 
         Raises:
             NotStorable: the value is for this caller only.
-            ValueError: the value is not of the type.
+            ValueError: the value is not of the type, or would come back as another one.
         """
 
     def loads(self, payload: bytes, *, key: bytes) -> Any:
         """The value that `dumps` was given, of the same type.
 
         Raises:
-            DecodeError: these are not bytes that `dumps` made for this type and key.
+            SignatureError: the codec signs, and these bytes were not signed for this type and key.
+            DecodeError: these are not bytes that `dumps` made for this type.
         """
 
 

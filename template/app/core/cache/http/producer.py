@@ -2,9 +2,7 @@
 
 import inspect
 import json
-import re
 from collections.abc import Callable
-from hashlib import blake2b
 from typing import Any
 
 from fastapi import HTTPException, Response
@@ -22,12 +20,11 @@ from app.core.cache.http.response import (
     stored_error,
     stored_response,
 )
+from app.core.serializers.described import fingerprint
 
 _OURS = frozenset({b"age", b"cache-control", b"cache-status", b"etag"})
 _PERSONAL_HEADERS = frozenset({b"set-cookie", b"vary"})
 _PERSONAL_DIRECTIVES = (b"no-store", b"no-cache", b"private")
-# Where the repr of a type tells an object's place in memory, which is another one in each process.
-_MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class Failed(Exception):
@@ -51,7 +48,8 @@ class Producer:
         if not (isinstance(returns, type) and issubclass(returns, Response)):
             try:
                 self._body = TypeAdapter(returns)
-                self.codec = ResponseCodec(_fingerprint(returns, self._body))
+                schema = self._body.json_schema(mode="serialization")
+                self.codec = ResponseCodec(fingerprint(repr(returns), schema))
             except (PydanticSchemaGenerationError, PydanticUserError) as error:
                 raise TypeError(
                     f"{function.__name__} returns {returns!r}, which has no JSON: {error}"
@@ -134,10 +132,3 @@ def _unstorable(result: Response | AnyHTTPException) -> StoredResponse:
     if response.status >= 500:
         raise Failed(response)
     return response
-
-
-def _fingerprint(returns: Any, adapter: TypeAdapter[Any]) -> bytes:
-    schema = adapter.json_schema(mode="serialization")
-    name = _MEMORY_ADDRESS.sub("", repr(returns))
-    described = json.dumps([name, schema], sort_keys=True).encode()
-    return blake2b(described, digest_size=8).digest()
