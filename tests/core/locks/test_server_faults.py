@@ -11,10 +11,13 @@ from tests.core.locks.nodes import (
     Nodes,
     ask,
     fence_key,
+    lock_key,
     open_locks,
     plain_client,
     settle,
 )
+
+_SCRIPTS = ("eval", "evalsha")
 
 
 async def hold_until_told(locks: Locks, *, ttl: float, fault: "Fault") -> float:
@@ -256,6 +259,29 @@ async def test_wrong_rights_fail_at_once(nodes: Nodes) -> None:
         if nodes.strategy == "lua":
             assert time.monotonic() - began < 0.3, "waiting cannot help"
     await nodes.on_all("ACL", "DELUSER", "nobody")
+
+
+async def test_a_key_that_somebody_set_by_hand_is_not_asked_for_again_and_again(
+    single: Nodes,
+) -> None:
+    [url] = single.urls
+    async with open_locks("lua", [url]) as locks, plain_client(url) as client:
+        await client.set(lock_key("name"), "an operator")
+        await client.config_resetstat()
+        with pytest.raises(LockTimeout):
+            async with locks.hold("name", timeout=0.6):
+                pytest.fail("entered")
+        calls = await client.info("commandstats")
+        assert sum(calls.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in _SCRIPTS) <= 5
+        waiting = asyncio.create_task(_enter(locks))
+        await asyncio.sleep(0.1)
+        await client.delete(lock_key("name"))
+        await waiting
+
+
+async def _enter(locks: Locks) -> None:
+    async with locks.hold("name", ttl=0.5, timeout=5):
+        pass
 
 
 async def test_the_default_wait_is_for_the_holder(locks: Locks, others: Locks) -> None:
