@@ -2,10 +2,13 @@
 
 import asyncio
 import time
+from itertools import pairwise
 
 import pytest
+from redis.exceptions import NoScriptError
 
 from app.core.locks import LockLost, Locks, LockTimeout, LockUnavailable
+from app.core.locks.scripts import RELEASE
 from tests.core.locks.conftest import RecordFault
 from tests.core.locks.nodes import (
     Nodes,
@@ -177,7 +180,17 @@ async def test_script_flush(nodes: Nodes, locks: Locks, record_fault: RecordFaul
     await nodes.on_all("SCRIPT", "FLUSH")
     async with locks.hold("name"):
         pass
-    record_fault("SCRIPT FLUSH while held", nodes.strategy, runs=7, violations=0, control="-")
+    await nodes.on_all("SCRIPT", "FLUSH")
+    async with plain_client(nodes.urls[0]) as client:
+        with pytest.raises(NoScriptError):
+            await client.execute_command(*RELEASE.by_digest(["key"], ["token", "channel"]))
+    record_fault(
+        "SCRIPT FLUSH while held",
+        nodes.strategy,
+        runs=7,
+        violations=0,
+        control="EVALSHA alone: refused, the script is unknown",
+    )
 
 
 async def test_a_deleted_key_is_noticed_at_the_next_renewal(
@@ -229,13 +242,28 @@ async def test_a_clock_that_jumps_frees_the_lock_but_keeps_the_fences_in_order(
     assert second.fence > first.fence
 
 
-async def test_fences_grow_on_when_the_stored_ones_are_gone(nodes: Nodes, locks: Locks) -> None:
-    fences = []
+async def test_fences_grow_on_when_the_stored_ones_are_gone(
+    nodes: Nodes, locks: Locks, record_fault: RecordFault
+) -> None:
+    fences, counted = [], []
     for _ in range(5):
         async with locks.hold("name") as lease:
             fences.append(lease.fence)
-        await nodes.on_all("DEL", fence_key("name"))
-    assert fences == sorted(set(fences))
+        counted.append(await ask(nodes.urls[0], "INCR", "naive"))
+        await nodes.on_all("DEL", fence_key("name"), "naive")
+    disorder, control = (
+        sum(later <= earlier for earlier, later in pairwise(numbers))
+        for numbers in (fences, counted)
+    )
+    record_fault(
+        "the stored fence is gone",
+        nodes.strategy,
+        runs=len(fences),
+        violations=disorder,
+        control=f"a counter with INCR: {control} of {len(counted)} did not grow",
+    )
+    assert disorder == 0
+    assert control > 0
 
 
 async def test_no_key_lives_for_ever(nodes: Nodes, locks: Locks) -> None:
