@@ -141,3 +141,11 @@ def test_dashboards_draw_metrics_that_exist() -> None:
         drawn = set(re.findall(r"\b(?:cache|http|lock)_[a-z_]+\b", path.read_text("utf-8")))
         assert drawn, path.name
         assert drawn <= defined, path.name
+
+
+def test_the_dashboard_of_the_locks_draws_all_their_metrics() -> None:
+    source = (ROOT / "template/app/core/locks/metrics.py").read_text("utf-8")
+    defined = set(re.findall(r'\b(?:Counter|Gauge|Histogram)\(\s*"([a-z_]+)"', source))
+    dashboard = (ROOT / "template/deploy/grafana/dashboards/locks.json").read_text("utf-8")
+    drawn = re.findall(r"\block_[a-z_]+\b", dashboard)
+    assert defined == {re.sub("_(total|bucket|count|sum)$", "", name) for name in drawn}

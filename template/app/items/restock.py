@@ -13,7 +13,7 @@ from uuid import UUID
 from fastapi import APIRouter, Body, HTTPException
 
 from app.core.cache import Cache
-from app.core.locks import LocksDependency, LockTimeout, LockUnavailable
+from app.core.locks import LockLost, LocksDependency, LockTimeout, LockUnavailable
 from app.items.caching import item_changed
 from app.items.errors import ItemNotFound
 from app.items.models import MAX_QUANTITY, Item
@@ -42,6 +42,9 @@ def create_restock_router(cache: Cache, items: ItemRepository) -> APIRouter:
                     item = await items.set_quantity(item_id, quantity, fence=lease.fence)
         except ItemNotFound:
             raise HTTPException(404, "no such item") from None
+        except LockLost:
+            await item_changed(cache, item_id)  # the write may have got through all the same
+            raise
         except LockUnavailable:
             raise  # that is no conflict: main.py answers 503
         except LockTimeout:

@@ -9,8 +9,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from app.core.locks import LocksDependency
-from app.items.models import MAX_QUANTITY
+from app.core.locks import LockLost, LocksDependency
+from app.items.models import MAX_QUANTITY, Item
 from app.items.repository import ItemRepository
 from app.settings import Settings
 from devservers.server import free_port
@@ -77,6 +77,23 @@ async def test_without_its_lock_servers_it_says_so(serve: Serve) -> None:
         response = await client.post(f"/items/{item['id']}/restock", json={"amount": 1})
     assert response.status_code == 503
     assert "retry-after" in response.headers
+
+
+async def test_a_lock_that_is_lost_after_the_write_leaves_no_old_item_in_the_cache(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items: ItemRepository = client.app.state.items
+    write = items.set_quantity
+
+    async def write_and_lose(item_id: UUID, quantity: int, *, fence: int) -> Item | None:
+        await write(item_id, quantity, fence=fence)
+        raise LockLost("name", "gone")
+
+    monkeypatch.setattr(items, "set_quantity", write_and_lose)
+    path = f"/items/{(await create(client, quantity=1))['id']}"
+    assert (await client.get(path)).json()["quantity"] == 1
+    assert (await client.post(f"{path}/restock", json={"amount": 2})).status_code == 503
+    assert (await client.get(path)).json()["quantity"] == 3
 
 
 async def test_a_lock_within_itself_is_a_mistake_and_no_outage(client: Client) -> None:

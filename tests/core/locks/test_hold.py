@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from app.core.locks import Lease, LockError, LockLost, LockReentered, Locks, LockTimeout
+from app.core.locks.hold import Hold
 from tests.core.locks.nodes import Nodes, ask, lock_key
 
 OpenLocks = Callable[..., Awaitable[Locks]]
@@ -193,6 +194,35 @@ async def test_cancelled_and_lost_at_once_is_cancelled(nodes: Nodes, locks: Lock
         await asyncio.create_task(hold())
 
 
+async def test_cancelled_and_lost_as_the_body_ends_leaves_nothing(
+    nodes: Nodes, locks: Locks
+) -> None:
+    async def hold() -> None:
+        async with locks.hold("name", ttl=20) as lease:
+            task = asyncio.current_task()
+            assert task is not None
+            lease.lose("max_hold")
+            task.cancel()
+
+    async def hold_twice() -> None:
+        with suppress(asyncio.CancelledError):
+            await hold()
+        async with locks.hold("name", timeout=2):  # no LockReentered, and no wait for the ttl
+            pass
+
+    await asyncio.create_task(hold_twice())
+    assert await nodes.lock_keys() == 0
+
+
+async def test_a_block_may_end_in_another_task(locks: Locks) -> None:
+    """As in a fixture, or in a generator that is closed."""
+    hold = locks.hold("name")
+    await hold.__aenter__()
+    await asyncio.create_task(_leave(hold))
+    async with locks.hold("name", timeout=2):
+        pass
+
+
 async def test_extend(nodes: Nodes, locks: Locks) -> None:
     lease = await locks.try_acquire("name", ttl=1)
     assert lease is not None
@@ -268,9 +298,46 @@ async def test_closing_ends_what_is_held(nodes: Nodes, another: OpenLocks) -> No
         await locks.__aenter__()
 
 
+async def test_closing_waits_for_bodies_that_clean_up(nodes: Nodes, another: OpenLocks) -> None:
+    locks = await another()
+    rolled_back = False
+
+    async def hold() -> None:
+        nonlocal rolled_back
+        async with locks.hold("name", ttl=20):
+            try:
+                await asyncio.sleep(5)
+            finally:
+                await asyncio.sleep(0.2)
+                rolled_back = True
+
+    task = asyncio.create_task(hold())
+    await asyncio.sleep(0.05)
+    await locks.__aexit__(None, None, None)
+    assert rolled_back
+    assert await nodes.lock_keys() == 0
+    with pytest.raises(LockLost, match="closed"):
+        await task
+
+
+async def test_closing_tells_who_waits(another: OpenLocks, others: Locks) -> None:
+    locks = await another()
+    async with others.hold("name", ttl=20):
+        waiting = [asyncio.create_task(_enter(locks, "name", timeout=20)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        await locks.__aexit__(None, None, None)
+        async with asyncio.timeout(5):
+            outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [LockError] * 3
+
+
 async def _enter(locks: Locks, name: str, *, timeout: float) -> None:  # noqa: ASYNC109  # passed on
     async with locks.hold(name, timeout=timeout):
         pass
+
+
+async def _leave(hold: Hold) -> None:
+    await hold.__aexit__(None, None, None)
 
 
 def _cancel_requests() -> int:

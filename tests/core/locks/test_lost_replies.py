@@ -4,15 +4,18 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.core.locks import Locks, LockUnavailable
+from app.core.locks.lua import LuaStore
 from tests.core.locks.conftest import RecordFault
-from tests.core.locks.nodes import Nodes, open_locks, settle
+from tests.core.locks.nodes import PREFIX, Nodes, open_locks, plain_client, settle
 from tests.support.faultproxy import FaultProxy
 
 _ROUNDS = 18
@@ -103,3 +106,29 @@ async def _control(proxy: FaultProxy, nodes: Nodes) -> int:
         await client.aclose()
     keys = await nodes.on_all("EXISTS", "naive")
     return sum(keys)
+
+
+async def test_a_lost_grant_that_is_refused_when_repeated_is_given_back(
+    single: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server that is asked again has the key, as a promoted replica may, and has to wait."""
+    [url] = single.urls
+    async with (
+        plain_client(url) as client,
+        Locks(LuaStore(client), prefix=PREFIX, quarantine=0.3, max_ttl=20) as locks,
+    ):
+        await settle(0.35)
+        async with locks.hold("warm-up"):  # the server learns the script
+            pass
+        send: Callable[..., Awaitable[Any]] = client.execute_command
+
+        async def fail_over(*command: Any) -> None:
+            monkeypatch.undo()
+            await send(*command)
+            assert await single.lock_keys() == 1
+            await send("HSET", f"{PREFIX}:{{0}}:memory", "id", "of the old primary")
+            raise RedisConnectionError("the reply is lost")
+
+        monkeypatch.setattr(client, "execute_command", fail_over)
+        assert await locks.try_acquire("name", ttl=20) is None
+    assert await single.lock_keys() == 0

@@ -2,19 +2,25 @@
 
 import asyncio
 import time
+from itertools import pairwise
 
 import pytest
+from redis.exceptions import NoScriptError
 
 from app.core.locks import LockLost, Locks, LockTimeout, LockUnavailable
+from app.core.locks.scripts import RELEASE
 from tests.core.locks.conftest import RecordFault
 from tests.core.locks.nodes import (
     Nodes,
     ask,
     fence_key,
+    lock_key,
     open_locks,
     plain_client,
     settle,
 )
+
+_SCRIPTS = ("eval", "evalsha")
 
 
 async def hold_until_told(locks: Locks, *, ttl: float, fault: "Fault") -> float:
@@ -174,7 +180,17 @@ async def test_script_flush(nodes: Nodes, locks: Locks, record_fault: RecordFaul
     await nodes.on_all("SCRIPT", "FLUSH")
     async with locks.hold("name"):
         pass
-    record_fault("SCRIPT FLUSH while held", nodes.strategy, runs=7, violations=0, control="-")
+    await nodes.on_all("SCRIPT", "FLUSH")
+    async with plain_client(nodes.urls[0]) as client:
+        with pytest.raises(NoScriptError):
+            await client.execute_command(*RELEASE.by_digest(["key"], ["token", "channel"]))
+    record_fault(
+        "SCRIPT FLUSH while held",
+        nodes.strategy,
+        runs=7,
+        violations=0,
+        control="EVALSHA alone: refused, the script is unknown",
+    )
 
 
 async def test_a_deleted_key_is_noticed_at_the_next_renewal(
@@ -226,13 +242,28 @@ async def test_a_clock_that_jumps_frees_the_lock_but_keeps_the_fences_in_order(
     assert second.fence > first.fence
 
 
-async def test_fences_grow_on_when_the_stored_ones_are_gone(nodes: Nodes, locks: Locks) -> None:
-    fences = []
+async def test_fences_grow_on_when_the_stored_ones_are_gone(
+    nodes: Nodes, locks: Locks, record_fault: RecordFault
+) -> None:
+    fences, counted = [], []
     for _ in range(5):
         async with locks.hold("name") as lease:
             fences.append(lease.fence)
-        await nodes.on_all("DEL", fence_key("name"))
-    assert fences == sorted(set(fences))
+        counted.append(await ask(nodes.urls[0], "INCR", "naive"))
+        await nodes.on_all("DEL", fence_key("name"), "naive")
+    disorder, control = (
+        sum(later <= earlier for earlier, later in pairwise(numbers))
+        for numbers in (fences, counted)
+    )
+    record_fault(
+        "the stored fence is gone",
+        nodes.strategy,
+        runs=len(fences),
+        violations=disorder,
+        control=f"a counter with INCR: {control} of {len(counted)} did not grow",
+    )
+    assert disorder == 0
+    assert control > 0
 
 
 async def test_no_key_lives_for_ever(nodes: Nodes, locks: Locks) -> None:
@@ -256,6 +287,29 @@ async def test_wrong_rights_fail_at_once(nodes: Nodes) -> None:
         if nodes.strategy == "lua":
             assert time.monotonic() - began < 0.3, "waiting cannot help"
     await nodes.on_all("ACL", "DELUSER", "nobody")
+
+
+async def test_a_key_that_somebody_set_by_hand_is_not_asked_for_again_and_again(
+    single: Nodes,
+) -> None:
+    [url] = single.urls
+    async with open_locks("lua", [url]) as locks, plain_client(url) as client:
+        await client.set(lock_key("name"), "an operator")
+        await client.config_resetstat()
+        with pytest.raises(LockTimeout):
+            async with locks.hold("name", timeout=0.6):
+                pytest.fail("entered")
+        calls = await client.info("commandstats")
+        assert sum(calls.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in _SCRIPTS) <= 5
+        waiting = asyncio.create_task(_enter(locks))
+        await asyncio.sleep(0.1)
+        await client.delete(lock_key("name"))
+        await waiting
+
+
+async def _enter(locks: Locks) -> None:
+    async with locks.hold("name", ttl=0.5, timeout=5):
+        pass
 
 
 async def test_the_default_wait_is_for_the_holder(locks: Locks, others: Locks) -> None:

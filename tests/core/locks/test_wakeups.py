@@ -55,6 +55,44 @@ async def test_pubsub_connections_die(
 
 
 @pytest.mark.slow
+async def test_connections_that_die_while_more_is_asked_for(
+    single: Nodes, record_fault: RecordFault
+) -> None:
+    """Whoever starts to wait then must not get in the way of making the connection again."""
+    errors: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, found: errors.append(str(found)))
+    [url] = single.urls
+    names = [f"name-{number}" for number in range(200)]
+    async with (
+        open_locks("lua", [url]) as locks,
+        open_locks("lua", [url]) as others,
+        plain_client(url) as client,
+    ):
+        leases = [await others.try_acquire(name, ttl=20) for name in names]
+        waiting = []
+        for number, name in enumerate(names):
+            waiting.append(asyncio.create_task(wait_for(locks, name, patience=15)))
+            if number % 10 == 5:
+                await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await asyncio.sleep(0.002)
+        await asyncio.sleep(1)
+        listening = await client.pubsub_numsub(*(f"test:lock:released:{name}" for name in names))
+        for lease in leases:
+            assert lease is not None
+            await lease.release()
+        await asyncio.gather(*waiting)
+    record_fault(
+        "pub/sub killed while more and more names are waited for",
+        "lua",
+        runs=len(names),
+        violations=len(errors),
+        control="-",
+    )
+    assert [count for _, count in listening] == [1] * len(names)
+    assert not errors
+
+
+@pytest.mark.slow
 async def test_pubsub_half_open(nodes: Nodes, locks: Locks, record_fault: RecordFault) -> None:
     """The connections stay open and nothing comes any more: PING finds out."""
     async with AsyncExitStack() as stack:

@@ -1,23 +1,25 @@
 """A process that uses locks, for tests that need several.
 
-Run with `python -m tests.core.locks.worker`; its jobs come as a JSON list on standard
-input and are done one after the other. What the
-worker saw goes to the job's journal, one JSON object a line, written before the next step, so that
-a worker that is killed or stopped still testifies.
+Run with `python -m tests.core.locks.worker`; its jobs come as a JSON list on standard input and are
+done all at once. What the worker saw goes to the job's journal, one JSON object a line, written
+before the next step, so that a worker that is killed or stopped still testifies.
 """
 
 import asyncio
 import json
+import math
 import random
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from app.core.locks import LockLost, LockTimeout
 from tests.core.locks.nodes import open_locks, plain_client
@@ -28,9 +30,9 @@ NAME = "shared"
 @dataclass(frozen=True, kw_only=True)
 class Job:
     kind: str
-    """"collect" or "account"."""
+    """"collect", "account" or "endure"."""
     lock: str
-    """"lua", "redlock", or the control: "check_then_set"."""
+    """"lua", "redlock", or a control: "check_then_set", "redis_py"."""
     urls: list[str]
     folder: str
     worker: int
@@ -38,6 +40,8 @@ class Job:
     rounds: int
     """Of a "collect"."""
     ttl: float
+    quarantine: float = 0
+    """It is also the longest ttl, as in production."""
 
 
 @dataclass(slots=True)
@@ -45,32 +49,41 @@ class Grant:
     """What the critical section knows about its lock."""
 
     fence: int
-    remaining: Callable[[], float]
+    deadline: Callable[[], float]
+    """Until when the lock was surely ours, by `time.monotonic()`, also once it is lost."""
 
 
-Hold = Callable[[], AbstractAsyncContextManager[Grant]]
+Hold = Callable[..., AbstractAsyncContextManager[Grant]]
+
+
+async def run_all(jobs: Sequence[Job]) -> None:
+    await asyncio.gather(*(run(job) for job in jobs))
 
 
 async def run(job: Job) -> None:
+    work = {"collect": _collect, "account": _account, "endure": _endure}[job.kind]
     async with _lock(job) as hold:
-        work = _collect if job.kind == "collect" else _account
         await asyncio.gather(*(work(job, hold, task) for task in range(job.tasks)))
 
 
 @asynccontextmanager
 async def _lock(job: Job) -> AsyncIterator[Hold]:
     if job.lock in ("lua", "redlock"):
-        async with open_locks(job.lock, job.urls) as locks:
+        options = {"quarantine": job.quarantine, "max_ttl": job.quarantine or 30}
+        async with open_locks(job.lock, job.urls, **options) as locks:
 
             @asynccontextmanager
-            async def hold() -> AsyncIterator[Grant]:
-                async with locks.hold(NAME, ttl=job.ttl, timeout=30) as lease:
-                    yield Grant(lease.fence, lease.remaining)
+            async def hold(patience: float = 30) -> AsyncIterator[Grant]:
+                async with locks.hold(NAME, ttl=job.ttl, timeout=patience) as lease:
+                    # Written out once more: what the lease thinks of itself is under test.
+                    shortened = 0.99 * job.ttl - 0.002
+                    yield Grant(lease.fence, lambda: lease.renewed + shortened)
 
             yield hold
     else:
+        control = _redis_py if job.lock == "redis_py" else _check_then_set
         async with plain_client(job.urls[0]) as client:
-            yield lambda: _check_then_set(client, job.ttl)
+            yield partial(control, client, job.ttl)
 
 
 @asynccontextmanager
@@ -82,9 +95,20 @@ async def _check_then_set(client: Redis, ttl: float) -> AsyncIterator[Grant]:
         await asyncio.sleep(random.uniform(0, 0.005))
     await client.set(NAME, "mine", px=int(ttl * 1000))
     try:
-        yield Grant(0, lambda: ttl)
+        yield Grant(0, lambda: math.inf)
     finally:
         await client.delete(NAME)
+
+
+@asynccontextmanager
+async def _redis_py(client: Redis, ttl: float, patience: float) -> AsyncIterator[Grant]:
+    """redis-py's own lock: not renewed, and forgotten with the server's memory."""
+    lock = client.lock(NAME, timeout=ttl, sleep=0.01, blocking_timeout=patience)
+    try:
+        async with lock:
+            yield Grant(0, lambda: math.inf)
+    except (RedisError, OSError, TimeoutError) as error:
+        raise LockTimeout from error
 
 
 async def _collect(job: Job, hold: Hold, task: int) -> None:
@@ -97,7 +121,7 @@ async def _collect(job: Job, hold: Hold, task: int) -> None:
             elements = _read(shared)
             await asyncio.sleep(random.uniform(0, 0.004))
             _replace(shared, [*elements, element])
-            ended = min(time.monotonic(), began + grant.remaining())
+            ended = min(time.monotonic(), grant.deadline())
             _testify(job, began=began, ended=ended, fence=grant.fence)
 
 
@@ -130,6 +154,23 @@ async def _account(job: Job, hold: Hold, task: int) -> None:
                     _testify(job, fence=grant.fence, accepted=fenced.rowcount == 1)
                 # Let the others have a turn: this worker's next attempt is not what is tested.
                 await asyncio.sleep(random.uniform(0, 0.02))
+
+
+async def _endure(job: Job, hold: Hold, task: int) -> None:
+    """Hold the lock again and again, whatever happens, and note when it was surely ours."""
+    enough = Path(job.folder, "enough")
+    while not _exists(enough):
+        with suppress(LockLost, LockTimeout):
+            async with hold(patience=random.choice([0.02, 0.5])) as grant:
+                began = time.monotonic()
+                # Most are over soon; some need to be renewed.
+                longest = 1.5 * job.ttl if random.random() < 0.3 else 0.05
+                try:
+                    await asyncio.sleep(random.uniform(0, longest))
+                finally:
+                    ended = min(time.monotonic(), grant.deadline())
+                    _testify(job, began=began, ended=ended, fence=grant.fence)
+        await asyncio.sleep(random.uniform(0, 0.01))
 
 
 def _announce(job: Job) -> None:
@@ -165,5 +206,4 @@ def _testify(job: Job, **facts: object) -> None:
 
 
 if __name__ == "__main__":
-    for description in json.load(sys.stdin):
-        asyncio.run(run(Job(**description)))
+    asyncio.run(run_all([Job(**description) for description in json.load(sys.stdin)]))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -15,22 +16,32 @@ class Holders:
 
     def __init__(self) -> None:
         self._names: dict[asyncio.Task[Any], set[str]] = {}
+        self._left = asyncio.Event()
 
     def refuse_nested(self, name: str) -> None:
         """Raise LockReentered when the current task holds `name`, or is about to."""
         if name in self._names.get(_current_task(), ()):
             raise LockReentered(name)
 
-    def enter(self, name: str) -> None:
+    def enter(self, name: str) -> asyncio.Task[Any]:
         self.refuse_nested(name)
-        self._names.setdefault(_current_task(), set()).add(name)
-
-    def leave(self, name: str) -> None:
         task = _current_task()
-        names = self._names.get(task, set())
-        names.discard(name)
-        if not names:
-            self._names.pop(task, None)
+        self._names.setdefault(task, set()).add(name)
+        return task
+
+    def leave(self, task: asyncio.Task[Any], name: str) -> None:
+        self._names[task].discard(name)
+        if not self._names[task]:
+            del self._names[task]
+        self._left.set()
+
+    async def leave_within(self, seconds: float) -> None:
+        """Wait until all tasks but the current one have left, but not for longer than that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._names.keys() - {asyncio.current_task()}:
+                    self._left.clear()
+                    await self._left.wait()
 
 
 class Hold:
@@ -55,12 +66,11 @@ class Hold:
     async def __aenter__(self) -> Lease:
         if self._task is not None:
             raise RuntimeError("a hold is used once: call locks.hold() for every block")
-        self._holders.enter(self._name)
-        self._task = _current_task()
+        self._task = self._holders.enter(self._name)
         try:
             lease = self._lease = await self._acquire()
         except BaseException:
-            self._holders.leave(self._name)
+            self._holders.leave(self._task, self._name)
             raise
         self._cancel_requests = self._task.cancelling()
         lease.on_loss(self._interrupt)
@@ -73,16 +83,17 @@ class Hold:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        assert self._task is not None
         assert self._lease is not None
         lease = self._lease
         self._watchdog.unwatch(lease)
         lease.on_loss(None)
         cause = lease.cause
-        cancelled_by_us = self._interrupted and await self._take_back_interruption(error)
         try:
-            await lease.release()
+            await lease.release()  # in the background if it is lost, so not hit by our cancellation
         finally:
-            self._holders.leave(self._name)
+            self._holders.leave(self._task, self._name)
+        cancelled_by_us = self._interrupted and await self._take_back_interruption(error)
         # The body may have ended well all the same, but part of it ran without the lock.
         if cause is not None and (error is None or cancelled_by_us):
             raise LockLost(self._name, cause) from None
@@ -95,16 +106,20 @@ class Hold:
     async def _take_back_interruption(self, error: BaseException | None) -> bool:
         """Whether the body was ended by our cancellation, and by nobody else's."""
         assert self._task is not None
-        others = self._task.uncancel() > self._cancel_requests
+        self._task.uncancel()
         if isinstance(error, asyncio.CancelledError):
-            return not others
+            return not self._cancelled_by_others()
         try:
             # Our cancellation may still be on its way, to hit whatever is awaited next.
             await asyncio.sleep(0)
         except asyncio.CancelledError:
-            if others:
+            if self._cancelled_by_others():
                 raise
         return False
+
+    def _cancelled_by_others(self) -> bool:
+        assert self._task is not None
+        return self._task.cancelling() > self._cancel_requests
 
 
 def _current_task() -> asyncio.Task[Any]:

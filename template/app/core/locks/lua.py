@@ -49,17 +49,20 @@ class LuaStore:
 
     async def acquire(self, claim: Claim) -> Granted | Refused:
         try:
-            return await self._acquire_twice(claim)
+            return await self._node.acquire(claim)
+        except NodeError:
+            return await self._acquire_again(claim)
+
+    async def _acquire_again(self, claim: Claim) -> Granted | Refused:
+        """The reply may be all that was lost, and the same token gets the same answer."""
+        try:
+            answer = await self._node.acquire(claim)
         except NodeError:
             self._node.forget(claim)
             raise
-
-    async def _acquire_twice(self, claim: Claim) -> Granted | Refused:
-        try:
-            return await self._node.acquire(claim)
-        except NodeError:
-            # The reply may be all that was lost, and the same token gets the same answer.
-            return await self._node.acquire(claim)
+        if isinstance(answer, Refused):
+            self._node.forget(claim)  # the first attempt may have been granted, or still be
+        return answer
 
     async def extend(self, claims: Sequence[Claim]) -> list[bool | None]:
         return await self._node.extend(claims)

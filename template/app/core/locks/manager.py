@@ -79,12 +79,7 @@ class Locks:
         self._max_ttl = max_ttl
         self._background = Background()
         self._watchdog = Watchdog(self._extend_all, max_hold=max_hold)
-        self._wakeups = Wakeups(
-            store.channel(""),
-            store.listeners(),
-            quorum=store.quorum,
-            background=self._background,
-        )
+        self._wakeups = Wakeups(store.channel(""), store.listeners(), quorum=store.quorum)
         self._turns = Turns()
         self._holders = Holders()
         self._held: WeakValueDictionary[str, Lease] = WeakValueDictionary()
@@ -106,11 +101,12 @@ class Locks:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the leases that are still held, and wait for what runs in the background."""
+        """End the leases that are still held, and wait for all that has to end with them."""
         self._open, self._closed = False, True
         await self._watchdog.stop()
-        await self._background.drain(_DRAIN_SECONDS)
         await self._wakeups.close()
+        await self._holders.leave_within(_DRAIN_SECONDS)
+        await self._background.drain(_DRAIN_SECONDS)
         await self._store.close()
 
     def hold(self, name: str, *, ttl: float = 10.0, timeout: float = 5.0) -> Hold:

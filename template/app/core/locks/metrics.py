@@ -38,9 +38,7 @@ node_errors = Counter(
     ["node", "error"],
 )
 refusals = Counter("lock_refusals", "Refused attempts: held, split, quarantine.", ["reason"])
-cleanups = Counter(
-    "lock_cleanups", "Locks released after a cancelled or failed attempt to get them."
-)
+cleanups = Counter("lock_cleanups", "Locks released after a cancelled attempt to get them.")
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.asyncio import RedisCluster
 from redis.asyncio.client import PubSub
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, SlotNotCoveredError
 
 from app.core.locks import metrics
 from app.core.locks.background import Background
@@ -75,7 +75,8 @@ class Node:
             [claim.token, claim.ttl_ms, self._quarantine_ms, self._fence_ttl_ms],
         )
         if code == _HELD:
-            return Refused(Reason.HELD, value / 1000)
+            # Somebody may have set the key by hand, and without expiry.
+            return Refused(Reason.HELD, value / 1000 if value >= 0 else claim.ttl)
         if code == _QUARANTINE:
             return Refused(Reason.QUARANTINE, value / 1000)
         return Granted(value)
@@ -128,10 +129,13 @@ class Node:
     async def extend(self, claims: Sequence[Claim]) -> list[bool | None]:
         """True extended, False not ours, None unknown, for each claim. Never raises NodeError."""
         answers: list[bool | None] = [None] * len(claims)
+        # All leases of a process wait for the slowest server: none may run out meanwhile.
+        patience = min(self._timeout, _EXTEND_SHARE * min(claim.ttl for claim in claims))
 
         async def extend_group(positions: list[int]) -> None:
             try:
-                codes = await self._extend_together([claims[position] for position in positions])
+                group = [claims[position] for position in positions]
+                codes = await self._extend_together(group, patience)
             except NodeError:
                 return
             for position, code in zip(positions, codes, strict=True):
@@ -160,19 +164,20 @@ class Node:
 
     def _by_server(self, claims: Sequence[Claim]) -> list[list[int]]:
         if not isinstance(self._client, RedisCluster):
-            return [list(range(len(claims)))] if claims else []
+            return [list(range(len(claims)))]
         groups: dict[str, list[int]] = {}
         for position, claim in enumerate(claims):
-            server = self._client.get_node_from_key(self._keys.lock(claim.name))
+            try:
+                server = self._client.get_node_from_key(self._keys.lock(claim.name))
+            except SlotNotCoveredError:  # at the moment; sending it anyway looks for the server
+                server = None
             groups.setdefault(server.name if server else "", []).append(position)
         return list(groups.values())
 
-    async def _extend_together(self, claims: Sequence[Claim]) -> list[int | None]:
+    async def _extend_together(self, claims: Sequence[Claim], patience: float) -> list[int | None]:
         commands = [
             ([self._keys.lock(claim.name)], [claim.token, claim.ttl_ms]) for claim in claims
         ]
-        # All leases of a process wait for the slowest server: none may run out meanwhile.
-        patience = min(self._timeout, _EXTEND_SHARE * min(claim.ttl for claim in claims))
         try:
             async with asyncio.timeout(patience):
                 codes = await self._pipeline([EXTEND.by_digest(*command) for command in commands])

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from app.core.locks.background import Background
 from app.core.locks.node import NodeError
 from app.core.locks.store import PubSubFactory
 
@@ -36,19 +35,20 @@ class Audience(Protocol):
 
 
 class Subscriber:
-    """Connects when a channel is first wanted, and disconnects when none has been for a while."""
+    """Connects when a channel is first wanted, and disconnects when none has been for a while.
 
-    def __init__(
-        self, source: PubSubFactory, number: int, audience: Audience, background: Background
-    ) -> None:
+    One task does all that is done with the connection. redis-py makes a broken one again from
+    whichever call finds it broken, and two at once would read each other's replies.
+    """
+
+    def __init__(self, source: PubSubFactory, number: int, audience: Audience) -> None:
         self._source = source
         self._number = number
         self._audience = audience
-        self._background = background
         self._wanted: dict[str, int] = {}  # channel -> ticks for which nobody has waited for it
         self._sent: set[str] = set()
         self.confirmed: set[str] = set()
-        self._pubsub: PubSub | None = None
+        self._reading: asyncio.Timeout | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -59,8 +59,8 @@ class Subscriber:
         self._wanted[channel] = 0
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
-        elif self._pubsub is not None and channel not in self._sent:
-            self._background.start(self._subscribe(self._pubsub))
+        elif channel not in self._sent and self._reading and not self._reading.expired():
+            self._reading.reschedule(0)  # stop reading, subscribe, read on
 
     async def close(self) -> None:
         self._closed = True
@@ -81,12 +81,8 @@ class Subscriber:
     async def _connect_and_listen(self) -> None:
         pubsub = await self._source()
         try:
-            await self._subscribe(pubsub)
-            self._pubsub = pubsub
-            await self._subscribe(pubsub)  # what was wanted while the first was on its way
             await self._listen(pubsub)
         finally:
-            self._pubsub = None
             self._sent.clear()
             self.confirmed.clear()
             # Closing writes nothing; it hands the connection back to the pool, disconnected.
@@ -96,8 +92,8 @@ class Subscriber:
         next_tick = time.monotonic() + _TICK
         answered = True
         while self._wanted:
-            wait = max(0.0, next_tick - time.monotonic())
-            message = await pubsub.get_message(timeout=wait)
+            await self._subscribe(pubsub)
+            message = await self._read(pubsub, next_tick - time.monotonic())
             if message is not None:
                 answered = True
                 self._handle(message)
@@ -107,6 +103,17 @@ class Subscriber:
                 answered = False
                 next_tick = time.monotonic() + _TICK
                 await self._tick(pubsub)
+
+    async def _read(self, pubsub: PubSub, patience: float) -> dict[str, Any] | None:
+        """The next message; None after `patience` seconds, or once another channel is wanted."""
+        try:
+            async with asyncio.timeout(patience) as self._reading:
+                message: dict[str, Any] | None = await pubsub.get_message(timeout=None)
+                return message
+        except TimeoutError:
+            return None
+        finally:
+            self._reading = None
 
     async def _tick(self, pubsub: PubSub) -> None:
         for channel in self._wanted:
@@ -118,7 +125,6 @@ class Subscriber:
             del self._wanted[channel]
             self._sent.discard(channel)
             self.confirmed.discard(channel)
-        await self._subscribe(pubsub)
         async with asyncio.timeout(_SEND_TIMEOUT):
             if idle:
                 await pubsub.unsubscribe(*idle)
@@ -126,29 +132,16 @@ class Subscriber:
 
     async def _subscribe(self, pubsub: PubSub) -> None:
         missing = self._wanted.keys() - self._sent
-        if not missing:
-            return
-        self._sent |= missing
-        try:
+        if missing:
             async with asyncio.timeout(_SEND_TIMEOUT):
                 await pubsub.subscribe(*missing)
-        except NodeError:
-            self._sent -= missing  # the next tick tries again, or finds the connection dead
-            if pubsub is not self._pubsub:
-                raise
+            self._sent |= missing
 
     def _handle(self, message: dict[str, Any]) -> None:
-        if message["type"] == "pong":
-            return
-        channel = message["channel"].decode()
         if message["type"] == "message":
+            channel = message["channel"].decode()
             self._audience.heard_release(self._number, channel, message["data"])
         elif message["type"] == "subscribe":
+            channel = message["channel"].decode()
             self.confirmed.add(channel)
             self._audience.heard_subscription(channel)
-        elif message["type"] == "unsubscribe":
-            # A waiter may have come back while the unsubscription was under way.
-            self.confirmed.discard(channel)
-            self._sent.discard(channel)
-            if channel in self._wanted and self._pubsub is not None:
-                self._background.start(self._subscribe(self._pubsub))

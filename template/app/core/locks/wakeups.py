@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from app.core.locks.background import Background
 from app.core.locks.store import PubSubFactory
 from app.core.locks.subscriber import Subscriber
 
@@ -18,11 +17,10 @@ _SPREAD = 0.001
 
 @dataclass(slots=True)
 class Topic:
-    """What the waiters of one name have heard."""
+    """What the one who waits for a name has heard."""
 
     name: str
     event: asyncio.Event = field(default_factory=asyncio.Event)
-    waiters: int = 0
     token: bytes = b""
     reports: set[int] = field(default_factory=set)
     timer: asyncio.TimerHandle | None = None
@@ -50,28 +48,24 @@ class Wakeups:
         sources: Sequence[PubSubFactory],
         *,
         quorum: int,
-        background: Background,
     ) -> None:
         """`prefix` is what a channel has before the name of the lock."""
         self._prefix = prefix
         self._quorum = quorum
         self._topics: dict[str, Topic] = {}
         self._subscribers = [
-            Subscriber(source, number, self, background) for number, source in enumerate(sources)
+            Subscriber(source, number, self) for number, source in enumerate(sources)
         ]
 
     @contextmanager
     def topic(self, name: str) -> Iterator[Topic]:
-        """Hear about `name` for the time of the block."""
-        topic = self._topics.setdefault(name, Topic(name))
-        topic.waiters += 1
+        """Hear about `name` for the time of the block; one task at a time does so for a name."""
+        topic = self._topics[name] = Topic(name)
         try:
             yield topic
         finally:
-            topic.waiters -= 1
-            if not topic.waiters:
-                topic.cancel_timer()
-                del self._topics[name]
+            topic.cancel_timer()
+            del self._topics[name]
 
     def listen(self, topic: Topic) -> bool:
         """Subscribe if need be; whether enough servers already report releases of the topic."""
@@ -90,6 +84,9 @@ class Wakeups:
             self._wake_one_of(topic, told + 1)
 
     async def close(self) -> None:
+        """Wake everybody, to find that there is nothing left to wait for."""
+        for topic in self._topics.values():
+            topic.wake()
         await asyncio.gather(*(subscriber.close() for subscriber in self._subscribers))
 
     def wants(self, channel: str) -> bool:
