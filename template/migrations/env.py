@@ -1,13 +1,25 @@
-"""How Alembic reaches the database: with the settings of the service."""
+"""How Alembic reaches the database: with the settings of the service.
+
+It compares the database with the `table.py` of every feature.
+"""
 
 import asyncio
+import sys
+from contextlib import aclosing
+from importlib import import_module
+from pathlib import Path
 
 from alembic import context
 from sqlalchemy import Connection, pool, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.items.table import Base
+import app
+from app.database.tables import Base
 from app.settings import load_settings
+
+for table in Path(app.__path__[0]).glob("*/table.py"):
+    import_module(f"app.{table.parent.name}.table")
 
 # Two replicas that start together must not migrate at the same time.
 _ADVISORY_LOCK = 4_201_337_001
@@ -28,9 +40,14 @@ def migrate(connection: Connection) -> None:
 async def main() -> None:
     url = load_settings().database_url.get_secret_value()
     engine = create_async_engine(url, poolclass=pool.NullPool)
-    async with engine.connect() as connection:
+    try:
+        connection = await engine.connect()
+    except (OSError, DBAPIError) as error:
+        place = engine.url.host or engine.url.database
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        sys.exit(f"DATABASE_URL: no connection to {place}: {reason}")
+    async with aclosing(connection):
         await connection.run_sync(migrate)
-    await engine.dispose()
 
 
 asyncio.run(main())
