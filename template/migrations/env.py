@@ -8,11 +8,14 @@ import sys
 from contextlib import aclosing
 from importlib import import_module
 from pathlib import Path
+from typing import Any, Literal
 
 from alembic import context
+from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.types import TypeDecorator
 
 import app
 from app.database.tables import Base
@@ -25,10 +28,19 @@ for table in Path(app.__path__[0]).glob("*/table.py"):
 _ADVISORY_LOCK = 4_201_337_001
 
 
+def render(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:
+    """How a new migration writes a type of our own: as what the database keeps.
+
+    Code that a migration imports might be another one when it runs.
+    """
+    return f"sa.{item.impl!r}" if isinstance(item, TypeDecorator) else False
+
+
 def migrate(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
+        render_item=render,
         render_as_batch=connection.dialect.name == "sqlite",
     )
     with context.begin_transaction():
