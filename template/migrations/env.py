@@ -1,7 +1,4 @@
-"""How Alembic reaches the database: with the settings of the service.
-
-It compares the database with the `table.py` of every feature.
-"""
+"""How Alembic reaches the database: with the settings of the service."""
 
 import asyncio
 import sys
@@ -18,11 +15,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.types import TypeDecorator
 
 import app
-from app.database.tables import Base
 from app.settings import load_settings
 
-for table in Path(app.__path__[0]).glob("*/table.py"):
-    import_module(f"app.{table.parent.name}.table")
+# Every feature with tables has them in a module `table`, with a `Base` of its own.
+_FEATURES = sorted(path.parent.name for path in Path(app.__file__).parent.glob("*/table.py"))
+_TABLES = [import_module(f"app.{feature}.table").Base.metadata for feature in _FEATURES]
 
 # Two replicas that start together must not migrate at the same time.
 _ADVISORY_LOCK = 4_201_337_001
@@ -39,7 +36,7 @@ def render(kind: str, item: Any, context: AutogenContext) -> str | Literal[False
 def migrate(connection: Connection) -> None:
     context.configure(
         connection=connection,
-        target_metadata=Base.metadata,
+        target_metadata=_TABLES,
         render_item=render,
         render_as_batch=connection.dialect.name == "sqlite",
     )

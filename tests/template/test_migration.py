@@ -12,16 +12,25 @@ _TABLE = '''"""Orders, as the database keeps them."""
 
 from datetime import datetime
 
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import DateTime
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
 
-from app.database.tables import Base, UtcDateTime
+
+class Moment(TypeDecorator[datetime]):
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+
+class Base(DeclarativeBase):
+    """Orders have one of their own."""
 
 
 class OrderRow(Base):
     __tablename__ = "orders"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(Moment)
 '''
 _COLUMN = "    quantity: Mapped[int]\n"
 
@@ -52,9 +61,9 @@ def test_a_new_feature_and_a_new_column(service: Render, database: str) -> None:
         return done.stdout if done.returncode else ""
 
     steps = [
-        "upgrade head",
-        "revision --autogenerate -m 'add orders'",
-        "upgrade head",
+        "upgrade heads",
+        "revision --autogenerate --head 0001@head -m 'add orders'",
+        "upgrade heads",
         "check",  # nothing is left to migrate
         "downgrade base",
     ]
