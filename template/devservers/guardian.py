@@ -59,7 +59,7 @@ class Guardian:
     def end(self) -> None:
         """End the server: as it wants to be ended, then with SIGKILL."""
         if self._group is not None:
-            with suppress(ProcessLookupError):  # it has ended, as it should
+            with suppress(ProcessLookupError, PermissionError):  # it has ended, as it should
                 os.killpg(self._group, signal.SIGKILL)
         if self._server is None or self._server.poll() is not None:
             return
