@@ -66,6 +66,9 @@ def run_demo(*, serve: bool) -> None:
             serve_until_interrupted(running)
         with stage("stopped, with nothing left running"):
             stack.close()
+    print(f"\nThe service is in {where}, and its README.md explains it.")
+    if not serve:
+        print("`make demo SERVE=1` leaves it running.")
 
 
 @contextmanager

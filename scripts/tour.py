@@ -5,6 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+from rich.console import Console
+
+# Colours in a terminal, none in a file.
+console = Console(highlight=False, markup=False, soft_wrap=True)
 
 ROW = "{:<26} {:<23} {:>6} {:>7}  {}"
 NAMES = ("notebook", "pencil", "eraser")
@@ -23,7 +27,7 @@ def take_tour(url: str) -> None:
     Raises:
         TourFailed: an answer was not what it has to be.
     """
-    print(ROW.format("step", "request", "status", "ms", "Cache-Status"))
+    console.print(ROW.format("step", "request", "status", "ms", "Cache-Status"), style="bold")
     with httpx.Client(base_url=url, timeout=10) as client:
         step = Walk(client).step
         for name in NAMES:
@@ -58,7 +62,8 @@ class Walk:
         took = (time.perf_counter() - started) * 1000
         shown = f"{method} {path if len(path) <= 16 else path[:15] + '…'}"
         cache = answer.headers.get("cache-status", "-")
-        print(ROW.format(what, shown, answer.status_code, f"{took:.1f}", cache), flush=True)
+        row = ROW.format(what, shown, answer.status_code, f"{took:.1f}", cache)
+        console.print(row, style="green" if hits(answer) else None)
         if answer.status_code != status or (check and not check(answer)):
             raise TourFailed(
                 f"That is not the answer there should be. Its body:\n{answer.text[:1000]}"

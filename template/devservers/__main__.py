@@ -24,7 +24,7 @@ from types import FrameType
 from dotenv import load_dotenv
 
 from devservers.environment import PORT, environment
-from devservers.guard import ServerUnavailable
+from devservers.guard import Guard, ServerUnavailable
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -94,12 +94,15 @@ def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
 
     before = {number: signal.signal(number, forward) for number in _FORWARDED}
     try:
-        # Not in our process group: Ctrl-C in a terminal would reach it twice, and the second one
-        # would cut its shutdown short.
-        process = subprocess.Popen(command, env=variables, start_new_session=True)
-        for number in early:
-            forward(number)
-        code = process.wait()
+        # The servers go with us, however we end, and what runs on them is of no use without.
+        with Guard("devservers") as guard:
+            # Not in our process group: Ctrl-C in a terminal would reach it twice, and the second
+            # one would cut its shutdown short.
+            process = subprocess.Popen(command, env=variables, start_new_session=True)
+            guard.adopt(process.pid)
+            for number in early:
+                forward(number)
+            code = process.wait()
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         return 127

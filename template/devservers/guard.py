@@ -90,6 +90,10 @@ class Guard:
         """Kill the process and its children; they are gone when this returns."""
         self._order("kill")
 
+    def adopt(self, group: int) -> None:
+        """Kill a process group that we have started ourselves, too, when this is closed."""
+        self._order("adopt", group)
+
     def close(self) -> None:
         """End the process and remove the folder."""
         self.abandon()

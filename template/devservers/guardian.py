@@ -13,6 +13,7 @@ are a line of JSON each:
     ["status"]                                            -> its exit code, null while it runs
     ["signal", number]                                    -> null
     ["kill"]                                              -> null, once it is gone
+    ["adopt", pid]                                        -> null; this process group ends with us
 """
 
 import json
@@ -39,6 +40,7 @@ class Guardian:
         self._folder = folder
         self._server: subprocess.Popen[bytes] | None = None
         self._end_signal: int = signal.SIGKILL
+        self._group: int | None = None
 
     def obey(self, order: str, *arguments: Any) -> int | None:
         match order:
@@ -50,10 +52,15 @@ class Guardian:
                 self._signal(*arguments)
             case "kill":
                 self._kill()
+            case "adopt":
+                [self._group] = arguments
         return None
 
     def end(self) -> None:
         """End the server: as it wants to be ended, then with SIGKILL."""
+        if self._group is not None:
+            with suppress(ProcessLookupError, PermissionError):  # it has ended, as it should
+                os.killpg(self._group, signal.SIGKILL)
         if self._server is None or self._server.poll() is not None:
             return
         if self._end_signal != signal.SIGKILL:

@@ -1,22 +1,43 @@
 """How Alembic reaches the database: with the settings of the service."""
 
 import asyncio
+import sys
+from contextlib import aclosing
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
 
 from alembic import context
+from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection, pool, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.types import TypeDecorator
 
-from app.items.table import Base
+import app
 from app.settings import load_settings
+
+# Every feature with tables has them in a module `table`, with a `Base` of its own.
+_FEATURES = sorted(path.parent.name for path in Path(app.__file__).parent.glob("*/table.py"))
+_TABLES = [import_module(f"app.{feature}.table").Base.metadata for feature in _FEATURES]
 
 # Two replicas that start together must not migrate at the same time.
 _ADVISORY_LOCK = 4_201_337_001
 
 
+def render(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:
+    """How a new migration writes a type of our own: as what the database keeps.
+
+    Code that a migration imports might be another one when it runs.
+    """
+    return f"sa.{item.impl!r}" if isinstance(item, TypeDecorator) else False
+
+
 def migrate(connection: Connection) -> None:
     context.configure(
         connection=connection,
-        target_metadata=Base.metadata,
+        target_metadata=_TABLES,
+        render_item=render,
         render_as_batch=connection.dialect.name == "sqlite",
     )
     with context.begin_transaction():
@@ -28,9 +49,14 @@ def migrate(connection: Connection) -> None:
 async def main() -> None:
     url = load_settings().database_url.get_secret_value()
     engine = create_async_engine(url, poolclass=pool.NullPool)
-    async with engine.connect() as connection:
+    try:
+        connection = await engine.connect()
+    except (OSError, DBAPIError) as error:
+        place = engine.url.host or engine.url.database
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        sys.exit(f"DATABASE_URL: no connection to {place}: {reason}")
+    async with aclosing(connection):
         await connection.run_sync(migrate)
-    await engine.dispose()
 
 
 asyncio.run(main())

@@ -21,7 +21,8 @@ def run(service: Path, command: str) -> str:
     done = subprocess.run(
         ["uv", *command.split()],
         cwd=service,
-        env=service_environment(),
+        # Not whatever this machine happens to have; DEVSERVERS=docker is for one that has images.
+        env={"DEVSERVERS": "embedded"} | service_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -166,6 +167,15 @@ def test_serves_and_stops_in_order(
         assert "redis: embedded Valkey" in told
         assert f"docs: http://127.0.0.1:{port}/docs" in told
         assert process.returncode == code
+
+
+@pytest.mark.parametrize("arguments", [("--no-reload",), ()], ids=["plain", "reload"])
+def test_killed_it_leaves_no_service_behind(service: Path, arguments: tuple[str, ...]) -> None:
+    with serving(service, *arguments) as (process, port):
+        process.kill()
+        process.communicate(timeout=10)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=2)
 
 
 def test_runs_a_command_with_the_servers_up(service: Path) -> None:

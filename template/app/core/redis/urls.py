@@ -5,8 +5,10 @@
     redis+sentinel://h1:26379,h2:26379/service/0 the primary that the sentinels name
     redis+cluster://h1:6379,h2:6379              a cluster, discovered from any of its nodes
 
-`rediss+sentinel` and `rediss+cluster` are the same over TLS. A username and password in the URL are
-those of the data nodes; sentinels take theirs from `?sentinel_username=...&sentinel_password=...`.
+`rediss+sentinel` and `rediss+cluster` are the same over TLS; the certificate has to fit the host,
+and be of an authority that the system trusts or `?ssl_ca_certs=/path/ca.pem` has. A username
+and password in the URL are those of the data nodes; sentinels take theirs from
+`?sentinel_username=...&sentinel_password=...`.
 The characters / ? # @ % of a password are percent-encoded.
 """
 
