@@ -71,6 +71,13 @@ async def alice(browser: MakeBrowser) -> Browser:
 
 
 @pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Takes a mechanism away, for the control."""
+    with monkeypatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture
 def record_attack(request: pytest.FixtureRequest) -> RecordAttack:
     """Add a row to the table that is printed after the tests."""
 

@@ -132,7 +132,8 @@ class Browser(httpx.AsyncClient):
     @session_id.setter
     def session_id(self, value: str) -> None:
         self.cookies = httpx.Cookies()
-        self.cookies.set(NAME, value, domain="service")
+        # The name that the standard library's cookie jar gives to a host without a dot.
+        self.cookies.set(NAME, value, domain="service.local")
 
     async def log_in(self, user: str) -> None:
         answer = await self.post(f"/login/{user}")

@@ -14,17 +14,14 @@ from app.core.sessions import SessionConflict, SessionDependency, SessionEnded
 from tests.core.cache.http.serving import serving
 from tests.core.sessions.conftest import MakeApp, MakeBrowser
 from tests.core.sessions.harness import KEYS, NAME, Browser, make_sessions
-
-
-async def keys(redis: Redis) -> list[str]:
-    return sorted(key.decode() for key in await redis.keys())
+from tests.core.sessions.looking import all_keys, session_keys
 
 
 async def test_a_visitor_without_data_costs_nothing(browser: MakeBrowser, redis: Redis) -> None:
     visitor = browser()
     assert (await visitor.who())["user"] is None
     assert visitor.session_id is None
-    assert await keys(redis) == []
+    assert await all_keys(redis) == []
 
 
 async def test_data_of_a_visitor_is_kept(browser: MakeBrowser, redis: Redis) -> None:
@@ -32,7 +29,7 @@ async def test_data_of_a_visitor_is_kept(browser: MakeBrowser, redis: Redis) -> 
     await visitor.put("/data", json={"cart": ["lamp"]})
     assert (await visitor.who())["data"] == {"cart": ["lamp"]}
     assert (await other.who())["data"] == {}
-    assert len(await keys(redis)) == 1
+    assert len(await all_keys(redis)) == 1
 
 
 async def test_logging_in_and_out(alice: Browser, redis: Redis) -> None:
@@ -42,7 +39,7 @@ async def test_logging_in_and_out(alice: Browser, redis: Redis) -> None:
     assert alice.session_id is None
     assert await alice.user() is None
     assert (await alice.get("/private")).status_code == 401
-    assert await keys(redis) == []
+    assert await all_keys(redis) == []
 
 
 async def test_what_a_visitor_had_stays_theirs_after_the_login(browser: MakeBrowser) -> None:
@@ -117,7 +114,7 @@ async def test_the_oldest_of_too_many_sessions_ends(
         await asyncio.sleep(0.01)  # they end in the order in which they began
     users = [await device.user() for device in devices]
     assert users == [None, None, "alice", "alice", "alice"]
-    assert len(await keys(redis)) == 1 + 3
+    assert len(await all_keys(redis)) == 1 + 3
 
 
 async def test_sessions_that_are_gone_do_not_count(
@@ -126,7 +123,7 @@ async def test_sessions_that_are_gone_do_not_count(
     app = make_app(max_per_user=2)
     first, second, third = (browser(app) for _ in range(3))
     await first.log_in("alice")
-    [gone] = [key for key in await keys(redis) if ":id:" in key]
+    [gone] = await session_keys(redis)
     await second.log_in("alice")
     await redis.delete(gone)  # as if it had expired
     await third.log_in("alice")

@@ -72,7 +72,8 @@ class SessionMiddleware:
         self, visit: Visit, connection: HTTPConnection, headers: MutableHeaders
     ) -> None:
         assert visit.session is not None
-        headers.add_vary_header("Cookie")
+        if "cookie" not in headers.get("vary", "").lower():
+            headers.add_vary_header("Cookie")
         control = headers.get("cache-control", "").lower()
         if "private" not in control and "no-store" not in control:
             headers["cache-control"] = "no-store"
