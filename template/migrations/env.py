@@ -1,13 +1,19 @@
 """How Alembic reaches the database: with the settings of the service."""
 
 import asyncio
+from importlib import import_module
+from pathlib import Path
 
 from alembic import context
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.items.table import Base
+import app
 from app.settings import load_settings
+
+# Every feature with tables has them in a module `table`, with a `Base` of its own.
+_FEATURES = sorted(path.parent.name for path in Path(app.__file__).parent.glob("*/table.py"))
+_TABLES = [import_module(f"app.{feature}.table").Base.metadata for feature in _FEATURES]
 
 # Two replicas that start together must not migrate at the same time.
 _ADVISORY_LOCK = 4_201_337_001
@@ -16,7 +22,7 @@ _ADVISORY_LOCK = 4_201_337_001
 def migrate(connection: Connection) -> None:
     context.configure(
         connection=connection,
-        target_metadata=Base.metadata,
+        target_metadata=_TABLES,
         render_as_batch=connection.dialect.name == "sqlite",
     )
     with context.begin_transaction():

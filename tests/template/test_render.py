@@ -50,6 +50,9 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
     ),
     ("database", "sqlite"): ("aiosqlite", "sqlite+", "database/sqlite", "database.sqlite"),
     ("lock_strategy", "redlock"): ("locks/redlock",),
+    ("sessions", True): (
+        "core/sessions", "core.sessions", "session_", "accounts", "argon2", "cryptography",
+    ),
     ("github", True): (".github", "github actions", "renovate"),
 }  # fmt: skip
 
