@@ -27,10 +27,10 @@ class Revive:
     """)
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self._context = ""
+        self._context = b""
         encrypt = KeyRing.encrypt
 
-        def overheard(ring: KeyRing, plain: bytes, *, session: str, context: str) -> bytes:
+        def overheard(ring: KeyRing, plain: bytes, *, session: str, context: bytes) -> bytes:
             self._context = context
             return encrypt(ring, plain, session=session, context=context)
 

@@ -209,11 +209,15 @@ async def test_a_route_that_saves_itself_hears_of_conflicts_and_ends(redis: Redi
     await one.save()
     with pytest.raises(SessionConflict):
         await other.save()
+    assert other.data == {"x": 1}
+    other.data["x"] = 2
+    await other.save()
     one.log_out()
     await one.save()
     late.data["y"] = 1
     with pytest.raises(SessionEnded):
         await late.save()
+    assert (late.user, late.data, late.new_cookie()) == (None, {}, None)
 
 
 @pytest.mark.parametrize(

@@ -59,13 +59,13 @@ class KeyRing:
         self._current = keys[0]
         self._keys = {key.name: key for key in reversed(keys)}
 
-    def encrypt(self, plain: bytes, *, session: str, context: str) -> bytes:
+    def encrypt(self, plain: bytes, *, session: str, context: bytes) -> bytes:
         """Encrypt what belongs to one session, and to one `context` of it."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = _cipher(self._current, session).encrypt(nonce, plain, context.encode())
+        sealed = _cipher(self._current, session).encrypt(nonce, plain, context)
         return self._current.name + nonce + sealed
 
-    def decrypt(self, blob: bytes, *, session: str, context: str) -> bytes:
+    def decrypt(self, blob: bytes, *, session: str, context: bytes) -> bytes:
         """What was encrypted for the same session and context.
 
         Raises:
@@ -77,7 +77,7 @@ class KeyRing:
             raise Undecipherable("retired")
         nonce, sealed = rest[:_NONCE_BYTES], rest[_NONCE_BYTES:]
         try:
-            return _cipher(key, session).decrypt(nonce, sealed, context.encode())
+            return _cipher(key, session).decrypt(nonce, sealed, context)
         except (InvalidTag, ValueError):  # ValueError: it is too short to be one
             raise Undecipherable("tampered") from None
 

@@ -33,7 +33,7 @@ class Sessions:
             prefix: starts every key; say the service, so that services can share a server.
             keys: secrets; the first one encrypts, all of them decrypt.
             idle_timeout: seconds without a request after which a session ends.
-            absolute_timeout: seconds after the login at which it ends in any case.
+            absolute_timeout: seconds after its beginning, or the login, when it ends in any case.
             max_bytes: the most that a session may hold.
             max_per_user: how many sessions a user may have; one more ends the oldest.
             trusted_origins: other origins whose pages may write, such as "https://app.example".
@@ -61,8 +61,9 @@ class Sessions:
         Raises:
             RedisError: Redis did not answer.
         """
-        known = session_id is not None and is_id(session_id)
-        stored = await self._store.load(session_id) if known and session_id else None
+        stored = None
+        if session_id is not None and is_id(session_id):
+            stored = await self._store.load(session_id)
         return Session(self._store, stored)
 
     async def end_all(self, user: str) -> int:

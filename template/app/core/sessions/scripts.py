@@ -23,7 +23,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 _TOUCH = f"""{_NOW}
 local found = redis.call('HMGET', KEYS[1], 'blob', 'version', 'ends')
 if not found[1] then return false end
-local left = tonumber(found[3]) - now
+local left = (tonumber(found[3]) or 0) - now
 if left <= 0 then
   redis.call('DEL', KEYS[1])
   return false
@@ -38,7 +38,7 @@ _SAVE = f"""{_NOW}
 local found = redis.call('HMGET', KEYS[1], 'version', 'ends')
 if not found[1] then return -1 end
 if found[1] ~= ARGV[1] then return 0 end
-local left = tonumber(found[2]) - now
+local left = (tonumber(found[2]) or 0) - now
 if left <= 0 then
   redis.call('DEL', KEYS[1])
   return -1

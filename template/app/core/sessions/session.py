@@ -100,8 +100,9 @@ class Session:
         """Write what has changed; costs nothing when nothing has.
 
         Raises:
-            SessionConflict: another request gave the same key of `data` another value.
-            SessionEnded: the session is gone, and nothing brings it back.
+            SessionConflict: another request gave the same key of `data` another value; `data` is
+                now as that request left it.
+            SessionEnded: the session is gone, and nothing brings it back; it is one of nobody now.
             SessionTooLarge: there is too much in `data`.
             TypeError: something in `data` is not JSON.
             RedisError: Redis did not answer: perhaps it was written.
@@ -136,24 +137,32 @@ class Session:
         for _ in range(_ATTEMPTS):
             try:
                 self._stored = await write(self._stored, self._content())
-            except Stale:
-                await self._merge(base)
-                base = self._stored.content().data
-            else:
                 return
+            except SessionEnded:
+                self._become_nobodys()
+                raise
+            except Stale:
+                self._stored = await self._current(self._stored)
+                theirs = self._stored.content().data
+                merged = merge(base, self.data, theirs)
+                if merged is None:
+                    break
+                base, self.data = theirs, merged
+                metrics.writes.labels("merged").inc()
+        metrics.writes.labels("conflict").inc()
+        self.data = self._stored.content().data
         raise SessionConflict
 
-    async def _merge(self, base: Data) -> None:
-        assert self._stored is not None
-        current = await self._store.load(self._stored.id)
+    async def _current(self, seen: Stored) -> Stored:
+        current = await self._store.load(seen.id)
         if current is None:
+            self._become_nobodys()
             raise SessionEnded
-        merged = merge(base, self.data, current.content().data)
-        if merged is None:
-            metrics.writes.labels("conflict").inc()
-            raise SessionConflict
-        metrics.writes.labels("merged").inc()
-        self._stored, self.data = current, merged
+        return current
+
+    def _become_nobodys(self) -> None:
+        self._stored, self._rotates = None, False
+        self._user, self._id, self.data = None, new_id(), {}
 
     def _content(self) -> Content:
         return Content(self._user, self.data)

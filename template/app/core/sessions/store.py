@@ -73,7 +73,7 @@ class SessionStore:
         if found is None:
             metrics.loads.labels("unknown").inc()
             return None
-        blob, version, ends = found[0], int(found[1]), int(found[2])
+        blob, version, ends = found
         try:
             plain = self._ring.decrypt(blob, session=key, context=_context(version, ends))
             Content.from_bytes(plain)
@@ -83,7 +83,7 @@ class SessionStore:
             log.warning("session.refused", reason=reason)
             return None
         metrics.loads.labels("loaded").inc()
-        return Stored(session_id, version, ends, plain)
+        return Stored(session_id, int(version), int(ends), plain)
 
     async def create(self, session_id: str, content: Content) -> Stored:
         """Write a session under an id that is new.
@@ -157,9 +157,9 @@ class SessionStore:
         return plain
 
 
-def _context(version: int, ends: int) -> str:
+def _context(version: int | bytes, ends: int | bytes) -> bytes:
     """What a blob is encrypted for, beside its session: neither can be changed in Redis."""
-    return f"{version} {ends}"
+    return b" ".join(n if isinstance(n, bytes) else b"%d" % n for n in (version, ends))
 
 
 def _raise_unless_written(answer: Any, outcome: str) -> None:
