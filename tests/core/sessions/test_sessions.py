@@ -159,6 +159,16 @@ async def test_a_server_error_after_a_login_logs_nobody_out(alice: Browser, app:
     assert await alice.user() == "alice"
 
 
+async def test_too_much_at_a_login_logs_nobody_out(alice: Browser, app: FastAPI) -> None:
+    @app.post("/fill")
+    async def fill(session: SessionDependency) -> None:
+        session.log_in("alice")
+        session.data["x"] = "x" * 5000
+
+    assert (await alice.post("/fill")).status_code == 500
+    assert await alice.user() == "alice"
+
+
 async def test_a_stream_comes_with_its_cookie(browser: MakeBrowser) -> None:
     visitor = browser()
     assert (await visitor.get("/stream")).text == "ab"

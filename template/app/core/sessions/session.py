@@ -108,6 +108,7 @@ class Session:
             RedisError: Redis did not answer: perhaps it was written.
         """
         content = self._content()
+        plain = self._store.encode(content)  # before anything ends
         if self._leaves is not None:
             await self._store.end(self._leaves)
             self._leaves, self._left = None, True
@@ -117,7 +118,7 @@ class Session:
         elif self._rotates:
             await self._write(lambda seen, new: self._store.replace(seen, self._id, new))
             self._rotates = False
-        elif content.to_bytes() != self._stored.plain:
+        elif plain != self._stored.plain:
             await self._write(self._store.save)
 
     def new_cookie(self) -> tuple[str, int] | None:

@@ -37,7 +37,7 @@ class Stored:
 
 
 class SessionStore:
-    """Every method raises RedisError when Redis does not answer, and costs one round trip."""
+    """What asks Redis costs one round trip, and raises RedisError when there is no answer."""
 
     def __init__(
         self,
@@ -80,7 +80,8 @@ class SessionStore:
         except (Undecipherable, Unreadable) as error:
             reason = error.reason if isinstance(error, Undecipherable) else "unreadable"
             metrics.loads.labels(reason).inc()
-            log.warning("session.refused", reason=reason)
+            if reason == "tampered":
+                log.warning("session.tampered", key=key)
             return None
         metrics.loads.labels("loaded").inc()
         return Stored(session_id, int(version), int(ends), plain)
@@ -105,7 +106,7 @@ class SessionStore:
             SessionEnded: it is gone, and stays so.
             SessionTooLarge: nothing was written.
         """
-        plain = self._checked(content)
+        plain = self.encode(content)
         key, version = self._keys.session(seen.id), seen.version + 1
         blob = self._ring.encrypt(plain, session=key, context=_context(version, seen.ends))
         answer = await SAVE.run(self._client, [key], [seen.version, blob, self._idle_ms])
@@ -136,8 +137,23 @@ class SessionStore:
         metrics.writes.labels("ended").inc(ended)
         return ended
 
+    def encode(self, content: Content) -> bytes:
+        """What is to be encrypted.
+
+        Raises:
+            SessionTooLarge: it is larger than allowed.
+            TypeError: something in it is not JSON.
+        """
+        plain = content.to_bytes()
+        if len(plain) > self._max_bytes:
+            raise SessionTooLarge(
+                f"the session would have {len(plain)} bytes, and {self._max_bytes} are allowed: "
+                "keep in it what says who asks, and the rest in the database"
+            )
+        return plain
+
     def _new(self, session_id: str, content: Content, ends: int) -> Stored:
-        return Stored(session_id, 1, ends, self._checked(content))
+        return Stored(session_id, 1, ends, self.encode(content))
 
     def _arguments(self, new: Stored) -> list[Any]:
         key = self._keys.session(new.id)
@@ -146,15 +162,6 @@ class SessionStore:
 
     def _index(self, content: Content) -> list[str]:
         return [] if content.user is None else [self._keys.index(content.user)]
-
-    def _checked(self, content: Content) -> bytes:
-        plain = content.to_bytes()
-        if len(plain) > self._max_bytes:
-            raise SessionTooLarge(
-                f"the session would have {len(plain)} bytes, and {self._max_bytes} are allowed: "
-                "keep in it what says who asks, and the rest in the database"
-            )
-        return plain
 
 
 def _context(version: int | bytes, ends: int | bytes) -> bytes:
