@@ -98,6 +98,12 @@ async def test_the_token_is_that_of_the_session(alice: Browser, browser: MakeBro
     assert (await alice.put("/data", json={})).status_code == 403
 
 
+async def test_a_missing_token_is_asked_for(alice: Browser) -> None:
+    del alice.headers["x-csrf-token"]
+    answer = await alice.put("/data", json={})
+    assert (answer.status_code, "needs the session's token" in answer.text) == (403, True)
+
+
 async def test_nobody_is_logged_in_by_a_foreign_page(browser: MakeBrowser) -> None:
     victim = browser()
     answer = await victim.post("/login/mallory", headers={"sec-fetch-site": "cross-site"})

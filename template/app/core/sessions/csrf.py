@@ -21,7 +21,7 @@ from starlette.requests import HTTPConnection
 
 from app.core.sessions import metrics
 
-TOKEN_HEADER = "x-csrf-token"
+_TOKEN_HEADER = "x-csrf-token"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+", re.ASCII)
 
@@ -66,7 +66,9 @@ def check_token(connection: HTTPConnection, token: str) -> None:
         HTTPException: it is refused.
     """
     if connection.scope["type"] == "http" and _writes(connection):
-        given = connection.headers.get(TOKEN_HEADER, "")
+        given = connection.headers.get(_TOKEN_HEADER)
+        if given is None:
+            raise _refusal(connection, "token", "it needs the session's token as X-CSRF-Token")
         if not hmac.compare_digest(given.encode(), token.encode()):
             raise _refusal(connection, "token", "X-CSRF-Token is not that of the session")
 
