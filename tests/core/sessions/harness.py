@@ -59,6 +59,11 @@ def application(sessions: Sessions) -> FastAPI:
     async def log_out(session: SessionDependency) -> None:
         session.log_out()
 
+    @app.post("/logout-slowly")
+    async def log_out_slowly(session: SessionDependency, request: Request) -> None:
+        await request.app.state.gate.pass_through()
+        session.log_out()
+
     @app.post("/logout-everywhere")
     async def log_out_everywhere(session: SessionDependency, keep: bool = False) -> str:
         await session.log_out_everywhere(keep_this=keep)

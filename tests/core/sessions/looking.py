@@ -10,7 +10,9 @@ async def all_keys(redis: Redis) -> list[bytes]:
 
 
 async def session_keys(redis: Redis) -> list[bytes]:
-    return [key for key in await all_keys(redis) if b":id:" in key]
+    """Of those that are alive: what was given another id leaves a note for a while."""
+    found = [key for key in await all_keys(redis) if b":id:" in key]
+    return [key for key in found if await redis.hexists(key, "blob")]
 
 
 async def fields(redis: Redis, key: bytes) -> dict[bytes, bytes]:

@@ -82,6 +82,34 @@ async def test_resurrection(
     )
 
 
+async def test_logged_out_while_it_rotates(
+    browser: MakeBrowser,
+    app: FastAPI,
+    redis: Redis,
+    without: pytest.MonkeyPatch,
+    record_attack: RecordAttack,
+) -> None:
+    """Whoever logs out is logged out, also under the ids that other requests gave it meanwhile."""
+
+    async def rotate_during_a_logout() -> int:
+        await redis.flushall()
+        app.state.gate = Gate()
+        alice = browser()
+        await alice.log_in("alice")
+        leaving = asyncio.create_task(alice.post("/logout-slowly"))
+        await app.state.gate.waiting.wait()
+        for _ in range(3):
+            alice.remember((await alice.post("/rotate")).json())
+        app.state.gate.opened.set()
+        assert (await leaving).status_code == 200
+        return len(await session_keys(redis))
+
+    assert await rotate_during_a_logout() == 0
+    without.setattr(store, "END", Script(scripts._END.replace("name = moved", "name = nil")))
+    assert await rotate_during_a_logout() == 1
+    record_attack("logout overtaken by a rotation", outcome="logged out", control="lives on")
+
+
 async def test_concurrent_writes(
     browser: MakeBrowser,
     app: FastAPI,

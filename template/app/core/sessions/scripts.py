@@ -7,12 +7,17 @@ The rules the scripts keep together:
 * SAVE and REPLACE compare the version, so that no request overwrites what it has not seen.
 * A session expires when it was not used for the idle time, and at its end in any case. The end is
   fixed at its creation, and encrypted with it.
+* REPLACE leaves a note where the session was, which END follows: whoever logs out while another
+  request rotates is logged out. Nothing else heeds it: the old id is worth nothing.
 * Every session of a user is in the user's index. The names in it are turned into keys in here: read
   first and deleted later, they would miss the session that takes another's place in between. All
   of them have the hash tag of the index.
 """
 
 from app.core.redis import Script
+
+# As long as a request may be under way that has read the session before it moved.
+_MOVED_MS = 60_000
 
 _NOW = """
 local time = redis.call('TIME')
@@ -88,6 +93,8 @@ local version = redis.call('HGET', KEYS[2], 'version')
 if not version then return -1 end
 if version ~= ARGV[5] then return 0 end
 redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[2], 'moved', string.match(KEYS[1], '[^:]+$'))
+redis.call('PEXPIRE', KEYS[2], {_MOVED_MS})
 create(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
 if KEYS[3] then
   redis.call('ZREM', KEYS[3], string.match(KEYS[2], '[^:]+$'))
@@ -98,8 +105,15 @@ return 1
 
 # KEYS session[, index of its user].
 _END = """
-if KEYS[2] then redis.call('ZREM', KEYS[2], string.match(KEYS[1], '[^:]+$')) end
-return redis.call('DEL', KEYS[1])
+local name = string.match(KEYS[1], '[^:]+$')
+local beside = string.sub(KEYS[1], 1, #KEYS[1] - #name)
+while name do
+  local moved = redis.call('HGET', beside .. name, 'moved')
+  redis.call('DEL', beside .. name)
+  if KEYS[2] then redis.call('ZREM', KEYS[2], name) end
+  name = moved
+end
+return 1
 """
 
 # KEYS index of a user. ARGV what the keys of the sessions begin with, the one that stays or ''.
