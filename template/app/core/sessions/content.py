@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import JsonValue
+from pydantic_core import from_json
 
 Data = dict[str, JsonValue]
 
@@ -44,8 +45,8 @@ class Content:
     def from_bytes(cls, plain: bytes) -> "Content":
         """Raises Unreadable."""
         try:
-            user, data = json.loads(plain)
-        except ValueError as error:
+            user, data = from_json(plain)
+        except (ValueError, TypeError) as error:  # TypeError: no two values
             raise Unreadable(str(error)) from error
         if not (user is None or isinstance(user, str)) or not isinstance(data, dict):
             raise Unreadable("neither a user nor data")
