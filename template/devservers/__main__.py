@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
             variables.pop("DEVSERVERS", None)  # the choice is made
             if options.command:
                 return _run(options.command, variables)
-            migrate = [sys.executable, "-m", "alembic", "upgrade", "head"]
+            migrate = [sys.executable, "-m", "alembic", "upgrade", "heads"]
             if failed := _run(migrate, variables):
                 return failed
             base = f"http://{options.host}:{options.port}"

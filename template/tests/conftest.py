@@ -41,7 +41,7 @@ def servers() -> Iterator[dict[str, str]]:
     """Variables that name real servers, such as REDIS_URL; the database is migrated."""
     with environment() as variables:
         subprocess.run(
-            [sys.executable, "-m", "alembic", "upgrade", "head"],
+            [sys.executable, "-m", "alembic", "upgrade", "heads"],
             env={**os.environ, **variables},
             check=True,
         )

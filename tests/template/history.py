@@ -23,7 +23,7 @@ OWN = (
     "app/items/repository.py",
     "app/items/routes.py",
     "app/items/table.py",
-    "migrations/versions",
+    "migrations/versions/0001_items.py",
     "tests/items/__init__.py",
     "tests/items/test_items.py",
 )

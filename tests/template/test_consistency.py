@@ -138,7 +138,7 @@ def test_dashboards_draw_metrics_that_exist() -> None:
             defined |= {name + suffix for suffix in suffixes}
     assert len(defined) > 20
     for path in (ROOT / "template/deploy/grafana/dashboards").glob("*.json"):
-        drawn = set(re.findall(r"\b(?:cache|http|lock)_[a-z_]+\b", path.read_text("utf-8")))
+        drawn = set(re.findall(r"\b(?:cache|http|lock|session)_[a-z_]+\b", path.read_text("utf-8")))
         assert drawn, path.name
         assert drawn <= defined, path.name
 

@@ -53,6 +53,9 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
     ("serializer", "msgpack"): ("ormsgpack", "serializers/msgpack", "serializers.msgpack"),
     ("serializer", "pickle"): ("pickle", "signing_key", "serializers/pickle", "serializers.pickle"),
     ("lock_strategy", "redlock"): ("locks/redlock",),
+    ("sessions", True): (
+        "core/sessions", "core.sessions", "session_", "accounts", "argon2", "cryptography",
+    ),
     ("github", True): (".github", "github actions", "renovate"),
 }  # fmt: skip
 

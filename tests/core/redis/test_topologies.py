@@ -160,11 +160,14 @@ async def test_what_does_not_suit_the_service_is_said(connect: Connect) -> None:
         assert found.warnings(connections=10, keeps_locks=False) == []
         (locks,) = found.warnings(connections=10, keeps_locks=True)
         assert "may evict locks" in locks
+        (sessions,) = found.warnings(connections=10, keeps_sessions=True)
+        assert "may evict sessions" in sessions
         (clients,) = found.warnings(connections=10**6, keeps_locks=False)
         assert "maxclients" in clients
     with EmbeddedValkey(maxmemory="64mb") as server:
         found = await report(connect(server.url))
         assert "nothing is cached any more" in found.warnings(connections=1, keeps_locks=False)[0]
+        assert found.warnings(connections=1, keeps_cache=False, keeps_sessions=True) == []
 
 
 async def test_who_may_not_look_is_told_so(connect: Connect) -> None:

@@ -14,7 +14,8 @@ from fastapi.params import Depends
 from starlette.requests import HTTPConnection
 
 _OF_A_REQUEST = (HTTPConnection, Response, BackgroundTasks)
-# By name, since not every service has SQLAlchemy.
+# By name, since not every service has them.
+_THEIR_PACKAGES = ("sqlalchemy.", "app.core.")
 _SESSIONS = frozenset({"AsyncSession", "AsyncConnection", "Session", "Connection"})
 
 
@@ -41,7 +42,7 @@ def _ends_with_request(hint: Any) -> bool:
     if not isinstance(hint, type):
         return False
     return issubclass(hint, _OF_A_REQUEST) or any(
-        base.__module__.startswith("sqlalchemy.") and base.__name__ in _SESSIONS
+        base.__module__.startswith(_THEIR_PACKAGES) and base.__name__ in _SESSIONS
         for base in hint.__mro__
     )
 

@@ -20,25 +20,40 @@ class ServerReport:
     """The server's `maxmemory-policy`."""
     max_clients: int
 
-    def warnings(self, *, connections: int, keeps_locks: bool) -> list[str]:
+    def warnings(
+        self,
+        *,
+        connections: int,
+        keeps_cache: bool = True,
+        keeps_locks: bool = False,
+        keeps_sessions: bool = False,
+    ) -> list[str]:
         """What to change before it hurts.
 
         Args:
             connections: the most that all processes of the service open together.
-            keeps_locks: locks or sessions live on this server too.
+            keeps_cache: the cache lives on this server.
+            keeps_locks: locks live on this server.
+            keeps_sessions: sessions live on this server.
         """
         found = []
-        if self.eviction == "noeviction" and self.max_memory:
+        if keeps_cache and self.eviction == "noeviction" and self.max_memory:
             found.append(
                 "maxmemory-policy is noeviction: once memory is full nothing is cached any more; "
                 "use allkeys-lru or volatile-lru for a cache"
             )
-        if not self.max_memory:
+        if keeps_cache and not self.max_memory:
             found.append("maxmemory is not set: a growing cache can take the whole machine")
         if keeps_locks and self.eviction != "noeviction" and self.max_memory:
             found.append(
                 f"maxmemory-policy {self.eviction} may evict locks when memory is full; their "
                 "fences keep writes safe, but give them a server of their own if it happens"
+            )
+        if keeps_sessions and self.eviction != "noeviction" and self.max_memory:
+            found.append(
+                f"maxmemory-policy {self.eviction} may evict sessions when memory is full: people "
+                "are logged out, and sessions that should end everywhere may live on; give them a "
+                "server of their own with noeviction"
             )
         if connections > self.max_clients:
             found.append(

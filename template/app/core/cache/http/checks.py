@@ -87,6 +87,12 @@ def header_names(dependant: Dependant) -> set[str]:
     return names
 
 
+def principal_calls(dependant: Dependant) -> frozenset[Any]:
+    """The dependency that says who asks, and all that it depends on."""
+    principals = (child for child in dependant.dependencies if child.name == PRINCIPAL)
+    return frozenset(part.call for principal in principals for part in tree(principal))
+
+
 def _check_response(where: str, context: RouteContext, route: CachedRoute) -> None:
     if set(context.methods or ()) - {"GET", "HEAD"}:
         raise UnsafeRoute(f"{where}: only GET can be cached")

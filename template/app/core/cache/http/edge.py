@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.cache import early
-from app.core.cache.http.checks import check, header_names
+from app.core.cache.http.checks import check, header_names, principal_calls
 from app.core.cache.http.headers import find
 from app.core.cache.http.parameters import ParameterReader, reader_for
 from app.core.cache.http.route import SEEN, CachedRoute
@@ -183,6 +183,7 @@ def _edge_route(context: RouteContext) -> _EdgeRoute | None:
         check(context, cached)
         cached.checked = True
         if not cached.public:
+            cached.varies_by = principal_calls(context.dependant)
             cached.sender.vary_by(header_names(context.dependant))
         return _EdgeRoute(context, cached)
     for inner in _walk(getattr(context, "routes", None) or ()):

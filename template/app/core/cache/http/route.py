@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 SEEN = "app.cache.seen"
 """In the scope: the address that the edge has read for this request, and what it found."""
+TOUCHED = "app.touched"
+"""In the scope: the dependency that read something of whoever asks, such as a session."""
 
 
 class CachedRoute:
@@ -69,6 +71,8 @@ class CachedRoute:
         self.producer = Producer(function, self.returns)
         self.checked = False
         """Set at start-up, by the middleware."""
+        self.varies_by: frozenset[Any] = frozenset()
+        """`vary_by` and all that it depends on; set at start-up."""
         options = policy.options
         self.kind = Kind(
             policy.name, options, self.producer.codec, RESPONSE_FORMAT, is_negative=is_negative
@@ -94,8 +98,12 @@ class CachedRoute:
         request: Request = kwargs.pop(REQUEST)
         from_dependencies: Response = kwargs.pop(RESPONSE)
         principal = None if self.public else kwargs.pop(PRINCIPAL)
-        address = self.address(kwargs, principal)
-        stored, loaded = await self._get(request, address, kwargs)
+        touched = request.scope.get(TOUCHED)
+        if touched is None or touched in self.varies_by:
+            address = self.address(kwargs, principal)
+            stored, loaded = await self._get(request, address, kwargs)
+        else:  # it may depend on what is no part of the key
+            stored, loaded = await self._produce(kwargs)
         if isinstance(stored.unstorable, Response):
             return stored.unstorable
         if stored.unstorable is not None:
@@ -164,9 +172,15 @@ class CachedRoute:
         if stored is None or not any(stored is mine for mine in made):
             # None: a damaged entry. Otherwise it was meant for the request that made it, and for
             # nobody who waited with it.
-            try:
-                stored = await self.producer.produce(arguments)
-            except Failed as failed:
-                stored = failed.response
+            return await self._produce(arguments)
+        now = int(time() * 1000)
+        return stored, Loaded(stored, Outcome.MISS, now, now)
+
+    async def _produce(self, arguments: dict[str, Any]) -> tuple[StoredResponse, Loaded]:
+        """The response for this request, of which nothing is kept."""
+        try:
+            stored = await self.producer.produce(arguments)
+        except Failed as failed:
+            stored = failed.response
         now = int(time() * 1000)
         return stored, Loaded(stored, Outcome.MISS, now, now)

@@ -1,0 +1,116 @@
+"""Registering, logging in and out, over HTTP.
+
+Whether an account exists is not told at the login, neither in words nor by the time it takes.
+Registering has to tell that a name is taken; where names are addresses of people, answer "look into
+your mail" in both cases instead.
+"""
+
+import math
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from pydantic import SecretStr
+
+from app.accounts.models import Account, Credentials, LoggedIn, PasswordChange, Registration
+from app.accounts.passwords import Passwords
+from app.accounts.repository import AccountRepository, NameTaken, StoredAccount
+from app.accounts.throttle import Throttle
+from app.core.sessions import SessionDependency, UserDependency
+
+_VERSION = "account_version"
+
+
+def create_accounts_router(
+    accounts: AccountRepository, passwords: Passwords, throttle: Throttle
+) -> APIRouter:
+    router = APIRouter(prefix="/accounts", tags=["accounts"])
+
+    async def current_account(session: SessionDependency, user: UserDependency) -> StoredAccount:
+        account = await accounts.get(UUID(user))
+        # Also where Redis did not hear that the password was changed.
+        if account is None or session.data.get(_VERSION) != account.version:
+            session.log_out()
+            raise HTTPException(401, "log in again")
+        return account
+
+    CurrentAccount = Annotated[StoredAccount, Depends(current_account)]
+
+    async def check(request: Request, name: str, password: SecretStr) -> StoredAccount | None:
+        address = request.client.host if request.client else ""
+        if wait := await throttle.wait_for(name, address):
+            headers = {"retry-after": str(math.ceil(wait))}
+            raise HTTPException(429, "too many tries: wait a little", headers)
+        account = await accounts.find(name)
+        known_hash = account.password_hash if account else None
+        if not await passwords.matches(password, known_hash):
+            return None
+        await throttle.forget(name, address)
+        return account
+
+    @router.post("", status_code=201, responses={409: {"description": "The name is taken"}})
+    async def register(new: Registration) -> Account:
+        try:
+            account = await accounts.create(new.name, await passwords.hash(new.password))
+        except NameTaken:
+            raise HTTPException(409, "the name is taken") from None
+        return _shown(account)
+
+    @router.post(
+        "/login",
+        responses={
+            401: {"description": "Wrong name or password"},
+            429: {"description": "Too many tries"},
+        },
+    )
+    async def log_in(
+        credentials: Credentials, session: SessionDependency, request: Request
+    ) -> LoggedIn:
+        account = await check(request, credentials.name, credentials.password)
+        if account is None:
+            raise HTTPException(401, "wrong name or password")
+        session.log_in(str(account.id))
+        session.data[_VERSION] = account.version
+        return LoggedIn(account=_shown(account), csrf_token=session.csrf_token)
+
+    @router.post("/logout", status_code=204)
+    async def log_out(session: SessionDependency) -> None:
+        session.log_out()
+
+    @router.post("/logout-everywhere", status_code=204)
+    async def log_out_everywhere(session: SessionDependency, user: UserDependency) -> None:
+        await session.log_out_everywhere()
+
+    @router.get("/me")
+    async def me(account: CurrentAccount, session: SessionDependency) -> LoggedIn:
+        return LoggedIn(account=_shown(account), csrf_token=session.csrf_token)
+
+    @router.put(
+        "/password",
+        responses={
+            403: {"description": "Wrong current password"},
+            409: {"description": "Changed meanwhile"},
+        },
+    )
+    async def change_password(
+        change: PasswordChange,
+        account: CurrentAccount,
+        session: SessionDependency,
+        request: Request,
+    ) -> LoggedIn:
+        if await check(request, account.name, change.current) is None:
+            raise HTTPException(403, "that is not the current password")
+        new_hash = await passwords.hash(change.new)
+        changed = await accounts.set_password(account.id, new_hash, version=account.version)
+        if changed is None:
+            raise HTTPException(409, "the password was changed meanwhile: log in again")
+        session.data[_VERSION] = changed.version
+        session.rotate()
+        await session.log_out_everywhere(keep_this=True)
+        return LoggedIn(account=_shown(changed), csrf_token=session.csrf_token)
+
+    return router
+
+
+def _shown(account: StoredAccount) -> Account:
+    return Account(id=account.id, name=account.name)

@@ -1,0 +1,86 @@
+"""Writes that another site makes a browser send.
+
+A browser adds the cookie to whatever is sent to its host, also when a page of somebody else sends
+it. SameSite=Lax stops most of that, not from a sister domain, and not in every browser. So there
+are two checks, each of which would do in a browser that works as it should:
+
+1. Where the request comes from. Browsers say so in Sec-Fetch-Site or, older ones and those on
+   plain http, in Origin; no page can change these. Both missing means that it is no browser, and
+   that nobody's cookies were added. This holds without a session too, so nobody can be logged in
+   as somebody else by a foreign page.
+2. The session's token, as `X-CSRF-Token`. It can only be read by who can read our responses, and a
+   form cannot send the header.
+"""
+
+import hmac
+import re
+from collections.abc import Collection
+
+from fastapi import HTTPException, WebSocketException
+from starlette.requests import HTTPConnection
+
+from app.core.sessions import metrics
+
+_TOKEN_HEADER = "x-csrf-token"
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_ORIGIN = re.compile(r"https?://[^/?#@\s]+", re.ASCII)
+
+
+def check_origins(origins: Collection[str]) -> frozenset[str]:
+    """Raises ValueError unless all have the form in which browsers send them."""
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin) or origin != origin.lower():
+            raise ValueError(
+                f"an origin is a scheme and a host in lower case, such as https://app.example, "
+                f"not {origin!r}"
+            )
+    return frozenset(origins)
+
+
+def check_source(connection: HTTPConnection, trusted: Collection[str]) -> None:
+    """Refuse a write that a page of another site sends, unless that is a trusted one.
+
+    A web socket counts as a write: browsers let every page open one.
+
+    Raises:
+        HTTPException, WebSocketException: it is refused.
+    """
+    if not _writes(connection):
+        return
+    origin, site = connection.headers.get("origin"), connection.headers.get("sec-fetch-site")
+    if origin in trusted:
+        return
+    if site is not None:
+        if site not in {"same-origin", "none"}:
+            raise _refusal(connection, "site", f"it was sent from another site ({site})")
+    elif origin is not None and origin.partition("://")[2] != connection.headers.get("host"):
+        raise _refusal(connection, "origin", "its Origin is another one")
+
+
+def check_token(connection: HTTPConnection, token: str) -> None:
+    """Refuse a write that does not bring the session's token along.
+
+    A web socket cannot: browsers let no page set a header for it.
+
+    Raises:
+        HTTPException: it is refused.
+    """
+    if connection.scope["type"] == "http" and _writes(connection):
+        given = connection.headers.get(_TOKEN_HEADER)
+        if given is None:
+            raise _refusal(connection, "token", "it needs the session's token as X-CSRF-Token")
+        if not hmac.compare_digest(given.encode(), token.encode()):
+            raise _refusal(connection, "token", "X-CSRF-Token is not that of the session")
+
+
+def _writes(connection: HTTPConnection) -> bool:
+    return connection.scope.get("method") not in _SAFE_METHODS
+
+
+def _refusal(
+    connection: HTTPConnection, reason: str, why: str
+) -> HTTPException | WebSocketException:
+    metrics.refusals.labels(reason).inc()
+    if connection.scope["type"] == "websocket":
+        return WebSocketException(1008, why)
+    return HTTPException(403, f"the request is refused: {why}")

@@ -1,0 +1,54 @@
+"""The session of a request, handed to a route.
+
+@router.get("/cart")
+async def cart(session: SessionDependency) -> list[str]: ...
+
+@router.get("/orders")
+async def orders(user: UserDependency) -> list[Order]: ...  # 401 unless somebody is logged in
+"""
+
+from typing import Annotated
+
+from fastapi import Depends, HTTPException
+from fastapi.openapi.models import APIKey, APIKeyIn
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
+
+from app.core.sessions import cookie
+from app.core.sessions.session import Session
+from app.core.sessions.visit import VISIT, Visit
+
+TOUCHED = "app.touched"
+"""In the scope: what a response depends on that is no part of the request's address. The HTTP cache
+keeps such a response only if the route says that it varies by that."""
+
+
+class SessionCookie(SecurityBase):
+    """A security scheme to FastAPI: shown in the API's docs, and refused on routes that the HTTP
+    cache answers for everybody alike."""
+
+    def __init__(self) -> None:
+        self.model = APIKey.model_validate({"in": APIKeyIn.cookie, "name": cookie.NAME})
+        self.scheme_name = "session"
+
+    async def __call__(self, connection: HTTPConnection) -> Session:
+        visit: Visit | None = connection.scope.get(VISIT)
+        if visit is None:
+            raise RuntimeError("sessions need app.add_middleware(SessionMiddleware, ...)")
+        connection.scope[TOUCHED] = self
+        return await visit.open(connection)
+
+
+get_session = SessionCookie()
+
+SessionDependency = Annotated[Session, Depends(get_session)]
+
+
+async def get_user(session: SessionDependency) -> str:
+    """Who is logged in; 401 if nobody is. Also for `vary_by=` of cached routes."""
+    if session.user is None:
+        raise HTTPException(401, "log in first")
+    return session.user
+
+
+UserDependency = Annotated[str, Depends(get_user)]

@@ -1,0 +1,75 @@
+"""`Sessions`: what the service makes once, and gives to the middleware."""
+
+from collections.abc import Collection, Sequence
+
+from app.core.redis import RedisClient
+from app.core.sessions.csrf import check_origins
+from app.core.sessions.ids import is_id
+from app.core.sessions.keyring import KeyRing
+from app.core.sessions.session import Session
+from app.core.sessions.store import SessionStore
+
+
+class Sessions:
+    """The sessions of one service, on one server, behind sentinels or on a cluster."""
+
+    def __init__(
+        self,
+        client: RedisClient,
+        *,
+        prefix: str,
+        keys: Sequence[str],
+        idle_timeout: float = 3600.0,
+        absolute_timeout: float = 43_200.0,
+        max_bytes: int = 4096,
+        max_per_user: int = 100,
+        trusted_origins: Collection[str] = (),
+        plain_on_loopback: bool = False,
+    ) -> None:
+        """Does no I/O.
+
+        Args:
+            client: has a pool of its own, and a server that evicts nothing.
+            prefix: starts every key; say the service, so that services can share a server.
+            keys: secrets; the first one encrypts, all of them decrypt.
+            idle_timeout: seconds without a request after which a session ends.
+            absolute_timeout: seconds after its beginning, or the login, when it ends in any case.
+            max_bytes: the most that a session may hold.
+            max_per_user: how many sessions a user may have; one more ends the oldest.
+            trusted_origins: other origins whose pages may write, such as "https://app.example".
+            plain_on_loopback: let a browser on this machine keep the cookie without TLS. For
+                development: some browsers refuse secure cookies from http://localhost.
+
+        Raises:
+            ValueError: an argument is out of range.
+        """
+        self.trusted_origins = check_origins(trusted_origins)
+        self.plain_on_loopback = plain_on_loopback
+        self._store = SessionStore(
+            client,
+            KeyRing(keys),
+            prefix=prefix,
+            idle_timeout=idle_timeout,
+            absolute_timeout=absolute_timeout,
+            max_bytes=max_bytes,
+            max_per_user=max_per_user,
+        )
+
+    async def open(self, session_id: str | None) -> Session:
+        """The session with this id, or a new one. An id that is unknown is never taken over.
+
+        Raises:
+            RedisError: Redis did not answer.
+        """
+        stored = None
+        if session_id is not None and is_id(session_id):
+            stored = await self._store.load(session_id)
+        return Session(self._store, stored)
+
+    async def end_all(self, user: str) -> int:
+        """End every session of a user, wherever they are; how many there were.
+
+        Raises:
+            RedisError: Redis did not answer; some or all may have ended.
+        """
+        return await self._store.end_all(user)

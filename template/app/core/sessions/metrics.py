@@ -1,0 +1,19 @@
+"""What the sessions tell Prometheus. Ids and users are no labels: they have no end."""
+
+from prometheus_client import Counter
+
+loads = Counter(
+    "session_loads",
+    "Cookies that came with requests: loaded, unknown, retired (its key), tampered, unreadable.",
+    ["outcome"],
+)
+writes = Counter(
+    "session_writes",
+    "Changes of sessions: created, saved, merged, replaced, ended, conflict, gone.",
+    ["outcome"],
+)
+refusals = Counter(
+    "session_csrf_refusals",
+    "Writes that another site may have sent: site, origin, token.",
+    ["reason"],
+)

@@ -1,0 +1,137 @@
+"""The Lua that runs inside the server, one atomic step each.
+
+The rules the scripts keep together:
+
+* A session is only ever created by CREATE, under an id that was never used. TOUCH and SAVE never
+  bring back what is gone, so no late request revives a session that was logged out.
+* SAVE and REPLACE compare the version, so that no request overwrites what it has not seen.
+* A session expires when it was not used for the idle time, and at its end in any case. The end is
+  fixed at its creation, and encrypted with it.
+* REPLACE leaves a note where the session was, which END follows: whoever logs out while another
+  request rotates is logged out. Nothing else heeds it: the old id is worth nothing.
+* Every session of a user is in the user's index. The names in it are turned into keys in here: read
+  first and deleted later, they would miss the session that takes another's place in between. All
+  of them have the hash tag of the index.
+"""
+
+from app.core.redis import Script
+
+# As long as a request may be under way that has read the session before it moved.
+_MOVED_MS = 60_000
+
+_NOW = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+# KEYS session. ARGV idle (ms). Answers {blob, version, end}, or nothing.
+_TOUCH = f"""{_NOW}
+local found = redis.call('HMGET', KEYS[1], 'blob', 'version', 'ends')
+if not found[1] then return false end
+local left = (tonumber(found[3]) or 0) - now
+if left <= 0 then
+  redis.call('DEL', KEYS[1])
+  return false
+end
+redis.call('PEXPIRE', KEYS[1], math.min(left, tonumber(ARGV[1])))
+return found
+"""
+
+# KEYS session. ARGV version that was seen, blob, idle (ms).
+# Answers 1, 0 (it is at another version) or -1 (it is gone).
+_SAVE = f"""{_NOW}
+local found = redis.call('HMGET', KEYS[1], 'version', 'ends')
+if not found[1] then return -1 end
+if found[1] ~= ARGV[1] then return 0 end
+local left = (tonumber(found[2]) or 0) - now
+if left <= 0 then
+  redis.call('DEL', KEYS[1])
+  return -1
+end
+redis.call('HSET', KEYS[1], 'blob', ARGV[2], 'version', found[1] + 1)
+redis.call('PEXPIRE', KEYS[1], math.min(left, tonumber(ARGV[3])))
+return 1
+"""
+
+# Puts a session into its user's index. A full index first forgets the sessions that are gone, then
+# ends the one that would end first.
+_ENLIST = """
+local function enlist(index, key, ends, most)
+  local name = string.match(key, '[^:]+$')
+  local beside = string.sub(key, 1, #key - #name)
+  redis.call('ZREMRANGEBYSCORE', index, '-inf', now)
+  if redis.call('ZCARD', index) >= most then
+    for _, other in ipairs(redis.call('ZRANGE', index, 0, -1)) do
+      if redis.call('EXISTS', beside .. other) == 0 then redis.call('ZREM', index, other) end
+    end
+  end
+  while redis.call('ZCARD', index) >= most do
+    redis.call('UNLINK', beside .. redis.call('ZPOPMIN', index)[1])
+  end
+  redis.call('ZADD', index, ends, name)
+  local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')[2]
+  redis.call('PEXPIREAT', index, last)
+end
+local function create(key, blob, ends, idle)
+  redis.call('HSET', key, 'blob', blob, 'version', '1', 'ends', ends)
+  redis.call('PEXPIRE', key, math.max(1, math.min(tonumber(ends) - now, tonumber(idle))))
+end
+"""
+
+# KEYS session[, index of its user].
+# ARGV blob, end (ms since 1970), idle (ms), most sessions of a user.
+_CREATE = f"""{_NOW}{_ENLIST}
+create(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
+if KEYS[2] then enlist(KEYS[2], KEYS[1], ARGV[2], tonumber(ARGV[4])) end
+return 1
+"""
+
+# KEYS new session, old session[, index of their user]. ARGV as CREATE, and the old version that was
+# seen. Answers as SAVE.
+_REPLACE = f"""{_NOW}{_ENLIST}
+local version = redis.call('HGET', KEYS[2], 'version')
+if not version then return -1 end
+if version ~= ARGV[5] then return 0 end
+redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[2], 'moved', string.match(KEYS[1], '[^:]+$'))
+redis.call('PEXPIRE', KEYS[2], {_MOVED_MS})
+create(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
+if KEYS[3] then
+  redis.call('ZREM', KEYS[3], string.match(KEYS[2], '[^:]+$'))
+  enlist(KEYS[3], KEYS[1], ARGV[2], tonumber(ARGV[4]))
+end
+return 1
+"""
+
+# KEYS session[, index of its user].
+_END = """
+local name = string.match(KEYS[1], '[^:]+$')
+local beside = string.sub(KEYS[1], 1, #KEYS[1] - #name)
+while name do
+  local moved = redis.call('HGET', beside .. name, 'moved')
+  redis.call('DEL', beside .. name)
+  if KEYS[2] then redis.call('ZREM', KEYS[2], name) end
+  name = moved
+end
+return 1
+"""
+
+# KEYS index of a user. ARGV what the keys of the sessions begin with, the one that stays or ''.
+# Answers how many ended.
+_END_ALL = """
+local ended = 0
+for _, name in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  if name ~= ARGV[2] then
+    ended = ended + redis.call('UNLINK', ARGV[1] .. name)
+    redis.call('ZREM', KEYS[1], name)
+  end
+end
+return ended
+"""
+
+TOUCH = Script(_TOUCH)
+SAVE = Script(_SAVE)
+CREATE = Script(_CREATE)
+REPLACE = Script(_REPLACE)
+END = Script(_END)
+END_ALL = Script(_END_ALL)

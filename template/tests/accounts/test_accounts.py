@@ -1,0 +1,260 @@
+"""Accounts and their sessions over HTTP, on the real database and the real Redis."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from time import perf_counter
+from uuid import uuid4
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from devservers.server import free_port
+from devservers.valkey import EmbeddedValkey
+from tests.conftest import Client, Serve
+
+PASSWORD = "correct horse battery"
+
+
+class Browser(httpx.AsyncClient):
+    """Talks to the application over TLS, keeps its cookies, and sends the token it was told."""
+
+    def __init__(self, client: Client) -> None:
+        transport = httpx.ASGITransport(client.app, raise_app_exceptions=False)
+        super().__init__(transport=transport, base_url="https://service")
+
+    async def log_in(self, name: str, password: str = PASSWORD) -> httpx.Response:
+        answer = await self.post("/accounts/login", json={"name": name, "password": password})
+        self.remember(answer)
+        return answer
+
+    async def name(self) -> str | None:
+        """Who the service takes it for."""
+        answer = await self.get("/accounts/me")
+        assert answer.status_code in (200, 401), answer.text
+        return str(answer.json()["account"]["name"]) if answer.status_code == 200 else None
+
+    def remember(self, answer: httpx.Response) -> None:
+        if answer.status_code == 200:
+            self.headers["x-csrf-token"] = answer.json()["csrf_token"]
+
+
+MakeBrowser = Callable[[], Browser]
+
+
+@pytest.fixture
+async def browser(client: Client) -> AsyncIterator[MakeBrowser]:
+    async with AsyncExitStack() as stack:
+
+        def make() -> Browser:
+            made = Browser(client)
+            stack.push_async_callback(made.aclose)
+            return made
+
+        yield make
+
+
+async def register(client: httpx.AsyncClient) -> str:
+    name = f"user-{uuid4().hex[:12]}"
+    answer = await client.post("/accounts", json={"name": name, "password": PASSWORD})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["name"] == name
+    return name
+
+
+async def test_registering_and_logging_in_and_out(client: Client, browser: MakeBrowser) -> None:
+    name, device = await register(client), browser()
+    assert await device.name() is None
+    assert (await device.log_in(name)).json()["account"]["name"] == name
+    assert await device.name() == name
+    assert (await device.post("/accounts/logout")).status_code == 204
+    assert await device.name() is None
+
+
+async def test_a_name_has_one_owner(client: Client) -> None:
+    name = await register(client)
+    for spelling in (name, name.upper(), f" {name} "):
+        again = {"name": spelling, "password": PASSWORD}
+        assert (await client.post("/accounts", json=again)).status_code == 409
+
+
+async def test_of_many_who_want_a_name_one_gets_it(client: Client) -> None:
+    wanted = {"name": f"user-{uuid4().hex[:12]}", "password": PASSWORD}
+    answers = await asyncio.gather(*(client.post("/accounts", json=wanted) for _ in range(4)))
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "ab"},
+        {"name": "with space"},
+        {"name": "x" * 101},
+        {"name": "аdmin"},  # noqa: RUF001  # the first letter is Cyrillic
+        {"name": "nul\x00"},
+        {"password": "too short"},
+        {"password": "x" * 201},
+    ],
+    ids=str,
+)
+async def test_a_wrong_registration_is_refused(client: Client, wrong: dict[str, str]) -> None:
+    new = {"name": "somebody", "password": PASSWORD} | wrong
+    answer = await client.post("/accounts", json=new)
+    assert answer.status_code == 422
+
+
+async def test_the_password_is_not_kept(client: Client) -> None:
+    name = await register(client)
+    database = client.app.state.items._database
+    async with database.reading() as session:
+        row = await session.execute(
+            text("SELECT password_hash FROM accounts WHERE name = :name"), {"name": name}
+        )
+    [kept] = row.one()
+    assert kept.startswith("$argon2id$")
+    assert PASSWORD not in kept
+
+
+async def test_a_wrong_login_does_not_say_what_was_wrong(
+    client: Client, browser: MakeBrowser
+) -> None:
+    name, device = await register(client), browser()
+    wrong_password = await device.log_in(name, "wrong password")
+    wrong_name = await device.log_in(f"{name}x")
+    assert (wrong_password.status_code, wrong_name.status_code) == (401, 401)
+    assert wrong_password.json() == wrong_name.json()
+    assert not device.cookies
+
+
+async def test_a_wrong_name_takes_as_long_as_a_wrong_password(
+    client: Client, browser: MakeBrowser
+) -> None:
+    name, device = await register(client), browser()
+
+    async def seconds(name: str) -> float:
+        started = perf_counter()
+        assert (await device.log_in(name, "wrong password")).status_code == 401
+        return perf_counter() - started
+
+    await seconds(f"{name}x")  # the first one prepares
+    known, unknown = zip(
+        *[(await seconds(name), await seconds(f"{name}x")) for _ in range(4)], strict=True
+    )
+    # Without the work of a hash it would be a fiftieth.
+    assert min(unknown) > min(known) / 5
+
+
+async def test_another_id_with_the_login(client: Client, browser: MakeBrowser) -> None:
+    name, device = await register(client), browser()
+    await device.log_in(name)
+    first = dict(device.cookies)
+    await device.log_in(name)
+    assert dict(device.cookies) != first
+    thief = browser()
+    thief.cookies = httpx.Cookies()
+    answer = await thief.get("/accounts/me", headers=cookie_header(first))
+    assert answer.status_code == 401
+
+
+def cookie_header(cookies: dict[str, str]) -> dict[str, str]:
+    return {"cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
+
+
+async def test_a_new_password_ends_all_other_sessions(client: Client, browser: MakeBrowser) -> None:
+    name, phone, laptop = await register(client), browser(), browser()
+    for device in (phone, laptop):
+        await device.log_in(name)
+    old = dict(phone.cookies)
+    change = {"current": PASSWORD, "new": "another horse battery"}
+    answer = await phone.put("/accounts/password", json=change)
+    assert answer.status_code == 200, answer.text
+    phone.remember(answer)
+    assert [await device.name() for device in (phone, laptop)] == [name, None]
+    assert (await browser().get("/accounts/me", headers=cookie_header(old))).status_code == 401
+    assert (await laptop.log_in(name)).status_code == 401
+    assert (await laptop.log_in(name, "another horse battery")).status_code == 200
+    assert (await phone.put("/accounts/password", json=change)).status_code == 403
+
+
+async def test_an_old_session_is_over_also_if_redis_did_not_hear_of_it(
+    client: Client, browser: MakeBrowser
+) -> None:
+    name, device = await register(client), browser()
+    await device.log_in(name)
+    database = client.app.state.items._database
+    async with database.writing() as session:
+        await session.execute(
+            text("UPDATE accounts SET version = version + 1 WHERE name = :name"), {"name": name}
+        )
+    assert await device.name() is None
+    assert not device.cookies
+
+
+async def test_logging_out_everywhere(client: Client, browser: MakeBrowser) -> None:
+    name, phone, laptop = await register(client), browser(), browser()
+    for device in (phone, laptop):
+        await device.log_in(name)
+    assert (await phone.post("/accounts/logout-everywhere")).status_code == 204
+    assert [await device.name() for device in (phone, laptop)] == [None, None]
+    assert (await phone.post("/accounts/logout-everywhere")).status_code == 401
+
+
+async def test_a_page_of_somebody_else_cannot_write(client: Client, browser: MakeBrowser) -> None:
+    name, device = await register(client), browser()
+    await device.log_in(name)
+    for headers in ({"sec-fetch-site": "cross-site"}, {"x-csrf-token": "guessed"}):
+        answer = await device.post("/accounts/logout", headers=headers)
+        assert answer.status_code == 403
+    assert await device.name() == name
+
+
+async def test_guessing_is_slowed_down(client: Client, browser: MakeBrowser) -> None:
+    name, other, device = await register(client), await register(client), browser()
+    answers = [await device.log_in(name, "wrong password") for _ in range(11)]
+    assert [answer.status_code for answer in answers] == [401] * 10 + [429]
+    assert int(answers[-1].headers["retry-after"]) > 60
+    assert (await device.log_in(name)).status_code == 429
+    assert (await device.log_in(other)).status_code == 200
+
+
+async def test_without_redis_a_login_says_so_and_items_go_on(serve: Serve) -> None:
+    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+    async with serve(redis_url=nowhere, session_redis_url=nowhere) as client:
+        name = await register(client)
+        async with Browser(client) as device:
+            answer = await device.log_in(name)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert (await client.get("/items")).status_code == 200
+
+
+async def test_sessions_may_have_a_redis_of_their_own(
+    serve: Serve, valkey: EmbeddedValkey, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serve(session_redis_url=valkey.url) as client:
+        name = await register(client)
+        async with Browser(client) as device:
+            await device.log_in(name)
+            assert await device.name() == name
+            valkey.kill()
+            assert (await device.get("/accounts/me")).status_code == 503
+            assert (await client.get("/items")).status_code == 200
+            assert (await client.get("/health/ready")).status_code == 200
+            valkey.restart()
+            end = perf_counter() + 10
+            while (await device.get("/accounts/me")).status_code == 503:
+                assert perf_counter() < end
+            assert await device.name() is None  # it has forgotten everybody
+
+
+async def test_a_server_that_may_evict_sessions_is_warned_of(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with EmbeddedValkey(maxmemory="64mb", maxmemory_policy="allkeys-lru") as evicting:
+        async with serve(redis_url=evicting.url):
+            assert "may evict sessions" in capsys.readouterr().out
+        with EmbeddedValkey(maxmemory="64mb", maxmemory_policy="noeviction") as keeping:
+            async with serve(redis_url=evicting.url, session_redis_url=keeping.url):
+                shown = capsys.readouterr().out
+    assert "may evict sessions" not in shown
+    assert "nothing is cached" not in shown

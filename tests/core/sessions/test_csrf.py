@@ -1,0 +1,121 @@
+"""What browsers send: the cookie and its rules, and writes that a page of somebody else sends."""
+
+from typing import Any
+
+import pytest
+
+from app.core.sessions import (
+    ids,
+    visit,
+)
+from tests.core.sessions.conftest import MakeApp, MakeBrowser, RecordAttack
+from tests.core.sessions.harness import NAME, Browser
+
+
+async def test_cookie_attributes(
+    make_app: MakeApp, browser: MakeBrowser, record_attack: RecordAttack
+) -> None:
+    async def cookie(base_url: str, **options: Any) -> list[str]:
+        visitor = browser(make_app(**options), base_url=base_url)
+        answer = await visitor.put("/data", json={"x": 1})
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["vary"] == "Cookie"
+        [header] = answer.headers.get_list("set-cookie")
+        name, *rules = header.split("; ")
+        return [name.partition("=")[0], *sorted(rules)]
+
+    rules = ["HttpOnly", "Max-Age=43200", "Path=/", "SameSite=Lax"]
+    strict = [NAME, *rules, "Secure"]
+    for base_url in ("https://service", "http://service", "http://localhost", "http://127.0.0.1"):
+        assert without_age(await cookie(base_url)) == without_age(strict)
+    # In development a browser on the same machine gets along without TLS; no other one does.
+    for base_url in ("https://localhost", "http://service", "http://localhost.evil.example"):
+        options = {"plain_on_loopback": True}
+        assert without_age(await cookie(base_url, **options)) == without_age(strict)
+    for base_url in ("http://localhost:8000", "http://127.0.0.1:8000", "http://[::1]"):
+        plain = await cookie(base_url, plain_on_loopback=True)
+        assert without_age(plain) == without_age(["session", *rules])
+    record_attack(
+        "cookie attributes", outcome="__Host-, Secure, HttpOnly, Lax", control="only on loopback"
+    )
+
+
+def without_age(parts: list[str]) -> list[str]:
+    [age] = [part for part in parts if part.startswith("Max-Age=")]
+    assert 43_100 < int(age.removeprefix("Max-Age=")) <= 43_200
+    return [part for part in parts if part != age]
+
+
+@pytest.mark.parametrize(
+    ("headers", "token", "refused"),
+    [
+        ({"sec-fetch-site": "cross-site"}, True, True),
+        ({"sec-fetch-site": "same-site"}, True, True),
+        ({"sec-fetch-site": "cross-site", "origin": "https://service"}, True, True),
+        ({"origin": "https://evil.example"}, True, True),
+        ({"origin": "https://service.evil.example"}, True, True),
+        ({"origin": "null"}, True, True),
+        ({}, False, True),
+        ({"sec-fetch-site": "same-origin"}, False, True),
+        ({"sec-fetch-site": "same-origin", "origin": "https://service"}, True, False),
+        ({"origin": "https://service"}, True, False),
+        ({"sec-fetch-site": "same-site", "origin": "https://app.example"}, True, False),
+        ({}, True, False),
+    ],
+    ids=str,
+)
+async def test_csrf(
+    make_app: MakeApp,
+    browser: MakeBrowser,
+    without: pytest.MonkeyPatch,
+    record_attack: RecordAttack,
+    headers: dict[str, str],
+    token: bool,
+    refused: bool,
+) -> None:
+    alice = browser(make_app(trusted_origins=["https://app.example"]))
+    await alice.log_in("alice")
+    if not token:
+        alice.remember("x")
+    for method in ("PUT", "POST"):
+        path = "/data" if method == "PUT" else "/rotate"
+        answer = await alice.request(method, path, json={"stolen": True}, headers=headers)
+        assert (answer.status_code == 403) is refused, answer.text
+        if method == "PUT":
+            assert bool((await alice.get("/who")).json()["data"]) is not refused
+    if refused:
+        without.setattr(visit, "check_source", lambda *_: None)
+        without.setattr(visit, "check_token", lambda *_: None)
+        assert (await alice.put("/data", json={"stolen": 1}, headers=headers)).status_code == 200
+        if headers == {"origin": "null"}:
+            record_attack("CSRF", outcome="403, nothing changed", control="the write is made")
+
+
+async def test_the_token_is_that_of_the_session(alice: Browser, browser: MakeBrowser) -> None:
+    mallory = browser()
+    await mallory.log_in("mallory")
+    alice.remember((await mallory.who())["token"])
+    assert (await alice.put("/data", json={})).status_code == 403
+
+
+async def test_a_missing_token_is_asked_for(alice: Browser) -> None:
+    del alice.headers["x-csrf-token"]
+    answer = await alice.put("/data", json={})
+    assert (answer.status_code, "needs the session's token" in answer.text) == (403, True)
+
+
+async def test_nobody_is_logged_in_by_a_foreign_page(browser: MakeBrowser) -> None:
+    victim = browser()
+    answer = await victim.post("/login/mallory", headers={"sec-fetch-site": "cross-site"})
+    assert (answer.status_code, victim.session_id) == (403, None)
+
+
+async def test_reading_is_no_write(alice: Browser) -> None:
+    answer = await alice.get("/who", headers={"sec-fetch-site": "cross-site", "x-csrf-token": ""})
+    assert answer.json()["user"] == "alice"
+
+
+def test_a_token_says_nothing_about_the_id() -> None:
+    first, second = ids.new_id(user="alice"), ids.new_id(user="alice")
+    assert ids.csrf_token(first) != ids.csrf_token(second)
+    assert ids.csrf_token(first) not in (ids.digest(first), first)
