@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 
 from app.core.cache import Cache, CachePolicy
 from devservers.valkey import EmbeddedValkey
@@ -163,3 +165,22 @@ async def test_it_comes_back_whatever_ended_the_link(
     await redis.publish(cache.keyspace.channel, "[]")
     await until(lambda: not near.is_online)
     await until(lambda: near.is_online)
+
+
+async def test_it_closes_though_its_cancellation_was_taken_for_something_else(
+    open_near: OpenNear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = await open_near()
+    get_message, waits = PubSub.get_message, asyncio.Event()
+
+    async def swallowing(self: PubSub, **options: Any) -> Any:
+        waits.set()
+        try:
+            return await get_message(self, **options)
+        except asyncio.CancelledError:
+            return None
+
+    monkeypatch.setattr(PubSub, "get_message", swallowing)
+    await asyncio.wait_for(waits.wait(), 5)
+    async with asyncio.timeout(5):
+        await cache.__aexit__(None, None, None)

@@ -68,9 +68,13 @@ class Listener:
         return self._client.pubsub()
 
     async def _listen(self, link: PubSub) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         heard = asked = monotonic()
         while True:
             message = await link.get_message(timeout=_ASK_AFTER)
+            if task.cancelling():  # which redis-py took for its own timeout
+                raise asyncio.CancelledError
             now = monotonic()
             if message is not None:
                 heard = now

@@ -136,7 +136,8 @@ class Engine:
         """
         if flight.token is None or not seen.online:
             return True
-        if any(seen.versions.get(name) != v for name, v in flight.versions.items()):
+        current = dict(zip(recipe.address.versions, seen.versions, strict=False))
+        if any(current.get(name) != version for name, version in flight.versions.items()):
             return False
         try:
             (token,) = await self.store.read((recipe.address.lease,))

@@ -57,7 +57,7 @@ class Filler:
         Raises:
             CacheUnavailable: nothing was granted, as far as anybody can know.
         """
-        known = asks[0].seen.versions
+        known = dict(zip(asks[0].address.versions, asks[0].seen.versions, strict=False))
         missing = [name for name, version in known.items() if version is None]
         wanted = [(a.address, a.token, kind.options.lease_ttl, a.seen.id) for a in asks]
         asking = self.spawn(self._store.lease_many(wanted, missing))

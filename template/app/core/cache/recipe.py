@@ -84,32 +84,30 @@ class Kind:
 
     def unpack(self, address: Address, raw: bytes | None, versions: Sequence[bytes | None]) -> Seen:
         """Make sense of what was read at an address."""
-        named = dict(zip(address.versions, versions, strict=True))
-        known = [version for version in versions if version is not None]
         entry = decode(
             raw,
             serializer=self._serializer_format,
             schema=self.codec.fingerprint,
             key=address.fingerprint,
-            versions=b"".join(known) if len(known) == len(versions) else None,
+            versions=_joined(versions),
         )
         if isinstance(entry, Miss):
-            return Seen(None, None, entry, entry_id(raw), named)
+            return Seen(None, None, entry, entry_id(raw), versions)
         if entry.created > now_ms() + _AHEAD:
-            return Seen(None, None, Miss.FUTURE, entry.id, named)
+            return Seen(None, None, Miss.FUTURE, entry.id, versions)
         try:
             value = self.load_payload(entry, address)
         except SignatureError:
-            return Seen(None, None, Miss.SIGNATURE, entry.id, named)
+            return Seen(None, None, Miss.SIGNATURE, entry.id, versions)
         except DecodeError:
-            return Seen(None, None, Miss.CORRUPT, entry.id, named)
-        return Seen(entry, value, None, entry.id, named)
+            return Seen(None, None, Miss.CORRUPT, entry.id, versions)
+        return Seen(entry, value, None, entry.id, versions)
 
     def load_payload(self, entry: Entry, address: Address) -> Any:
         """A new copy of an entry's value."""
-        return (
-            None if entry.negative else self.codec.loads(entry.payload, key=address.value.encode())
-        )
+        if entry.negative:
+            return None
+        return self.codec.loads(entry.payload, key=address.value.encode())
 
     def count(self, outcome: Outcome) -> None:
         self._reads[outcome].inc()
@@ -120,6 +118,12 @@ class Kind:
     def observe_load(self, outcome: str, seconds: float) -> None:
         metrics.loads.labels(self.policy, outcome).inc()
         self._load_seconds.observe(seconds)
+
+
+def _joined(versions: Sequence[bytes | None]) -> bytes | None:
+    """None if one is missing."""
+    known = [version for version in versions if version is not None]
+    return b"".join(known) if len(known) == len(versions) else None
 
 
 @dataclass(frozen=True, slots=True)

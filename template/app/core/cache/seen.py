@@ -1,6 +1,7 @@
 """What a read found, and what its caller gets."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from time import time
 from typing import Any
@@ -27,7 +28,8 @@ class Seen:
     reason: Miss | None
     id: bytes
     """The id of what is stored, usable or not; empty for nothing."""
-    versions: dict[str, bytes | None] = field(default_factory=dict)
+    versions: Sequence[bytes | None] = ()
+    """The current versions of the policy and the tags, in the order of the address."""
     online: bool = True
     near: bool = False
     """It came from this process's memory."""
