@@ -62,6 +62,7 @@ class CachePolicy(Generic[T]):
 
         Raises:
             UnkeyableType: the key has no canonical text.
+            TypeError: the loader has captured a database session, which it may outlive.
             TimeoutError: the loader took longer than `loader_timeout`.
             Exception: whatever the loader raised, when there is no old value to serve.
         """
