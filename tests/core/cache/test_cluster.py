@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import redis.asyncio.connection as connections
 from redis import Redis as SyncRedis
 
 from app.core.cache import Cache, CachePolicy
+from app.core.redis import ClientOptions, create_client
 from devservers.valkey import EmbeddedValkey
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.harness import Source, is_healthy, until
@@ -120,7 +123,7 @@ async def test_thousands_of_keys_are_invalidated_at_once(
 async def test_thousands_of_queued_invalidations_are_carried_out(
     cache: Cache, policy: CachePolicy[int]
 ) -> None:
-    cache._breaker.open()
+    cache._breaker.open("a test")
     await policy.invalidate(*range(4_000))
     await cache.invalidate_tags(*(f"queued:{number}" for number in range(1_000)))
 
@@ -195,3 +198,30 @@ def ask(node: EmbeddedValkey, *command: str | int) -> Any:
 def leases(node: EmbeddedValkey) -> list[Any]:
     with SyncRedis(port=node.port) as client:
         return list(client.scan_iter(match="*:lease", count=1000))
+
+
+async def test_near_caches_hear_of_invalidations_wherever_their_link_is(
+    cluster: EmbeddedCluster, cache: Cache, another: OpenCache
+) -> None:
+    async with AsyncExitStack() as stack:
+        policies = []
+        for number in range(3):
+            client = create_client(cluster.url, ClientOptions(name=f"near-{number}"))
+            stack.push_async_callback(client.aclose)
+            one = await another(cluster.url, near_bytes=100_000, near_client=client)
+            near = one._near
+            assert near is not None
+            await until(partial(getattr, near, "is_online"))
+            policies.append(one.policy("item", int, ttl=60, near_ttl=30))
+        for policy in policies:
+            for _ in range(2):
+                assert await policy.get_or_load(1, Source(1).load) == 1
+        await policies[0].invalidate(1)
+
+        async def all_heard() -> bool:
+            return {await policy.get_or_load(1, Source(2).load) for policy in policies} == {2}
+
+        await until(all_heard)
+        # Before the clients are closed.
+        for policy in policies:
+            await policy.cache.__aexit__(None, None, None)

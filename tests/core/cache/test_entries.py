@@ -14,8 +14,10 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from app.core.cache import Cache
+from app.core.cache import recipe as recipe_module
 from app.core.cache.entry import MAX_PAYLOAD, Entry, Miss, decode, encode, entry_id
 from app.core.cache.keys import canonical
+from app.core.cache.seen import now_ms
 from app.core.redis import ClientOptions, create_client
 from app.core.serializers.json import JsonSerializer
 from tests.core.cache.harness import Source
@@ -215,14 +217,30 @@ def raw_server(shared_server: Any) -> Any:
 
 
 @pytest.mark.parametrize("command", [("HSET", "f", "v"), ("RPUSH", "v"), ("SET", "")], ids=str)
-async def test_a_key_of_another_kind_does_no_harm(
+async def test_a_key_of_another_kind_is_replaced(
     cache: Cache, redis: Redis, command: tuple[str, ...]
 ) -> None:
     policy, source = cache.policy("item", str, ttl=60), Source("value")
     name, *arguments = command
     await redis.execute_command(name, policy.address(canonical(1), ()).value, *arguments)
-    assert await policy.get_or_load(1, source.load) == "value"
-    await policy.invalidate(1)
-    await policy.get_or_load(1, source.load)
-    assert await policy.get_or_load(1, source.load) == "value"
-    assert source.loads == 2
+    for _ in range(3):
+        assert await policy.get_or_load(1, source.load) == "value"
+    assert source.loads == 1
+
+
+async def test_an_entry_from_the_future_is_not_fresh_for_longer(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was written by a host whose clock is wrong, or before the clock of this one went back."""
+    policy = cache.policy("item", str, ttl=0.05, jitter=0, stale_if_error=3600, early_refresh=0)
+    count = misses(Miss.FUTURE)
+    for ahead, expected in ((1_000, 0), (600_000, 1)):
+        await policy.clear()
+        with monkeypatch.context() as clock:
+            clock.setattr(recipe_module, "now_ms", lambda by=ahead: now_ms() + by)
+            await policy.get_or_load(1, Source("old").load)
+        await asyncio.sleep(0.06)
+        assert misses(Miss.FUTURE) == count
+        await policy.get_or_load(1, Source("new").load)
+        assert misses(Miss.FUTURE) == count + expected
+    assert await policy.get_or_load(1, Source("newer").load) == "new"

@@ -3,12 +3,14 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.cache import Cache, CachePolicy, UnkeyableType
 
@@ -184,3 +186,58 @@ async def test_loads_do_not_see_the_context_of_the_caller_who_started_them(
 
     user.set("alice")
     assert await whoami() == "nobody"
+
+
+class Repository:
+    def __init__(self, session: AsyncSession | None = None) -> None:
+        self._session = session
+
+    async def load(self, id_: int = 1) -> int:
+        return id_
+
+
+def closure(session: AsyncSession) -> Callable[[], Awaitable[int]]:
+    async def load() -> int:
+        return int(session is not None)
+
+    return load
+
+
+async def takes_anything(session, id_: int = 1) -> int:  # type: ignore[no-untyped-def]  # that is the point
+    return id_
+
+
+CAPTURES: dict[str, Callable[[AsyncSession], Any]] = {
+    "closure": closure,
+    "method": lambda session: Repository(session).load,
+    "partial": lambda session: partial(takes_anything, session),
+    "by name": lambda session: partial(takes_anything, session=session),
+}
+
+
+@pytest.mark.parametrize("capture", CAPTURES.values(), ids=CAPTURES)
+async def test_a_loader_that_has_captured_a_session_is_refused(
+    cache: Cache, capture: Callable[[AsyncSession], Any]
+) -> None:
+    policy = cache.policy("item", int, ttl=60, stale_while_revalidate=60)
+    message = "loader of 'item' has captured a AsyncSession"
+    with pytest.raises(TypeError, match=message):
+        await policy.get_or_load(1, capture(AsyncSession()))
+    with pytest.raises(TypeError, match=message):
+        await policy.get_or_load_many([1], capture(AsyncSession()))
+
+
+async def test_so_is_a_session_in_an_ignored_argument(policy: CachePolicy[Any]) -> None:
+    load = policy.cached(ignore=["session"])(takes_anything)
+    with pytest.raises(TypeError, match="has captured a AsyncSession"):
+        await load(AsyncSession(), 1)
+
+
+async def test_what_opens_its_own_session_may_be_captured(cache: Cache) -> None:
+    policy, repository = cache.policy("item", int, ttl=60), Repository()
+    sessions: async_sessionmaker[AsyncSession] = async_sessionmaker()
+
+    async def load() -> int:
+        return await repository.load(len([sessions]))
+
+    assert await policy.get_or_load(1, load) == 1

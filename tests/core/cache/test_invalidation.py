@@ -155,7 +155,7 @@ async def test_a_load_without_redis_is_not_joined_after_an_invalidation(
     cache: Cache, invalidate: Invalidate
 ) -> None:
     policy = policy_of(cache)
-    cache._breaker.open()
+    cache._breaker.open("a test")
     source = Source("old")
     source.hold()
     early = read(policy, source)

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.core.cache import Cache, CachePolicy
+from app.core.cache import Cache, CachePolicy, CacheUnavailable
 from tests.core.cache.conftest import OpenCache
+from tests.core.cache.counters import reads, refreshes
 from tests.core.cache.harness import Source, lease_keys, until
 
 
@@ -136,7 +137,7 @@ async def test_stale_values_are_served_and_refreshed_once(cache: Cache) -> None:
 
 async def test_without_redis_old_values_and_loads_are_the_same(cache: Cache) -> None:
     policy, table = policy_of(cache), Table(a="A")
-    cache._breaker.open()
+    cache._breaker.open("a test")
     assert await policy.get_or_load_many(["a", "x"], table.load) == {"a": "A", "x": None}
 
 
@@ -153,3 +154,93 @@ async def test_a_late_call_after_an_invalidation_is_served_nothing_old(cache: Ca
     assert await early == {"a": "old", "b": "old"}
     assert await late == {"a": "new", "b": "new"}
     assert await policy.get_or_load_many(["a", "b"], table.load) == {"a": "new", "b": "new"}
+
+
+async def test_without_redis_calls_for_the_same_keys_share_a_load(cache: Cache) -> None:
+    policy, table = policy_of(cache), Table(a="A", b="B", c="C")
+    cache._breaker.open("a test")
+    table.gate.clear()
+    same = [asyncio.create_task(policy.get_or_load_many("ab", table.load)) for _ in range(20)]
+    other = asyncio.create_task(policy.get_or_load_many("bc", table.load))
+    await until(lambda: len(table.asked) == 2)
+    same[0].cancel()  # harms nobody
+    table.rows["a"] = "new"
+    await policy.invalidate("a")
+    late = asyncio.create_task(policy.get_or_load_many("ab", table.load))
+    await until(lambda: len(table.asked) == 3)
+    table.gate.set()
+    assert await asyncio.gather(*same[1:]) == [{"a": "A", "b": "B"}] * 19
+    assert await other == {"b": "B", "c": "C"}
+    assert await late == {"a": "new", "b": "B"}
+    assert table.asked == [["a", "b"], ["b", "c"], ["a", "b"]]
+
+
+async def test_old_values_stand_in_also_when_no_lease_is_to_be_had(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, table = policy_of(cache, ttl=0.02, stale_if_error=60), Table(a="A")
+    await policy.get_or_load_many(["a", "x"], table.load)
+    await asyncio.sleep(0.03)
+
+    async def refuse(*_: object) -> None:
+        raise CacheUnavailable("READONLY", outage=False)
+
+    monkeypatch.setattr(cache._store, "lease_many", refuse)
+    table.error = OSError("down")
+    assert await policy.get_or_load_many(["a", "x"], table.load) == {"a": "A", "x": None}
+    with pytest.raises(OSError, match="down"):
+        await policy.get_or_load_many(["a", "new"], table.load)
+
+
+async def test_stale_readers_do_not_ask_for_leases_again_and_again(
+    another: OpenCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"ttl": 0.02, "stale_while_revalidate": 60}
+    one, two = policy_of(await another(), **options), policy_of(await another(), **options)
+    table = Table(a="A", b="B")
+    await one.get_or_load_many("ab", table.load)
+    await asyncio.sleep(0.03)
+    table.gate.clear()
+    await one.get_or_load_many("ab", table.load)
+    await until(lambda: len(table.asked) == 2)
+    asked, lease_many = [], two.cache._store.lease_many
+
+    async def counted(*arguments: Any) -> Any:
+        asked.append(arguments)
+        return await lease_many(*arguments)
+
+    monkeypatch.setattr(two.cache._store, "lease_many", counted)
+    for _ in range(100):
+        assert await two.get_or_load_many("ab", table.load) == {"a": "A", "b": "B"}
+    assert 1 <= len(asked) <= 2
+    table.gate.set()
+
+
+async def test_popular_entries_are_refreshed_before_they_expire(cache: Cache) -> None:
+    policy, table = policy_of(cache, ttl=0.4, early_refresh=1_000_000), Table(a="A")
+    done = refreshes("item", "done")
+
+    async def load(keys: Sequence[str]) -> Mapping[str, str]:
+        await asyncio.sleep(0.005)
+        return await table.load(keys)
+
+    async def is_refreshed() -> bool:
+        assert await policy.get_or_load_many(["a"], load) == {"a": "A"}
+        return refreshes("item", "done") > done
+
+    misses_before = reads("item", "miss")
+    await until(is_refreshed)
+    assert reads("item", "miss") == misses_before + 1
+
+
+async def test_a_loader_that_returns_no_mapping_is_told_and_keeps_no_lease(
+    cache: Cache, redis: Redis
+) -> None:
+    policy = policy_of(cache)
+
+    async def load(keys: Sequence[str]) -> Any:
+        return list(keys)
+
+    with pytest.raises(TypeError, match="many 'item' has to return a mapping of keys"):
+        await policy.get_or_load_many(["a", "b"], load)
+    assert await lease_keys(redis) == []

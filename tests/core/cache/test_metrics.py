@@ -44,7 +44,7 @@ async def test_reasons_of_misses(cache: Cache) -> None:
     await policy.invalidate(1)
     await policy.get_or_load(1, source.load)
     assert misses(policy.name, "absent") == 2
-    cache._breaker.open()
+    cache._breaker.open("a test")
     await policy.get_or_load(1, source.load)
     assert misses(policy.name, "unavailable") == 1
     assert reads(policy.name, "miss") == 5
@@ -151,7 +151,7 @@ async def test_the_breaker_and_the_queue(cache: Cache) -> None:
     queued = sample("cache_invalidations_total", outcome="queued")
     assert sample("cache_breaker_open") == 0
     await policy.invalidate(1)
-    cache._breaker.open()
+    cache._breaker.open("a test")
     assert sample("cache_breaker_open") == 1
     await policy.invalidate(1)
     await policy.clear()

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 
 from app.core.cache import Cache, CachePolicy
 from devservers.valkey import EmbeddedValkey
@@ -122,3 +124,63 @@ async def test_it_stays_within_its_bytes(open_near: OpenNear) -> None:
     await asyncio.sleep(0)
     await policy.clear()
     assert (near._bytes, len(near._entries), near._by_version) == (0, 0, {})
+
+
+@pytest.mark.parametrize("message", ["", "{", "[]", "{}", "null", '["later", 1]', '["entries", 1]'])
+async def test_news_that_it_does_not_understand_leave_nothing_to_believe(
+    open_near: OpenNear, redis: Redis, message: str
+) -> None:
+    """A later version of this code may say more: then an old one keeps nothing."""
+    cache = await open_near()
+    policy, near = policy_of(cache), cache._near
+    assert near is not None
+    for _ in range(2):
+        await read(policy, 1)
+    generations = near._everything + sum(near._generations)
+    await redis.publish(cache.keyspace.channel, message)
+    await until(lambda: near._everything + sum(near._generations) != generations)
+    assert near.is_online
+    for _ in range(2):
+        await read(policy, 1)
+    await policy.invalidate(1)  # and it still hears those that it does
+    assert await read(policy, 2) == 2
+
+
+async def test_it_comes_back_whatever_ended_the_link(
+    open_near: OpenNear, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = await open_near()
+    listener, near = cache._listener, cache._near
+    assert listener is not None
+    assert near is not None
+    apply, told = listener._apply, []
+
+    def failing(type_: str, data: bytes) -> None:
+        told.append(type_)
+        if len(told) == 1:
+            raise RuntimeError("a mistake of ours")
+        apply(type_, data)
+
+    monkeypatch.setattr(listener, "_apply", failing)
+    await redis.publish(cache.keyspace.channel, "[]")
+    await until(lambda: not near.is_online)
+    await until(lambda: near.is_online)
+
+
+async def test_it_closes_though_its_cancellation_was_taken_for_something_else(
+    open_near: OpenNear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = await open_near()
+    get_message, waits = PubSub.get_message, asyncio.Event()
+
+    async def swallowing(self: PubSub, **options: Any) -> Any:
+        waits.set()
+        try:
+            return await get_message(self, **options)
+        except asyncio.CancelledError:
+            return None
+
+    monkeypatch.setattr(PubSub, "get_message", swallowing)
+    await asyncio.wait_for(waits.wait(), 5)
+    async with asyncio.timeout(5):
+        await cache.__aexit__(None, None, None)

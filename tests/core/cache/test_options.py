@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.core.cache import Cache
-from app.core.cache.entry import Entry, decode
+from app.core.cache.entry import Entry
 from app.core.cache.keys import canonical
 from tests.core.cache.harness import Source
 
@@ -79,14 +79,7 @@ async def test_an_untyped_policy_takes_the_type_from_the_loader(cache: Cache) ->
 async def stored(redis: Redis, policy: Any, key: Any) -> Entry:
     address = policy.address(canonical(key), ())
     raw, *versions = cast(list[bytes], await redis.mget(address.read_keys))
-    kind = policy.kind(int)
-    entry = decode(
-        raw,
-        serializer=kind.serializer_format,
-        schema=kind.codec.fingerprint,
-        key=address.fingerprint,
-        versions=b"".join(versions),
-    )
+    entry = policy.kind(int).unpack(address, raw, versions).entry
     assert isinstance(entry, Entry)
     return entry
 
@@ -116,3 +109,13 @@ async def test_redis_forgets_an_entry_when_nobody_may_be_served_it(
     await policy.get_or_load(1, Source(1).load)
     left = await redis.pttl(policy.address(canonical(1), ()).value)
     assert 39_000 < left <= 40_000
+
+
+async def test_a_policy_does_not_end_with_its_version_and_tags_are_forgotten(
+    cache: Cache, redis: Redis
+) -> None:
+    policy = cache.policy("item", int, ttl=10)
+    await policy.get_or_load(1, Source(1).load, tags=["tag"])
+    policy_version, tag_version = policy.address(canonical(1), ["tag"]).versions
+    assert await redis.pttl(policy_version) == -1
+    assert await redis.pttl(tag_version) > 29 * 24 * 3600 * 1000

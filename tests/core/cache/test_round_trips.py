@@ -7,7 +7,6 @@ import pytest
 from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy
-from app.core.cache.keys import canonical
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.harness import Source, until
 from tests.support.wire import Wire, counted_writes
@@ -67,7 +66,7 @@ async def test_a_stale_hit_costs_one_before_it_answers(another: OpenCache) -> No
             # The refresh is a task of its own: it has written nothing when the caller is answered.
             writes = len(wire)
         assert (answer, writes) == (1, 1)
-        return policy.cache.engine._refreshes.find(_value_key(policy, "key")) is not None
+        return bool(policy.cache.engine.refresher.tasks)
 
     await until(is_stale)
     await until(lambda: source.finished == 2)
@@ -147,7 +146,7 @@ async def test_readers_of_one_moment_share_round_trips(policy: CachePolicy[int])
 
 
 async def test_an_open_breaker_costs_nothing(policy: CachePolicy[int], cache: Cache) -> None:
-    cache._breaker.open()
+    cache._breaker.open("a test")
     with counted_writes() as wire:
         assert await policy.get_or_load("key", Source(1).load) == 1
         await policy.invalidate("key")
@@ -155,7 +154,3 @@ async def test_an_open_breaker_costs_nothing(policy: CachePolicy[int], cache: Ca
         await cache.invalidate_tags("tag")
         writes = len(wire)
     assert writes == 0
-
-
-def _value_key(policy: CachePolicy[int], key: object) -> str:
-    return policy.address(canonical(key), ()).value

@@ -8,10 +8,11 @@ from typing import Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, Field, SecretStr, field_serializer
+from pydantic import BaseModel, Field, SecretStr, field_serializer, field_validator
 
 from app.core.cache import Cache
 from tests.core.cache.conftest import OpenCache
+from tests.core.cache.counters import misses
 from tests.core.cache.harness import Source, value_keys
 from tests.core.serializers.codecs import SERIALIZERS
 
@@ -116,11 +117,38 @@ async def test_what_cannot_be_stored_is_returned_all_the_same(
     assert await redis.keys("*:lease") == []
 
 
-async def test_a_ttl_beyond_all_bounds_is_refused_or_kept_but_never_an_error_of_a_read(
-    cache: Cache,
+async def test_a_ttl_may_be_ten_years_and_no_more(cache: Cache) -> None:
+    longest = 10 * 365 * 24 * 3600
+    with pytest.raises(ValueError, match=r"ttl must be .* at most"):
+        cache.policy("item", int, ttl=longest + 1)
+    policy = cache.policy("item", int, ttl=longest, stale_if_error=longest)
+    source = Source(1)
+    for _ in range(2):
+        assert await policy.get_or_load(1, source.load) == 1
+    assert source.loads == 1
+
+
+UNWANTED: set[int] = set()
+
+
+class Strict(BaseModel):
+    number: int
+
+    @field_validator("number")
+    @classmethod
+    def _is_wanted(cls, number: int) -> int:
+        if number in UNWANTED:
+            raise LookupError(number)  # no error that pydantic knows
+        return number
+
+
+async def test_what_a_validator_of_today_refuses_is_loaded_anew(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    try:
-        policy = cache.policy("item", int, ttl=1e17)
-    except ValueError:
-        return
-    assert await policy.get_or_load(1, Source(1).load) == 1
+    policy, source = cache.policy("strict", Strict, ttl=60), Source(Strict(number=1))
+    await policy.get_or_load(1, source.load)
+    before = misses("strict", "corrupt")
+    monkeypatch.setattr(f"{__name__}.UNWANTED", {1})
+    source.value = Strict(number=2)
+    assert await policy.get_or_load(1, source.load) == Strict(number=2)
+    assert misses("strict", "corrupt") == before + 1

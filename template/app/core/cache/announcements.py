@@ -9,8 +9,10 @@ import asyncio
 import json
 from collections.abc import Iterable
 from time import monotonic
+from typing import Any
 
 import structlog
+from redis.asyncio import RedisCluster
 from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -45,21 +47,34 @@ class Listener:
     async def run(self) -> None:
         """Listen until cancelled, over as many connections as it takes."""
         while True:
-            link = self._client.pubsub()
             try:
-                await link.subscribe(self._channel)
-                await self._listen(link)
+                async with await self._open() as link:
+                    await link.subscribe(self._channel)
+                    await self._listen(link)
             except (RedisError, OSError) as error:
-                log.info("cache.near_link_lost", error=str(error))
+                log.warning("cache.near_link_lost", error=repr(error))
+            except Exception:  # without this task the near cache would stay off for good
+                log.exception("cache.near_link_failed")
             finally:
                 self._near.disconnected()
-                await link.aclose()
             await asyncio.sleep(_RECONNECT_AFTER)
 
+    async def _open(self) -> PubSub:
+        if isinstance(self._client, RedisCluster):
+            await self._client.initialize()
+            # Any node will do: the nodes tell each other what is published.
+            pubsub: PubSub = self._client.pubsub(node=self._client.get_random_node())
+            return pubsub
+        return self._client.pubsub()
+
     async def _listen(self, link: PubSub) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         heard = asked = monotonic()
         while True:
             message = await link.get_message(timeout=_ASK_AFTER)
+            if task.cancelling():  # which redis-py took for its own timeout
+                raise asyncio.CancelledError
             now = monotonic()
             if message is not None:
                 heard = now
@@ -74,8 +89,17 @@ class Listener:
         if type_ == "subscribe":  # also after a reconnection that redis-py made by itself
             self._near.connected()
         elif type_ == "message":
-            kind, *names = json.loads(data)
-            if kind == _ENTRIES:
-                self._near.invalidate(names)
-            elif kind == _VERSIONS:
-                self._near.renew(names)
+            match _parsed(data):
+                case [kind, *names] if kind == _ENTRIES:
+                    self._near.invalidate(map(str, names))
+                case [kind, *names] if kind == _VERSIONS:
+                    self._near.renew(map(str, names))
+                case _:  # of a later version of this code: whatever it says, nothing old is kept
+                    self._near.connected()
+
+
+def _parsed(message: bytes) -> Any:
+    try:
+        return json.loads(message)
+    except ValueError:
+        return None

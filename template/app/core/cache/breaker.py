@@ -6,7 +6,11 @@ request ever pays for finding out whether Redis is back: `Recovery` does, in the
 
 from collections.abc import Callable
 
+import structlog
+
 from app.core.cache import metrics
+
+log = structlog.get_logger(__name__)
 
 
 class Breaker:
@@ -22,12 +26,15 @@ class Breaker:
     def succeeded(self) -> None:
         self._failures = 0
 
-    def failed(self) -> None:
+    def failed(self, why: str) -> None:
         self._failures += 1
-        if self._failures >= self._threshold and not self.is_open:
-            self.open()
+        if self._failures >= self._threshold:
+            self.open(why)
 
-    def open(self) -> None:
+    def open(self, why: str) -> None:
+        if self.is_open:
+            return
+        log.warning("cache.redis_left_alone", why=why)
         self.is_open = True
         metrics.breaker_open.set(1)
         self._on_open()

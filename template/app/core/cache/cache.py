@@ -26,8 +26,8 @@ class Cache:
     """Policies, and what they share: one client, one breaker, one set of loads under way.
 
     Making it costs nothing, so features declare their policies while the application is put
-    together. Entering it starts the recovery, leaving it lets loads finish. The client stays the
-    caller's.
+    together. Entering it starts the recovery; leaving it lets loads finish, and tries once more to
+    carry out the invalidations that wait. The client stays the caller's.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Cache:
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+        await self._recovery.finish(self._store)
 
     @overload
     def policy(
@@ -146,16 +147,16 @@ class Cache:
         if not addresses:
             return
         pairs = [(address.value, address.lease) for address in addresses]
-        for address in addresses:
-            self.engine.forget(address.value)
+        self.engine.forget([address.value for address in addresses])
         try:
             await self._store.delete(pairs)
         except asyncio.CancelledError:  # the change it follows was made: this is not optional
             self._recovery.queue_entries(pairs, addresses[0].versions[0])
             raise
-        except CacheUnavailable:
+        except CacheUnavailable as error:
             self._recovery.queue_entries(pairs, addresses[0].versions[0])
-            self._breaker.open()  # until it is carried out, reads here must not see the old entry
+            # Until it is carried out, reads here must not see the old entry.
+            self._breaker.open(f"an invalidation failed: {error}")
             if strict:
                 raise
         else:
@@ -168,15 +169,15 @@ class Cache:
         """Give policies or tags a new version."""
         if not names:
             return
-        self.engine.forget_dependent(names)
+        self.engine.forget(names)
         try:
             await self._store.renew_versions(names)
         except asyncio.CancelledError:
             self._recovery.queue_versions(names)
             raise
-        except CacheUnavailable:
+        except CacheUnavailable as error:
             self._recovery.queue_versions(names)
-            self._breaker.open()
+            self._breaker.open(f"an invalidation failed: {error}")
             if strict:
                 raise
         else:

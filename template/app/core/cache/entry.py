@@ -42,6 +42,7 @@ class Miss(StrEnum):
     CORRUPT = "corrupt"
     SIGNATURE = "signature"
     EXPIRED = "expired"
+    FUTURE = "future"
     UNAVAILABLE = "unavailable"
 
 

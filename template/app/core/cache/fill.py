@@ -5,23 +5,24 @@ what Redis could not be told is left to the recovery. Every step takes one entry
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from secrets import token_bytes, token_hex
-from time import monotonic, time
+from dataclasses import dataclass, field
+from secrets import token_hex
+from time import monotonic
 from typing import Any, TypeVar
 
 import structlog
 
 from app.core.cache import metrics
-from app.core.cache.entry import ID_SIZE, Entry, encode
+from app.core.cache.bulkhead import Bulkhead
+from app.core.cache.entry import Entry
 from app.core.cache.keys import Address
 from app.core.cache.recipe import Kind
 from app.core.cache.recovery import Recovery
+from app.core.cache.seen import Loaded, Outcome, Seen, fallback, now_ms
 from app.core.cache.store import CacheStore, CacheUnavailable, LeaseReply
-from app.core.serializers import NotStorable
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
@@ -32,13 +33,9 @@ class Ask:
     """One entry that somebody wants to fill."""
 
     address: Address
-    seen: bytes
-    """The id of what is stored now, empty for nothing."""
-    token: str
-
-
-def ask(address: Address, seen: bytes) -> Ask:
-    return Ask(address, seen, token_hex(8))
+    seen: Seen
+    """What is stored now."""
+    token: str = field(default_factory=lambda: token_hex(8))
 
 
 class Filler:
@@ -47,19 +44,22 @@ class Filler:
     def __init__(self, store: CacheStore, recovery: Recovery, *, max_loads: int) -> None:
         self._store = store
         self._recovery = recovery
-        self._loads = asyncio.Semaphore(max_loads)
+        self._loads = Bulkhead(max_loads)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def lease(
-        self, kind: Kind, asks: Sequence[Ask], known: Mapping[str, bytes | None]
+        self, kind: Kind, asks: Sequence[Ask]
     ) -> tuple[list[LeaseReply], dict[str, bytes]]:
-        """Ask for leases. Returns an answer for each and the versions to store under, by name.
+        """Ask for leases on entries of the same tags, which were read at the same time.
+
+        Returns an answer for each and the versions to store under, by name.
 
         Raises:
             CacheUnavailable: nothing was granted, as far as anybody can know.
         """
+        known = dict(zip(asks[0].address.versions, asks[0].seen.versions, strict=False))
         missing = [name for name, version in known.items() if version is None]
-        wanted = [(a.address, a.token, kind.options.lease_ttl, a.seen) for a in asks]
+        wanted = [(a.address, a.token, kind.options.lease_ttl, a.seen.id) for a in asks]
         asking = self.spawn(self._store.lease_many(wanted, missing))
         try:
             replies, created = await asyncio.shield(asking)
@@ -74,7 +74,7 @@ class Filler:
             raise
         return replies, {name: version or created[name] for name, version in known.items()}
 
-    async def load(self, kind: Kind, load: Callable[[], Awaitable[T]]) -> tuple[T, float]:
+    async def _load(self, kind: Kind, load: Callable[[], Awaitable[T]]) -> tuple[T, float]:
         """The loader's result and the seconds it took.
 
         Raises:
@@ -84,7 +84,7 @@ class Filler:
         outcome, started = "error", monotonic()
         try:
             async with asyncio.timeout(limit) as deadline:
-                async with self._loads:
+                async with self._loads.turn():
                     started = monotonic()
                     result = await load()
             outcome = "ok"
@@ -100,19 +100,69 @@ class Filler:
             kind.observe_load(outcome, monotonic() - started)
         return result, monotonic() - started
 
-    async def keep(
+    async def fill(
+        self,
+        kind: Kind,
+        granted: Mapping[K, Ask],
+        versions: Mapping[str, bytes],
+        load: Callable[[], Awaitable[Mapping[K, Any]]],
+    ) -> dict[K, Loaded]:
+        """Load entries under leases and keep them. What the loader leaves out is None.
+
+        When it fails, and every one of them has an old value to stand in, nobody tries again for
+        `error_throttle` seconds.
+
+        Raises:
+            Exception: what the loader raised.
+        """
+        asks = list(granted.values())
+        try:
+            values, cost = await self._load(kind, load)
+        except BaseException as error:
+            old = _fallbacks(granted) if isinstance(error, Exception) else None
+            await self.give_up(asks, throttle=kind.options.error_throttle if old else 0)
+            if old is None:
+                raise
+            log.warning("cache.load_failed", policy=kind.policy, error=repr(error))
+            return old
+        loaded = {key: values.get(key) for key in granted}
+        entries = await self._keep(
+            kind, list(zip(asks, loaded.values(), strict=True)), cost, b"".join(versions.values())
+        )
+        return {
+            key: Loaded(value, Outcome.MISS, entry.created, entry.fresh_until)
+            for (key, value), entry in zip(loaded.items(), entries, strict=True)
+        }
+
+    async def load_only(
+        self,
+        kind: Kind,
+        wanted: Mapping[K, Ask],
+        load: Callable[[], Awaitable[Mapping[K, Any]]],
+    ) -> dict[K, Loaded]:
+        """Load what cannot be kept, because there is no lease to be had; see `fill`."""
+        try:
+            values, _ = await self._load(kind, load)
+        except Exception as error:
+            if (old := _fallbacks(wanted)) is None:
+                raise
+            log.warning("cache.load_failed", policy=kind.policy, error=repr(error))
+            return old
+        now = now_ms()
+        return {key: Loaded(values.get(key), Outcome.MISS, now, now) for key in wanted}
+
+    async def _keep(
         self, kind: Kind, values: Sequence[tuple[Ask, Any]], cost: float, versions: bytes
     ) -> list[Entry]:
         """Store loaded values under their leases; `cost` in seconds. Returns their entries."""
         entries, full, empty = [], [], []
         for a, value in values:
-            entry = _new_entry(kind, value, cost, versions)
+            entry = kind.new_entry(value, cost, versions)
             entries.append(entry)
-            raw = self._encode(kind, a.address, entry, value)
-            if raw is not None:
+            if (raw := kind.pack(entry, value, a.address)) is not None:
                 ttl = (max(entry.stale_until, entry.error_until) - entry.created) / 1000
                 full.append((a.address, a.token, raw, ttl))
-            elif a.seen:  # what is there now has been overtaken: it goes, under the same lease
+            elif a.seen.id:  # what is there now has been overtaken: it goes, under the same lease
                 full.append((a.address, a.token, b"", 0))
             else:
                 empty.append(a)
@@ -163,43 +213,9 @@ class Filler:
         for address in addresses:
             self._recovery.queue_entries([(address.value, address.lease)], address.versions[0])
 
-    def _encode(self, kind: Kind, address: Address, entry: Entry, value: Any) -> bytes | None:
-        """The bytes to store, or None if this value is not to be stored."""
-        if entry.fresh_until <= entry.created:  # a negative_ttl of 0
-            return None
-        try:
-            if not entry.negative:
-                entry.payload = kind.codec.dumps(value, key=address.value.encode())
-            return encode(
-                entry,
-                serializer=kind.serializer_format,
-                schema=kind.codec.fingerprint,
-                key=address.fingerprint,
-                compress_from=kind.options.compress_from,
-            )
-        except NotStorable:
-            metrics.stores.labels(kind.policy, "unstorable").inc()
-            return None
-        except ValueError as error:
-            log.error("cache.not_stored", policy=kind.policy, error=str(error))
-            metrics.stores.labels(kind.policy, "failed").inc()
-            return None
 
-
-def _new_entry(kind: Kind, value: Any, cost: float, versions: bytes) -> Entry:
-    options, created = kind.options, round(time() * 1000)
-    ttl = options.ttl
-    if options.negative_ttl is not None and kind.is_negative(value):
-        ttl = options.negative_ttl
-    fresh_until = created + round(ttl * 1000 * (1 - random.uniform(0, options.jitter)))
-    return Entry(
-        id=token_bytes(ID_SIZE),
-        created=created,
-        fresh_until=fresh_until,
-        stale_until=fresh_until + round(options.stale_while_revalidate * 1000),
-        error_until=fresh_until + round(options.stale_if_error * 1000),
-        cost=round(cost * 1000),
-        versions=versions,
-        negative=value is None,
-        payload=b"",
-    )
+def _fallbacks(asks: Mapping[K, Ask]) -> dict[K, Loaded] | None:
+    """The old values, if every one of them may be served because there is no new one."""
+    old = {key: fallback(a.seen) for key, a in asks.items()}
+    found = {key: loaded for key, loaded in old.items() if loaded is not None}
+    return found if len(found) == len(old) else None

@@ -17,8 +17,8 @@ class Flight:
     """One shared task. What the task learns about its right to store, joiners may look at."""
 
     key: str
-    depends_on: frozenset[str] = frozenset()
-    """The names of the versions that its value stands or falls with."""
+    depends_on: frozenset[str]
+    """The names of the entries and versions that its value stands or falls with."""
     task: asyncio.Task[Any] = field(init=False)
     waiters: int = 0
     token: bytes | None = None
@@ -49,15 +49,32 @@ class Flight:
                 self.task.cancel()
 
 
+class Detached:
+    """Tasks that run in one context, never in that of the request that happened to start them."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.tasks: set[asyncio.Task[Any]] = set()
+        """All that run; it also keeps them from being garbage collected."""
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+
 class SingleFlight:
     """The flights of one process, by key."""
 
     def __init__(self, context: Context) -> None:
-        """Tasks run in `context`, never in that of the request that happened to start them."""
-        self._context = context
+        self._detached = Detached(context)
         self._flights: dict[str, Flight] = {}
-        self.tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def tasks(self) -> set[asyncio.Task[Any]]:
         """All that run, also those that were forgotten."""
+        return self._detached.tasks
 
     def find(self, key: str) -> Flight | None:
         flight = self._flights.get(key)
@@ -69,36 +86,28 @@ class SingleFlight:
         self,
         key: str,
         work: Callable[[Flight], Coroutine[Any, Any, Any]],
-        depends_on: Iterable[str] = (),
+        depends_on: Iterable[str],
     ) -> Flight:
         """Start `work`; a flight of the same key goes on for those who wait for it already."""
         flight = Flight(key, frozenset(depends_on))
-        flight.task = self.run(work(flight))
+        flight.task = self._detached.run(work(flight))
         flight.task.add_done_callback(lambda task: self._landed(flight, task))
         self._flights[key] = flight
         return flight
 
-    def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Start something that nobody joins."""
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(work, context=self._context.copy())
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return task
-
-    def forget(self, key: str) -> None:
+    def forget(self, flight: Flight) -> None:
         """Let callers from now on start a flight of their own."""
-        self._flights.pop(key, None)
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
 
     def forget_dependent(self, names: Iterable[str]) -> None:
         """`forget` all flights that depend on one of these names."""
-        renewed = set(names)
+        changed = set(names)
         for flight in tuple(self._flights.values()):
-            if not renewed.isdisjoint(flight.depends_on):
-                self.forget(flight.key)
+            if not changed.isdisjoint(flight.depends_on):
+                self.forget(flight)
 
     def _landed(self, flight: Flight, task: asyncio.Task[Any]) -> None:
-        if self._flights.get(flight.key) is flight:
-            del self._flights[flight.key]
+        self.forget(flight)
         if not task.cancelled():
             task.exception()  # seen, also when every waiter has left

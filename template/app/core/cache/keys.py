@@ -93,7 +93,7 @@ def _is_text(key: str) -> bool:
     return key.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in key)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: every read makes one, and freezing costs more than the rest
 class Address:
     """Where one entry lives: the names of everything in Redis that has to do with it."""
 
@@ -120,7 +120,7 @@ class Keyspace:
         """`key` is a canonical text; the order of `tags` does not matter."""
         if isinstance(tags, str):
             raise TypeError(f"tags are a sequence of strings, not the string {tags!r}")
-        if len(names := sorted(set(tags))) > _MOST_TAGS:
+        if len(names := sorted(set(tags)) if len(tags) > 1 else tags) > _MOST_TAGS:
             raise ValueError(f"an entry takes {_MOST_TAGS} tags at most, not {len(names)}")
         readable = key
         digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16)

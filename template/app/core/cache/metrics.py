@@ -27,9 +27,13 @@ invalidations = Counter(
     "cache_invalidations", "Invalidations: sent, or queued while Redis was away.", ["outcome"]
 )
 queued_invalidations = Gauge(
-    "cache_queued_invalidations", "Invalidations that wait for Redis to come back."
+    "cache_queued_invalidations",
+    "Invalidations that wait for Redis to come back.",
+    multiprocess_mode="livesum",
 )
-breaker_open = Gauge("cache_breaker_open", "1 while the cache does not ask Redis.")
+breaker_open = Gauge(
+    "cache_breaker_open", "1 while the cache does not ask Redis.", multiprocess_mode="livemax"
+)
 read_seconds = Histogram(
     "cache_read_seconds",
     "How long Redis took to answer a batch of reads.",

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from time import monotonic, time
 
 from app.core.cache.keys import Address
-from app.core.cache.recipe import Kind, Seen
+from app.core.cache.recipe import Kind
+from app.core.cache.seen import Seen
 
 _OVERHEAD = 600
 """Bytes of an entry beside its payload and its names, as measured with sys.getsizeof."""

@@ -15,7 +15,7 @@ from typing import (
 from app.core.cache.decorator import CachedFunction, Tags
 from app.core.cache.http.route import CachedRoute
 from app.core.cache.keys import Address, canonical
-from app.core.cache.many import get_many
+from app.core.cache.many import ManyReader
 from app.core.cache.options import PolicyOptions
 from app.core.cache.recipe import Kind, Recipe
 
@@ -62,6 +62,7 @@ class CachePolicy(Generic[T]):
 
         Raises:
             UnkeyableType: the key has no canonical text.
+            TypeError: the loader has captured a database session, which it may outlive.
             TimeoutError: the loader took longer than `loader_timeout`.
             Exception: whatever the loader raised, when there is no old value to serve.
         """
@@ -83,7 +84,7 @@ class CachePolicy(Generic[T]):
         """
         kind = self._kind_of(loader, of_many=True)
         addresses = {key: self.address(canonical(key), tags) for key in dict.fromkeys(keys)}
-        return await get_many(self._cache.engine, kind, addresses, loader)
+        return await ManyReader(self._cache.engine, kind, addresses, loader).get()
 
     async def invalidate(self, *keys: Any, strict: bool = False) -> None:
         """Remove entries, and the right of every load under way to store them. One round trip.

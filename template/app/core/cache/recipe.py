@@ -1,29 +1,28 @@
-"""What the engine needs to know about one value, and what it says about the one it got."""
+"""What the engine needs to know about one value: its kind, its address and its loader."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from enum import StrEnum
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from secrets import token_bytes
 from typing import Any
 
+import structlog
+
 from app.core.cache import metrics
-from app.core.cache.entry import Entry, Miss
+from app.core.cache.entry import ID_SIZE, Entry, Miss, decode, encode, entry_id
 from app.core.cache.keys import Address
 from app.core.cache.options import PolicyOptions
-from app.core.serializers import Codec
+from app.core.cache.seen import Outcome, Seen, now_ms
+from app.core.serializers import Codec, DecodeError, NotStorable, SignatureError
 
+log = structlog.get_logger(__name__)
 
-class Outcome(StrEnum):
-    """How a read was answered."""
-
-    NEAR = "near"
-    HIT = "hit"
-    STALE = "stale"
-    MISS = "miss"
-    STALE_ERROR = "stale_error"
+# Clocks of processes differ. An entry from further ahead would be fresh for as much too long.
+_AHEAD = 5_000
 
 
 class Kind:
-    """What all values of one type under one policy share."""
+    """What all values of one type under one policy share, and how they become entries."""
 
     def __init__(
         self,
@@ -38,12 +37,77 @@ class Kind:
         self.policy = policy
         self.options = options
         self.codec = codec
-        self.serializer_format = serializer_format
-        self.is_negative = is_negative
+        self._serializer_format = serializer_format
+        self._is_negative = is_negative
         self._reads = {outcome: metrics.reads.labels(policy, outcome) for outcome in Outcome}
         self._misses = {reason: metrics.misses.labels(policy, reason) for reason in Miss}
-
         self._load_seconds = metrics.load_seconds.labels(policy)
+
+    def new_entry(self, value: Any, cost: float, versions: bytes) -> Entry:
+        """The entry of a value that was just loaded in `cost` seconds; without its payload."""
+        options, created, ttl = self.options, now_ms(), self.options.ttl
+        if options.negative_ttl is not None and self._is_negative(value):
+            ttl = options.negative_ttl
+        fresh_until = created + round(ttl * 1000 * (1 - random.uniform(0, options.jitter)))
+        return Entry(
+            id=token_bytes(ID_SIZE),
+            created=created,
+            fresh_until=fresh_until,
+            stale_until=fresh_until + round(options.stale_while_revalidate * 1000),
+            error_until=fresh_until + round(options.stale_if_error * 1000),
+            cost=round(cost * 1000),
+            versions=versions,
+            negative=value is None,
+            payload=b"",
+        )
+
+    def pack(self, entry: Entry, value: Any, address: Address) -> bytes | None:
+        """The bytes to store for a value, or None if it is not to be stored."""
+        if entry.fresh_until <= entry.created:  # a negative_ttl of 0
+            return None
+        try:
+            if not entry.negative:
+                entry.payload = self.codec.dumps(value, key=address.value.encode())
+            return encode(
+                entry,
+                serializer=self._serializer_format,
+                schema=self.codec.fingerprint,
+                key=address.fingerprint,
+                compress_from=self.options.compress_from,
+            )
+        except NotStorable:
+            metrics.stores.labels(self.policy, "unstorable").inc()
+        except ValueError as error:
+            log.error("cache.not_stored", policy=self.policy, error=str(error))
+            metrics.stores.labels(self.policy, "failed").inc()
+        return None
+
+    def unpack(self, address: Address, raw: bytes | None, versions: Sequence[bytes | None]) -> Seen:
+        """Make sense of what was read at an address."""
+        entry = decode(
+            raw,
+            serializer=self._serializer_format,
+            schema=self.codec.fingerprint,
+            key=address.fingerprint,
+            versions=_joined(versions),
+        )
+        if isinstance(entry, Miss):
+            return Seen(None, None, entry, entry_id(raw), versions)
+        if entry.created > now_ms() + _AHEAD:
+            return Seen(None, None, Miss.FUTURE, entry.id, versions)
+        try:
+            value = self.load_payload(entry, address)
+        except SignatureError:
+            return Seen(None, None, Miss.SIGNATURE, entry.id, versions)
+        except DecodeError:
+            return Seen(None, None, Miss.CORRUPT, entry.id, versions)
+        return Seen(entry, value, None, entry.id, versions)
+
+    def load_payload(self, entry: Entry, address: Address) -> Any:
+        """A new copy of an entry's value."""
+        if entry.negative:
+            return None
+        return self.codec.loads(entry.payload, key=address.value.encode())
 
     def count(self, outcome: Outcome) -> None:
         self._reads[outcome].inc()
@@ -56,6 +120,12 @@ class Kind:
         self._load_seconds.observe(seconds)
 
 
+def _joined(versions: Sequence[bytes | None]) -> bytes | None:
+    """None if one is missing."""
+    known = [version for version in versions if version is not None]
+    return b"".join(known) if len(known) == len(versions) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """One value: where it is kept and how to make it."""
@@ -63,28 +133,3 @@ class Recipe:
     kind: Kind
     address: Address
     load: Callable[[], Awaitable[Any]]
-
-
-@dataclass(slots=True)
-class Seen:
-    """What a read found: at most one of `entry` (usable, perhaps stale) and `reason` is set."""
-
-    entry: Entry | None
-    value: Any
-    reason: Miss | None
-    id: bytes
-    """The id of what is stored, usable or not."""
-    versions: dict[str, bytes | None] = field(default_factory=dict)
-    online: bool = True
-    near: bool = False
-    """It came from this process's memory."""
-
-
-@dataclass(slots=True)
-class Loaded:
-    """A value and where it came from; times in milliseconds since 1970."""
-
-    value: Any
-    outcome: Outcome
-    created: int
-    fresh_until: int

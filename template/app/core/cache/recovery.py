@@ -5,13 +5,12 @@ then does the breaker close, so that no read in this process sees what had been 
 queue is bounded and never forgets: keys that are too many become "everything of that policy".
 
 The queue is this process's memory. If the process dies with it, the ttl of the entries is the bound
-on how long they can still be served.
+on how long they can still be served; if it is stopped in order, it tries once more.
 """
 
 import asyncio
 import random
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 import structlog
 
@@ -76,8 +75,19 @@ class Recovery:
             while breaker.is_open or self.queued:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(delay * 2, _LONGEST_DELAY)
-                with suppress(CacheUnavailable):
+                try:
                     await self._attempt(store, breaker)
+                except CacheUnavailable:
+                    continue
+                except Exception:  # without this task the breaker would stay open for good
+                    log.exception("cache.recovery_failed")
+
+    async def finish(self, store: CacheStore) -> None:
+        """At shutdown: a last attempt to carry out what waits, for the other processes."""
+        try:
+            await self._replay(store)
+        except CacheUnavailable as error:
+            log.error("cache.invalidations_lost", count=self.queued, error=str(error))
 
     async def _attempt(self, store: CacheStore, breaker: Breaker) -> None:
         await store.ping(self._probe)

@@ -14,7 +14,8 @@ THROTTLED = "throttled"
 # Answers {1} granted; {0, 1} what is stored is no longer what the caller saw; {0, holder, ms} the
 # lease is taken, by the token of somebody else or for a failure that nobody should repeat yet.
 _LEASE = f"""
-local id = redis.call('GETRANGE', KEYS[1], {ID_OFFSET}, {ID_OFFSET + ID_SIZE - 1})
+local id = redis.pcall('GETRANGE', KEYS[1], {ID_OFFSET}, {ID_OFFSET + ID_SIZE - 1})
+if type(id) == 'table' then id = '' end -- not a string: nothing that anybody could have seen
 if id ~= ARGV[3] then return {{0, 1}} end
 if redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2]) then return {{1}} end
 return {{0, redis.call('GET', KEYS[2]), redis.call('PTTL', KEYS[2])}}

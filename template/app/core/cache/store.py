@@ -24,7 +24,9 @@ from app.core.redis import BatchReader, PoolTimeout, RedisClient, Script
 T = TypeVar("T")
 
 _OUTAGE = (RedisConnectionError, RedisTimeoutError, ClusterError, RedisClusterException, OSError)
-_VERSION_TTL = 30 * 24 * 3600 * 1000
+# The version of a policy stays, or all its entries would expire with it. Tags are without number:
+# each is forgotten after a while (30 days, in ms), which is the same as invalidating it once.
+_TAG_TTL = 30 * 24 * 3600 * 1000
 # In a cluster so many commands go out one by one, through the client's fair slots. More of them
 # would time out in that queue, and go as one pipeline per node. redis-py's pipelines do not wait
 # for a connection but fail: so many at once fit into what the client has beside its slots.
@@ -101,8 +103,9 @@ class CacheStore:
             for address, token, ttl, seen in wanted
         ]
         created = {name: token_bytes(VERSION_SIZE) for name in missing}
+        policy = wanted[0][0].versions[0]
         commands = [
-            ("SET", name, version, "NX", "GET", "PX", _VERSION_TTL)
+            ("SET", name, version, "NX", "GET", *(() if name == policy else ("PX", _TAG_TTL)))
             for name, version in created.items()
         ]
         replies = await self._run(scripts, commands)
@@ -204,7 +207,7 @@ class CacheStore:
 
     def _count(self, error: Exception) -> None:
         if not isinstance(error, PoolTimeout):  # many callers are no sign of a server that is away
-            self._breaker.failed()
+            self._breaker.failed(repr(error))
 
     async def _send(
         self,

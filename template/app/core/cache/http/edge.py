@@ -18,7 +18,7 @@ from app.core.cache.http.checks import check, header_names, principal_calls
 from app.core.cache.http.headers import find
 from app.core.cache.http.parameters import ParameterReader, reader_for
 from app.core.cache.http.route import SEEN, CachedRoute
-from app.core.cache.recipe import Loaded, Outcome
+from app.core.cache.seen import Loaded, Outcome
 
 TEMPLATE = "route.template"
 """In the scope: the path template of a request that no route has seen."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from app.core.cache.http.response import Headers, StoredResponse
-from app.core.cache.recipe import Loaded, Outcome
+from app.core.cache.seen import Loaded, Outcome
 
 # What a 304 repeats of the response it stands for (RFC 9110, 15.4.5).
 _OF_304 = frozenset({b"content-location", b"date", b"expires", b"vary"})

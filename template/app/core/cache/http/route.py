@@ -22,7 +22,8 @@ from app.core.cache.http.response import RESPONSE_FORMAT, StoredResponse, is_neg
 from app.core.cache.http.signature import PRINCIPAL, REQUEST, RESPONSE, for_callers, for_fastapi
 from app.core.cache.keys import Address, canonical
 from app.core.cache.outliving import check_outlives
-from app.core.cache.recipe import Kind, Loaded, Outcome, Recipe
+from app.core.cache.recipe import Kind, Recipe
+from app.core.cache.seen import Loaded, Outcome
 
 if TYPE_CHECKING:
     from app.core.cache.policy import CachePolicy

@@ -1,0 +1,92 @@
+"""Refreshing in the background: the old entries are served meanwhile, and nobody waits."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context
+from typing import Any, TypeVar
+
+import structlog
+
+from app.core.cache import metrics
+from app.core.cache.backoff import Backoff
+from app.core.cache.fill import Ask, Filler
+from app.core.cache.flight import Detached
+from app.core.cache.recipe import Kind
+from app.core.cache.seen import Outcome
+from app.core.cache.store import CacheUnavailable, Grant
+
+K = TypeVar("K")
+
+log = structlog.get_logger(__name__)
+
+_PAUSE = 0.25
+"""Seconds for which this process leaves an entry alone that it could not refresh."""
+
+
+class Refresher:
+    """The refreshes of one process."""
+
+    def __init__(self, filler: Filler, context: Context, *, most: int) -> None:
+        """`most` run at once; one more is left out, not queued: the next read asks again."""
+        self._filler = filler
+        self._most = most
+        self._detached = Detached(context)
+        self._under_way: set[str] = set()
+        self._paused = Backoff()
+
+    @property
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        return self._detached.tasks
+
+    def start(
+        self,
+        kind: Kind,
+        stale: Mapping[K, Ask],
+        load: Callable[[Sequence[K]], Awaitable[Mapping[K, Any]]],
+    ) -> None:
+        """Load anew what nobody else is loading."""
+        asks = {key: a for key, a in stale.items() if self._may_start(a.address.value)}
+        if not asks:
+            return
+        if len(self.tasks) >= self._most:
+            metrics.refreshes.labels(kind.policy, "dropped").inc(len(asks))
+            return
+        names = [a.address.value for a in asks.values()]
+        self._under_way.update(names)
+        task = self._detached.run(self._refresh(kind, asks, load))
+        task.add_done_callback(lambda _: self._under_way.difference_update(names))
+
+    def _may_start(self, name: str) -> bool:
+        return name not in self._under_way and not self._paused.holds(name)
+
+    async def _refresh(
+        self,
+        kind: Kind,
+        asks: Mapping[K, Ask],
+        load: Callable[[Sequence[K]], Awaitable[Mapping[K, Any]]],
+    ) -> None:
+        outcomes = dict.fromkeys(asks, "failed")
+        try:
+            replies, versions = await self._filler.lease(kind, list(asks.values()))
+            granted = {}
+            for (key, a), reply in zip(asks.items(), replies, strict=True):
+                if reply.grant is Grant.GRANTED:
+                    granted[key] = a
+                else:
+                    outcomes[key] = "denied"
+            if granted:
+                loaded = await self._filler.fill(
+                    kind, granted, versions, lambda: load(list(granted))
+                )
+                for key, one in loaded.items():
+                    if one.outcome is Outcome.MISS:
+                        outcomes[key] = "done"
+        except CacheUnavailable:
+            pass  # who serves old entries can go on doing so
+        except Exception as error:
+            log.warning("cache.refresh_failed", policy=kind.policy, error=repr(error))
+        finally:
+            for key, outcome in outcomes.items():
+                metrics.refreshes.labels(kind.policy, outcome).inc()
+                if outcome != "done":
+                    self._paused.set(asks[key].address.value, _PAUSE)
