@@ -82,6 +82,12 @@ def default_answers() -> Answers:
     return {name: found[0] for name, found in closed.items()}
 
 
+def named_in_exclude() -> list[str]:
+    """Files and folders that an answer leaves out, or an update: paths in the service."""
+    [block] = [entry for entry in CONFIG["_exclude"] if "{%" in entry]
+    return [line.strip()[1:] for line in block.splitlines() if line.strip().startswith("/")]
+
+
 def label(answers: Answers) -> str:
     """A readable name for a test: the answers that differ from the defaults."""
     different: Iterable[str] = (

@@ -80,11 +80,10 @@ def requirements(lines: list[Any]) -> dict[str, Requirement]:
 
 
 def own_requirements() -> dict[str, Requirement]:
-    groups = read_toml(ROOT / "pyproject.toml")["dependency-groups"]
+    project = read_toml(ROOT / "pyproject.toml")
+    groups = [project["project"]["dependencies"], *project["dependency-groups"].values()]
     return {
-        name: requirement
-        for group in groups.values()
-        for name, requirement in requirements(group).items()
+        name: requirement for group in groups for name, requirement in requirements(group).items()
     }
 
 

@@ -16,7 +16,8 @@ import yaml
 
 from scripts.snapshot import IDENTITY, git, release
 from tests.template.answers import CONFIG, ROOT
-from tests.template.history import commit, replace, start_service, write
+from tests.template.edits import replace, write
+from tests.template.history import commit, start_service
 
 WORKFLOW = ROOT / "template/.github/workflows/copier-update.yml"
 UPGRADING = """# Upgrading
