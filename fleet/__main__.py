@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleet.crew import visit
-from fleet.inventory import InvalidInventory, read_inventory
+from fleet.inventory import InvalidInventory, located, read_inventory
 from fleet.output import progress, summary
 from fleet.rehearsal import Plan, rehearse
 from fleet.report import write_report
@@ -65,10 +65,16 @@ def main() -> int:
     except InvalidInventory as error:
         print(f"fleet: {error}", file=sys.stderr)
         return 2
-    if given.command == "report" and (problem := unusable(given.output)):
+    template = located(given.template, Path.cwd()) if given.template else None
+    problem = ""
+    if given.command == "report":
+        problem = unusable(given.output)
+    elif given.command == "update" and given.push and template and Path(template).is_absolute():
+        problem = f"{template}: services would record a path of this machine; --push needs a URL"
+    if problem:
         print(f"fleet: {problem}", file=sys.stderr)
         return 2
-    plan = Plan(given.to, given.template)
+    plan = Plan(given.to, template)
     if given.command != "status":
         plan = replace(
             plan,

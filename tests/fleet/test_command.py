@@ -140,9 +140,42 @@ def test_another_version_and_a_template_that_moved(
     git("clone", "--quiet", released, moved, cwd=tmp_path)
     service = next(found for found in services if found.old == RELEASES[0])
     file = inventory(tmp_path / "fleet.txt", [service.repository])
-    done = fleet("update", file, "--template", str(moved), "--to", RELEASES[1], "--json")
+    relative = os.path.relpath(moved, ROOT)  # counts from where the user is
+    done = fleet("update", file, "--template", relative, "--to", RELEASES[1], "--json")
     [result] = done.repositories()
     assert (result["state"], result["new"]) == ("clean", RELEASES[1]), result["cause"]
+
+
+@pytest.mark.slow
+def test_a_path_of_this_machine_is_not_pushed(fleet: Fleet, tmp_path: Path) -> None:
+    file = inventory(tmp_path / "fleet.txt", ["/nowhere"])
+    done = fleet("update", file, "--template", ".", "--push")
+    assert (done.code, done.output) == (2, "")
+    assert done.errors == (
+        f"fleet: {ROOT}: services would record a path of this machine; --push needs a URL\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_terminal_has_a_bar_and_pipes_have_plain_lines(tmp_path: Path) -> None:
+    file = inventory(tmp_path / "fleet.txt", ["/nowhere"])
+    terminal, end = os.openpty()
+    done = subprocess.run(
+        command("update", file),
+        cwd=ROOT,
+        env=os.environ | {"TERM": "xterm", "NO_COLOR": ""},
+        stdout=subprocess.PIPE,
+        stderr=end,
+        text=True,
+        check=False,
+    )
+    os.close(end)
+    drawn = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    assert "0/1" in drawn
+    assert "\x1b[" in drawn
+    assert done.stdout.startswith("failed   /nowhere  ? -> ?  0 files  git clone: ")
+    assert "\x1b" not in done.stdout
 
 
 def test_the_page_names_everything_and_takes_it_literally() -> None:
