@@ -59,7 +59,7 @@ def measure(folder: Path) -> None:
 
 def fleet(action: str, file: Path, *options: str) -> tuple[float, list[dict[str, Any]]]:
     """Seconds, and what it found out."""
-    command = [sys.executable, "-m", "fleet", action, file, "--json", *options]
+    command = [sys.executable, "-m", "fleet", action, str(file), "--json", *options]
     started = perf_counter()
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     seconds = perf_counter() - started

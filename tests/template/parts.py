@@ -1,13 +1,13 @@
 """Parts of the template, for tests that render so often that the whole would take too long."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.snapshot import snapshot
 
 
-def part_of(template: Path, scratch: Path, *, plain: Iterable[str]) -> Path:
+def part_of(template: Path, scratch: Path, *, plain: Sequence[str]) -> Path:
     """A release of `template` without its plain files, but for those at or below `plain`."""
     folder = scratch / "folder"
     shutil.copytree(template, folder, ignore=shutil.ignore_patterns(".git"))
@@ -18,5 +18,5 @@ def part_of(template: Path, scratch: Path, *, plain: Iterable[str]) -> Path:
     return snapshot(folder, scratch / "repository")
 
 
-def is_below(path: Path, folder: Path, names: Iterable[str]) -> bool:
+def is_below(path: Path, folder: Path, names: Sequence[str]) -> bool:
     return any(path.is_relative_to(folder / name) for name in names)
