@@ -84,7 +84,20 @@ def default_answers() -> Answers:
 
 def named_in_exclude() -> list[str]:
     """Files and folders that an answer leaves out, or an update: paths in the service."""
-    [block] = [entry for entry in CONFIG["_exclude"] if "{%" in entry]
+    return paths_in(exclude_block())
+
+
+def services_own() -> tuple[str, ...]:
+    """Those of them that an update leaves alone: the service's own from its first day."""
+    return tuple(paths_in(exclude_block().partition("_copier_operation == 'update'")[2]))
+
+
+def exclude_block() -> str:
+    [block] = [entry for entry in CONFIG["_exclude"] if "_copier_operation" in entry]
+    return str(block)
+
+
+def paths_in(block: str) -> list[str]:
     return [line.strip()[1:] for line in block.splitlines() if line.strip().startswith("/")]
 
 

@@ -8,25 +8,12 @@ import yaml
 from copier import run_copy, run_update
 
 from scripts.snapshot import NEWEST, git, release
-from tests.template.answers import CONFIG, Answers
+from tests.template.answers import CONFIG, Answers, services_own
 from tests.template.edits import Edit, replace
 from tests.template.trees import Tree, read_tree
 
 EARLIER = "v0.0.1"
 BETWEEN = "between"  # a branch: its commit has no tag
-# What is the service's own from the first day, as copier.yml has it.
-OWN = (
-    "app/items/__init__.py",
-    "app/items/caching.py",
-    "app/items/errors.py",
-    "app/items/models.py",
-    "app/items/repository.py",
-    "app/items/routes.py",
-    "app/items/table.py",
-    "migrations/versions",
-    "tests/items/__init__.py",
-    "tests/items/test_items.py",
-)
 
 
 def add_earlier_versions(template: Path) -> None:
@@ -91,13 +78,13 @@ def update_service(service: Path, ref: str | None = None, **answers: str | bool)
 def expected_tree(fresh: Path, start: Tree, scratch: Path, edit: Edit) -> Tree:
     """A fresh copy of the newer version, with what is the service's own and the same edits."""
     service = Path(shutil.copytree(fresh, scratch))
-    for name in OWN:
+    for name in services_own():
         if (service / name).is_dir():
             shutil.rmtree(service / name)
         else:
             (service / name).unlink(missing_ok=True)
     for path, file in start.items():
-        if path.startswith(OWN):
+        if path.startswith(services_own()):
             (service / path).parent.mkdir(parents=True, exist_ok=True)
             (service / path).write_bytes(file.content)
     edit(service)

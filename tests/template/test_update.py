@@ -7,7 +7,7 @@ import pytest
 from copier import run_update
 
 from scripts.snapshot import NEWEST, git, release, releases
-from tests.template.answers import CONFIG, ROOT, Answers, closed_questions
+from tests.template.answers import ROOT, Answers, closed_questions, named_in_exclude, services_own
 from tests.template.edits import (
     CONFLICTS,
     CORE,
@@ -23,7 +23,6 @@ from tests.template.edits import (
 from tests.template.history import (
     BETWEEN,
     EARLIER,
-    OWN,
     add_earlier_versions,
     commit,
     copy,
@@ -131,7 +130,7 @@ def test_changing_an_answer_equals_generating_with_it(
     assert update_service(service, NEWEST, **after) == []
 
     fresh = copy(varying_template, tmp_path / "fresh", NEWEST, after)
-    own = [path for path in differences(start, read_tree(fresh)) if path.startswith(OWN)]
+    own = [path for path in differences(start, read_tree(fresh)) if path.startswith(services_own())]
     assert own == [], "these would need to change with the answer, but an update leaves them alone"
     expected = expected_tree(fresh, start, tmp_path / "expected", typical)
     assert differences(read_tree(service), expected) == []
@@ -204,16 +203,9 @@ def test_a_moved_file_takes_edits_along_only_by_a_migration(
 
 def test_an_example_file_is_the_services_own_or_belongs_to_an_answer(history: Path) -> None:
     """Any other one would come back to those who deleted the example."""
-    [block] = [entry for entry in CONFIG["_exclude"] if "_copier_operation" in entry]
+    named = named_in_exclude()
     for folder in ("app/items", "tests/items"):
         files = [path.name for path in (history / "template" / folder).glob("*.py*")]
         assert files
         for name in files:
-            assert f"/{folder}/{name}" in block
-
-
-def test_own_folders_are_those_that_updates_leave_alone() -> None:
-    """So that the tests above speak of the same folders as copier.yml."""
-    [block] = [entry for entry in CONFIG["_exclude"] if "_copier_operation" in entry]
-    kept = block.partition("_copier_operation == 'update'")[2].splitlines()
-    assert [line.strip() for line in kept if line.startswith("/")] == [f"/{name}" for name in OWN]
+            assert f"{folder}/{name}" in named
