@@ -47,7 +47,9 @@ def turn_back(files: Path) -> None:
     replace(project, '  "uvicorn[standard]>=', '  "hypercorn>=')
     replace(files / "app/main.py.jinja", "    app.include_router(create_metrics_router())\n", "")
     replace(files / "app/settings.py.jinja", '    private_hosts: str = ""\n', "")
-    replace(files / "README.md.jinja", "## Watching it\n", "## Metrics\n")
+    readme = files / "README.md.jinja"
+    replace(readme, "## Watching it\n", "## Metrics\n")
+    replace(readme, "{% if github %}", "{% if true %}")  # nobody was asked yet
 
 
 def copy(template: Path, folder: Path, ref: str, answers: Answers) -> Path:
