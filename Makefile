@@ -35,7 +35,7 @@ format: .venv/ready ## Mend style and formatting
 	ruff format .
 
 constraints: .venv/ready ## Move the tested versions to the newest ones
-	uv pip compile --quiet --upgrade --universal --python-version 3.11 --group dev \
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 pyproject.toml --group dev \
 	  --custom-compile-command "make constraints" --output-file constraints.txt
 
 clean: ## Remove the environment, the demo and all caches
@@ -55,5 +55,5 @@ clean: ## Remove the environment, the demo and all caches
 	  python -m ensurepip >/dev/null && python -m pip install --quiet uv; \
 	fi
 	@echo "Installing the tested versions into .venv"
-	@uv pip install --quiet --python .venv/bin/python --group dev --constraints constraints.txt
+	@uv pip install --quiet --python .venv/bin/python --editable . --group dev --constraints constraints.txt
 	@touch $@

@@ -1,13 +1,14 @@
-"""The command `python -m fleet`: rehearse an update over all repositories, or push it."""
+"""The command `fleet`: rehearse an update of the template over all repositories, or push it."""
 
 import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from fleet.crew import visit
-from fleet.inventory import InvalidInventory, read_inventory
+from fleet.inventory import InvalidInventory, located, read_inventory
 from fleet.output import progress, summary
 from fleet.rehearsal import Plan, rehearse
 from fleet.report import write_report
@@ -32,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     trying = argparse.ArgumentParser(add_help=False)
     trying.add_argument("--check", metavar="CMD", help="an updated service has to pass this")
     trying.add_argument("--check-seconds", type=positive, default=900, metavar="S")
+    trying.add_argument("--trust", action="store_true", help="run migrations of the template")
     commands.add_parser("status", parents=[common], help="versions, without trying an update")
     update = commands.add_parser("update", parents=[common, trying], help="rehearse the update")
     update.add_argument("--push", action="store_true", help="push a branch to each repository")
@@ -47,6 +49,15 @@ def positive(text: str) -> int:
     return number
 
 
+def unusable(output: Path) -> str:
+    """Why no page can be written there: better said before the rehearsal than after it."""
+    if output.is_dir():
+        return f"{output}: it is a folder; --output names the page"
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        return f"{output}: it cannot be written"
+    return ""
+
+
 def main() -> int:
     given = parser().parse_args()
     try:
@@ -54,10 +65,24 @@ def main() -> int:
     except InvalidInventory as error:
         print(f"fleet: {error}", file=sys.stderr)
         return 2
-    plan = Plan(given.to, given.template)
+    template = located(given.template, Path.cwd()) if given.template else None
+    problem = ""
+    if given.command == "report":
+        problem = unusable(given.output)
+    elif given.command == "update" and given.push and template and Path(template).is_absolute():
+        problem = f"{template}: services would record a path of this machine; --push needs a URL"
+    if problem:
+        print(f"fleet: {problem}", file=sys.stderr)
+        return 2
+    plan = Plan(given.to, template)
     if given.command != "status":
-        push = getattr(given, "push", False)
-        plan = Plan(given.to, given.template, given.check, given.check_seconds, push)
+        plan = replace(
+            plan,
+            check=given.check,
+            check_seconds=given.check_seconds,
+            push=getattr(given, "push", False),
+            trust=given.trust,
+        )
     work = status if given.command == "status" else rehearse
     try:
         with progress(len(repositories), quiet=given.json) as done:
@@ -65,13 +90,13 @@ def main() -> int:
     except KeyboardInterrupt:
         print("fleet: interrupted", file=sys.stderr)
         return INTERRUPTED
+    if given.command == "report":
+        write_report(results, given.output)
     if given.json:
         found = {"schema": SCHEMA, "repositories": [result.as_json() for result in results]}
         print(json.dumps(found, indent=2))
     else:
         print(summary(results))
-    if given.command == "report":
-        write_report(results, given.output)
     return 0 if all(result.state in GOOD for result in results) else 1
 
 

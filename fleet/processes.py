@@ -69,7 +69,8 @@ class Processes:
             with self._lock:
                 self._running.discard(process)
         if process.returncode:
-            raise CommandFailed(f"{name}: {last_words(errors) or last_words(output) or 'failed'}")
+            words = last_words(errors) or last_words(output) or f"exit code {process.returncode}"
+            raise CommandFailed(f"{name}: {words}")
         return output
 
     def stop(self) -> None:

@@ -7,15 +7,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from fleet.processes import CommandFailed, Processes
-from fleet.renewal import ANSWERS
 from fleet.repository import GIT_SECONDS, Clone, NotAService
 from fleet.results import Result, State, without_credentials
 from fleet.versions import Versions
 
-ROOT = Path(__file__).parents[1]
+PACKAGES = Path(__file__).parents[1]
 COPIER_SECONDS = 600.0
 
 
@@ -26,6 +23,7 @@ class Plan:
     check: str | None = None  # a shell command that an updated service has to pass
     check_seconds: float = 900.0
     push: bool = False
+    trust: bool = False  # run what a migration of the template runs
 
 
 def rehearse(
@@ -55,13 +53,12 @@ def try_update(
     result.old = result.new = clone.version()
     if plan.template:
         clone.move_template(plan.template)
-    run = Renewal(clone, folder, cache)
-    result.drift = run.drift()
     # An update to the version that is there changes nothing, and takes seconds.
-    if not plan.to and result.old == versions.newest(str(clone.answers()["_src_path"])):
+    behind = plan.to or versions.is_behind(result.old, str(clone.answers()["_src_path"]))
+    result.drift = renew(clone, plan, folder, cache, update=bool(behind))
+    if not behind:
         result.state = State.CURRENT
         return
-    run("update", to=plan.to)
     result.conflicts = clone.unmerged()
     result.files = clone.changed()
     result.new = version_in(clone)
@@ -121,54 +118,30 @@ def is_dirty(repository: str, processes: Processes) -> bool:
     return bool(processes.run(command, cwd=folder, timeout=GIT_SECONDS))
 
 
-@dataclass(frozen=True)
-class Renewal:
-    """Copier in a process and with a mirror cache of its own, and temporary files in our folder."""
-
-    clone: Clone
-    folder: Path
-    cache: Path
-
-    def __call__(self, action: str, **given: str | None) -> None:
-        scratch = self.folder / "scratch"
-        scratch.mkdir(exist_ok=True)
-        arguments = json.dumps({"service": str(self.clone.folder), **given})
-        try:
-            self.clone.processes.run(
-                [sys.executable, "-m", "fleet.renewal", action, arguments],
-                cwd=self.clone.folder,
-                timeout=COPIER_SECONDS,
-                environment={
-                    "PYTHONPATH": str(ROOT),
-                    "COPIER_CACHE_DIR": str(self.cache),
-                    "TMPDIR": str(scratch),
-                },
-            )
-        except CommandFailed as error:
-            cause = str(error).partition("ERROR ")[2] or str(error)
-            raise CommandFailed(f"copier {action}: {cause}") from None
-
-    def drift(self) -> list[str]:
-        """Files that the template wrote and keeps up to date, and that are not as it wrote them."""
-        destination = self.folder / "pristine"
-        self("pristine", destination=str(destination))
-        own = services_own()
-        return sorted(
-            path
-            for file in destination.rglob("*")
-            if file.is_file() and (path := file.relative_to(destination).as_posix()) != ANSWERS
-            if not any(path == name or path.startswith(f"{name}/") for name in own)
-            if differs(file, self.clone.folder / path)
+def renew(clone: Clone, plan: Plan, folder: Path, cache: Path, *, update: bool) -> list[str]:
+    """The drift before the update. Copier gets a process, a cache and a folder of its own."""
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    given = {
+        "service": str(clone.folder),
+        "scratch": str(folder / "pristine"),
+        "update": update,
+        "to": plan.to,
+        "trust": plan.trust,
+    }
+    # -P: not from the clone, where a module may have the name of one that is needed.
+    command = [sys.executable, "-P", "-m", "fleet.renewal", json.dumps(given)]
+    environment = {
+        "PYTHONPATH": str(PACKAGES),
+        "COPIER_CACHE_DIR": str(cache),
+        "TMPDIR": str(scratch),
+    }
+    try:
+        output = clone.processes.run(
+            command, cwd=clone.folder, timeout=COPIER_SECONDS, environment=environment
         )
-
-
-def differs(file: Path, other: Path) -> bool:
-    return not other.is_file() or file.read_bytes() != other.read_bytes()
-
-
-def services_own() -> list[str]:
-    """What an update never touches, as copier.yml lists it: a change there is no drift."""
-    config = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))
-    [block] = [entry for entry in config["_exclude"] if "_copier_operation" in entry]
-    kept = block.partition("_copier_operation == 'update'")[2].partition("{% endif")[0]
-    return [line.strip().lstrip("/") for line in kept.splitlines() if line.startswith("/")]
+    except CommandFailed as error:
+        cause = str(error).partition("ERROR ")[2] or str(error)
+        raise CommandFailed(f"copier {cause}") from None
+    found: list[str] = json.loads(output.splitlines()[-1])  # a migration may print as well
+    return found

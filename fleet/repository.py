@@ -31,9 +31,11 @@ class Clone:
             cause = str(error).removeprefix("git -c: ").removeprefix("git -c ")
             raise CommandFailed(f"git {arguments[0]}: {cause}") from None
 
-    def take(self, repository: str) -> None:
+    def take(self, repository: str, *, depth: int | None = None) -> None:
+        """`depth`: how many commits; None for all, as a check may want them."""
         self.folder.mkdir(parents=True)
-        self.git("clone", "--quiet", "--", repository, ".")
+        shallow = [f"--depth={depth}"] if depth and not Path(repository).exists() else []
+        self.git("clone", "--quiet", *shallow, "--", repository, ".")
         if not self.git("config", "--default", "", "user.email").strip():
             self.git("config", "user.name", "fleet")
             self.git("config", "user.email", "fleet@localhost")

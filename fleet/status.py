@@ -20,11 +20,13 @@ def status(
     clone = Clone(folder / "service", processes)
     try:
         result.dirty = is_dirty(repository, processes)
-        clone.take(repository)
+        clone.take(repository, depth=1)
         answers = clone.answers()
-        result.old = str(answers["_commit"])
-        result.new = plan.to or versions.newest(plan.template or str(answers["_src_path"]))
-        result.state = State.CURRENT if result.old == result.new else State.BEHIND
+        template = plan.template or str(answers["_src_path"])
+        result.old = result.new = str(answers["_commit"])
+        result.state = State.CURRENT
+        if plan.to != result.old if plan.to else versions.is_behind(result.old, template):
+            result.state, result.new = State.BEHIND, plan.to or versions.newest(template)
     except (CommandFailed, NotAService, OSError) as error:
         result.cause = without_credentials(str(error))
     finally:

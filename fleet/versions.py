@@ -1,5 +1,6 @@
 """The newest release of each template, asked once per fleet."""
 
+import re
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,8 @@ from packaging.version import InvalidVersion, Version
 from fleet.processes import Processes
 
 LS_REMOTE_SECONDS = 60.0
+DESCRIBED = re.compile(r"-\d+-g[0-9a-f]+$")  # commits after a tag, and which one
+COMMIT = re.compile(r"[0-9a-f]{7,40}")  # before there was a tag; it may look like a number
 
 
 @dataclass
@@ -24,6 +27,19 @@ class Versions:
                 self._newest[template] = newest_of(self._tags(template))
             return self._newest[template]
 
+    def is_behind(self, recorded: str, template: str) -> bool:
+        """Whether the newest release is newer than `recorded`, a tag or what `git describe` says.
+
+        Copier refuses to go back, so a service from a commit after the newest release waits.
+        """
+        newest = self.newest(template)
+        if COMMIT.fullmatch(recorded):
+            return True
+        try:
+            return Version(newest) > Version(DESCRIBED.sub("", recorded))
+        except InvalidVersion:
+            return recorded != newest
+
     def _tags(self, template: str) -> list[str]:
         command = ["git", "ls-remote", "--tags", "--refs", "--", url_of(template)]
         output = self.processes.run(command, cwd=Path.home(), timeout=LS_REMOTE_SECONDS)
@@ -36,6 +52,14 @@ def url_of(template: str) -> str:
         if template.startswith(short):
             return f"{host}{template.removeprefix(short)}"
     return template.removeprefix("git+")
+
+
+def sortable(recorded: str) -> tuple[Version, str]:
+    """What sorts recorded versions; one that is none comes before all."""
+    try:
+        return Version(DESCRIBED.sub("", recorded)), recorded
+    except InvalidVersion:
+        return Version("0.dev0"), recorded
 
 
 def newest_of(tags: list[str]) -> str:

@@ -20,7 +20,9 @@ from pathlib import Path
 
 # A JSON text holds no bare quote, so no answer can end this string.
 CONTEXT = json.loads(r"""{{ cookiecutter | jsonify }}""")
-REMOTE = re.compile(r"gh:|gl:|git@|git\+|[a-z+]+://")
+REMOTE = re.compile(r"gh:|gl:|\w+@|[a-z+]+://")
+# What Copier takes for an address by itself; it would look for any other one in a folder.
+COPIER_KNOWS = re.compile(r"gh:|gl:|git@|git\+|git://|https://git(hub|lab)\.com/|.*\.git\Z")
 
 
 def answers() -> dict[str, str | bool]:
@@ -38,7 +40,7 @@ def template() -> tuple[str, str | None]:
     """Where Copier finds the template, and at which Git ref (None: the latest release)."""
     given, ref = CONTEXT["_template"], CONTEXT["_checkout"]
     if REMOTE.match(given):
-        return given, ref
+        return (given if COPIER_KNOWS.match(given) else f"git+{given}"), ref
     # The hook does not run where the user is; a relative path counts from there.
     for base in (os.environ.get("PWD", ""), CONTEXT["_output_dir"]):
         path = Path(base, given).resolve()

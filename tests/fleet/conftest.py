@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import pytest
 from scripts.snapshot import git, snapshot
 from tests.fleet.generated import Service, add_releases, forty
 from tests.template.answers import ROOT
+from tests.template.parts import part_of
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,8 @@ def fleet(tmp_path: Path) -> Fleet:
 @pytest.fixture(scope="session")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What answers can change, and no more: a fleet of it is updated in a fraction of the time."""
-    folder = tmp_path_factory.mktemp("fleet") / "folder"
-    whole = snapshot(ROOT, folder.with_name("whole"))
-    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns(".git"))
-    for path in (folder / "template").rglob("*"):
-        if path.is_file() and path.suffix != ".jinja":
-            path.unlink()
-    template = snapshot(folder, folder.with_name("template"))
+    scratch = tmp_path_factory.mktemp("fleet")
+    template = part_of(snapshot(ROOT, scratch / "whole"), scratch, plain=())
     add_releases(template)
     return template
 

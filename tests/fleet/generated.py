@@ -4,12 +4,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from copier import run_copy
 
 from scripts.snapshot import git, release
 from tests.template.answers import Answers, covering_profiles
-from tests.template.history import append, commit, replace, write
+from tests.template.edits import append, replace, write
+from tests.template.history import commit
 
 RELEASES = ("v999.1.0", "v999.2.0", "v999.3.0")
 NEWEST = RELEASES[-1]
@@ -123,7 +125,7 @@ def forty(template: Path, folder: Path) -> list[Service]:
     builder.add(10, nothing, "clean")
     builder.add(6, edited, "clean", drift=("README.md",))
     builder.add(5, conflicting, "conflict", conflicts=("README.md",), drift=("README.md",))
-    builder.add(3, failing, "broken", cause="check: ")
+    builder.add(3, failing, "broken", cause="check: exit code 1")
     builder.add(2, conflicting, "current", tags=(NEWEST,), drift=("README.md",))
     builder.add(2, nothing, "clean", dirty=True)
     builder.add(1, answers_lost, "failed", cause="it has no .copier-answers.yml")
@@ -136,3 +138,30 @@ def forty(template: Path, folder: Path) -> list[Service]:
     git("init", "--quiet", "--bare", empty, cwd=folder)
     builder.add_repository(str(empty), "it has no .copier-answers.yml")
     return builder.services
+
+
+def wrongly_classified(
+    services: list[Service], found: list[dict[str, Any]]
+) -> list[tuple[Service, dict[str, Any]]]:
+    """Services with the result that does not fit them."""
+    return [
+        (service, result)
+        for service, result in zip(services, found, strict=True)
+        if not fits(service, result)
+    ]
+
+
+def fits(service: Service, result: dict[str, Any]) -> bool:
+    expected = {
+        "repository": service.repository,
+        "state": service.state,
+        "old": service.old,
+        "conflicts": list(service.conflicts),
+        "drift": list(service.drift),
+        "dirty": service.dirty,
+        "pushed": False,
+    }
+    if service.state != "failed":
+        expected["new"] = NEWEST
+    caused = service.cause in result["cause"] and bool(result["cause"]) == bool(service.cause)
+    return caused and expected.items() <= result.items()

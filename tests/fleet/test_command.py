@@ -1,21 +1,27 @@
 """The command line: its input, its output, and how it ends."""
 
 import os
+import re
 import signal
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
 
 from fleet.inventory import InvalidInventory, read_inventory
+from fleet.processes import Processes
+from fleet.report import page
 from fleet.results import Result, State, without_credentials
-from fleet.versions import newest_of
-from scripts.snapshot import git
+from fleet.versions import Versions, newest_of
+from scripts.snapshot import git, release
 from tests.fleet.conftest import Fleet, command, inventory
 from tests.fleet.generated import NEWEST, RELEASES, Service
 from tests.template.answers import ROOT
+from tests.template.edits import append, write
+from tests.template.history import commit
 
 
 @pytest.mark.parametrize(
@@ -65,6 +71,28 @@ def test_the_newest_release_is_no_prerelease_and_not_the_last_of_the_alphabet() 
     assert newest_of(["nightly"]) == ""
 
 
+@pytest.mark.parametrize(
+    ("recorded", "behind"),
+    [
+        ("v1.9.0", True),
+        ("v1.10.0", False),
+        ("v1.10.0-3-gabc1234", False),  # Copier refuses to go back to v1.10.0
+        ("v1.9.0-3-gabc1234", True),
+        ("v1.11.0", False),
+        ("1234567", True),  # a commit, though it looks like a number
+        ("12b3456", True),  # or like a beta
+        ("main", True),
+    ],
+)
+def test_a_service_is_behind_if_the_newest_release_is_newer(
+    tmp_path: Path, recorded: str, behind: bool
+) -> None:
+    git("init", "--quiet", cwd=tmp_path)
+    for tag in ("v1.9.0", "v1.10.0"):
+        release(tmp_path, tag)
+    assert Versions(Processes()).is_behind(recorded, str(tmp_path)) == behind
+
+
 def test_the_json_keeps_its_fields() -> None:
     """Scripts read them: add some, rename none."""
     assert Result("x").as_json() == {
@@ -112,9 +140,61 @@ def test_another_version_and_a_template_that_moved(
     git("clone", "--quiet", released, moved, cwd=tmp_path)
     service = next(found for found in services if found.old == RELEASES[0])
     file = inventory(tmp_path / "fleet.txt", [service.repository])
-    done = fleet("update", file, "--template", str(moved), "--to", RELEASES[1], "--json")
+    relative = os.path.relpath(moved, ROOT)  # counts from where the user is
+    done = fleet("update", file, "--template", relative, "--to", RELEASES[1], "--json")
     [result] = done.repositories()
     assert (result["state"], result["new"]) == ("clean", RELEASES[1]), result["cause"]
+
+
+@pytest.mark.slow
+def test_a_path_of_this_machine_is_not_pushed(fleet: Fleet, tmp_path: Path) -> None:
+    file = inventory(tmp_path / "fleet.txt", ["/nowhere"])
+    done = fleet("update", file, "--template", ".", "--push")
+    assert (done.code, done.output) == (2, "")
+    assert done.errors == (
+        f"fleet: {ROOT}: services would record a path of this machine; --push needs a URL\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_terminal_has_a_bar_and_pipes_have_plain_lines(tmp_path: Path) -> None:
+    file = inventory(tmp_path / "fleet.txt", ["/nowhere"])
+    terminal, end = os.openpty()
+    done = subprocess.run(
+        command("update", file),
+        cwd=ROOT,
+        env=os.environ | {"TERM": "xterm", "NO_COLOR": ""},
+        stdout=subprocess.PIPE,
+        stderr=end,
+        text=True,
+        check=False,
+    )
+    os.close(end)
+    drawn = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    assert "0/1" in drawn
+    assert "\x1b[" in drawn
+    assert done.stdout.startswith("failed   /nowhere  ? -> ?  0 files  git clone: ")
+    assert "\x1b" not in done.stdout
+
+
+def test_the_page_names_everything_and_takes_it_literally() -> None:
+    conflict = Result("https://me:secret@host/shop/orders.git", State.CONFLICT, "v1.9.0", "v1.10.0")
+    conflict.conflicts, conflict.files, conflict.drift = ["a.py"], ["a.py", "b.py"], ["c.py"]
+    failed = Result("/srv/<b>legacy</b>", cause="git clone: <script>alert(1)</script>")
+    older = Result("x", State.CLEAN, "v1.2.0", "v1.10.0")
+    text = page([failed, conflict, older], datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
+    assert "secret" not in text
+    assert "shop/orders</td><td>v1.9.0 → v1.10.0" in text
+    assert "<code>a.py</code>" in text
+    assert "<code>c.py</code>" in text
+    assert "as of 2026-01-02 03:04 UTC" in text
+    assert "<script" not in text
+    assert "<b>legacy" not in text
+    # What needs people comes first, and versions are no words: 10 comes after 9.
+    assert text.index('id="conflict"') < text.index('id="failed"') < text.index('id="clean"')
+    assert text.index("<code>v1.9.0") < text.index("<code>v1.2.0") < text.index("<code>unknown")
+    assert 'id="broken"' not in text
 
 
 @pytest.mark.slow
@@ -123,13 +203,66 @@ def test_the_report_is_one_page_that_loads_nothing(
 ) -> None:
     chosen = [next(found for found in services if found.conflicts), services[-1]]
     file = inventory(tmp_path / "fleet.txt", [found.repository for found in chosen])
-    page = tmp_path / "fleet.html"
-    done = fleet("report", file, "--output", page)
+    output = tmp_path / "fleet.html"
+    done = fleet("report", file, "--output", output)
     assert done.code == 1
-    text = page.read_text("utf-8")
+    text = output.read_text("utf-8")
     assert "<code>README.md</code>" in text
     assert "it has no .copier-answers.yml" in text
-    assert "http" not in text
+    assert not re.search(r"https?:|url\(|@import|<link|<script|src=", text)
+
+
+@pytest.mark.slow
+def test_a_page_that_cannot_be_written_is_refused_before_the_rehearsal(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    file = inventory(tmp_path / "fleet.txt", ["/nowhere"])
+    for output in (tmp_path, tmp_path / "missing" / "fleet.html"):
+        done = fleet("report", file, "--output", output)
+        assert (done.code, done.output) == (2, "")
+        assert str(output) in done.errors
+
+
+@pytest.mark.slow
+def test_modules_of_a_service_are_not_imported(
+    services: list[Service], fleet: Fleet, tmp_path: Path
+) -> None:
+    """A service may have a folder with the name of something that the fleet needs."""
+    service = next(found for found in services if found.state == "clean")
+    copy = tmp_path / "service"
+    git("clone", "--quiet", service.repository, copy, cwd=tmp_path)
+    for name in ("fleet", "copier", "yaml"):
+        write(copy / name / "__init__.py", "raise RuntimeError\n")
+    commit(copy)
+    [result] = fleet("update", inventory(tmp_path / "f.txt", [str(copy)]), "--json").repositories()
+    assert result["state"] == "clean", result["cause"]
+
+
+@pytest.mark.slow
+def test_a_migration_runs_only_where_the_template_is_trusted(
+    services: list[Service], released: Path, fleet: Fleet, tmp_path: Path
+) -> None:
+    template = tmp_path / "template"
+    git("clone", "--quiet", released, template, cwd=tmp_path)
+    append(template / "copier.yml", MIGRATION)
+    release(template, "v1000.0.0")
+    service = next(found for found in services if found.state == "clean")
+    file = inventory(tmp_path / "fleet.txt", [service.repository])
+    arguments = ("update", file, "--template", template, "--json")
+    [refused] = fleet(*arguments).repositories()
+    assert refused["state"] == "failed"
+    assert "trust" in refused["cause"]
+    [trusted] = fleet(*arguments, "--trust").repositories()
+    assert trusted["state"] == "clean", trusted["cause"]
+    assert "migrated" in trusted["files"]
+
+
+MIGRATION = """
+_migrations:
+  - version: v1000.0.0
+    when: "{{ _stage == 'before' }}"
+    command: [touch, migrated]
+"""
 
 
 @pytest.mark.slow

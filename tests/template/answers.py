@@ -82,6 +82,25 @@ def default_answers() -> Answers:
     return {name: found[0] for name, found in closed.items()}
 
 
+def named_in_exclude() -> list[str]:
+    """Files and folders that an answer leaves out, or an update: paths in the service."""
+    return paths_in(exclude_block())
+
+
+def services_own() -> tuple[str, ...]:
+    """Those of them that an update leaves alone: the service's own from its first day."""
+    return tuple(paths_in(exclude_block().partition("_copier_operation == 'update'")[2]))
+
+
+def exclude_block() -> str:
+    [block] = [entry for entry in CONFIG["_exclude"] if "_copier_operation" in entry]
+    return str(block)
+
+
+def paths_in(block: str) -> list[str]:
+    return [line.strip()[1:] for line in block.splitlines() if line.strip().startswith("/")]
+
+
 def label(answers: Answers) -> str:
     """A readable name for a test: the answers that differ from the defaults."""
     different: Iterable[str] = (

@@ -8,7 +8,9 @@ import pytest
 from copier import run_copy
 
 from scripts.snapshot import snapshot
-from tests.template.answers import ROOT
+from tests.template.answers import ROOT, named_in_exclude
+from tests.template.edits import CORE
+from tests.template.parts import part_of
 
 Render = Callable[..., Path]
 
@@ -21,16 +23,18 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wiring_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The part of it that answers can change: plain files are copied as they are.
+    """What answers can change in a file: plain files are copied as they are.
 
     A tenth of the files, for tests that render often.
     """
-    folder = tmp_path_factory.mktemp("wiring") / "folder"
-    shutil.copytree(template, folder, ignore=shutil.ignore_patterns(".git"))
-    for path in (folder / "template").rglob("*"):
-        if path.is_file() and path.suffix != ".jinja":
-            path.unlink()
-    return snapshot(folder, folder.with_name("repository"))
+    return part_of(template, tmp_path_factory.mktemp("wiring"), plain=())
+
+
+@pytest.fixture(scope="session")
+def varying_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What answers can change, whole files included; and one plain file that teams edit."""
+    plain = (*named_in_exclude(), CORE)
+    return part_of(template, tmp_path_factory.mktemp("varying"), plain=plain)
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +47,34 @@ def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
 def render_wiring(wiring_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
     """The same, of the files that answers can change."""
     return renderer(wiring_template, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def assemble(
+    template: Path, varying_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Render:
+    """The files of `render`, and but for the place of the template their bytes, in less time.
+
+    Only what answers can change is rendered; the rest is the same for all, and linked.
+    """
+    files = template / "template"
+    varying = varying_template / "template"
+    constant = [
+        path.relative_to(files)
+        for path in files.rglob("*")
+        if path.is_file() and not (varying / path.relative_to(files)).exists()
+    ]
+    varied = renderer(varying_template, tmp_path_factory)
+
+    def assembled(**answers: str | bool) -> Path:
+        folder = varied(**answers)
+        for path in constant:
+            if not (folder / path).exists():
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).hardlink_to(files / path)
+        return folder
+
+    return assembled
 
 
 def renderer(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:

@@ -9,7 +9,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from tests.template.answers import ROOT, closed_questions, options
+from scripts.snapshot import releases
+from tests.template.answers import CONFIG, ROOT, closed_questions, options
 from tests.template.conftest import Render
 from tests.template.trees import text_files
 
@@ -80,11 +81,10 @@ def requirements(lines: list[Any]) -> dict[str, Requirement]:
 
 
 def own_requirements() -> dict[str, Requirement]:
-    groups = read_toml(ROOT / "pyproject.toml")["dependency-groups"]
+    project = read_toml(ROOT / "pyproject.toml")
+    groups = [project["project"]["dependencies"], *project["dependency-groups"].values()]
     return {
-        name: requirement
-        for group in groups.values()
-        for name, requirement in requirements(group).items()
+        name: requirement for group in groups for name, requirement in requirements(group).items()
     }
 
 
@@ -124,6 +124,24 @@ def test_no_package_index_is_named() -> None:
     """Whoever uses the template has one of their own."""
     assert not re.search(r"://|index|find-links", (ROOT / "constraints.txt").read_text("utf-8"))
     assert not list(ROOT.glob("uv.lock"))
+
+
+def test_releases_have_their_place_in_the_documents() -> None:
+    """The pull request of an update quotes the sections of UPGRADING.md by their headings."""
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    for tag in releases(ROOT):
+        assert f"\n## [{tag.removeprefix('v')}] - " in changes
+    sections = re.findall(r"^## (.*)$", (ROOT / "UPGRADING.md").read_text("utf-8"), re.MULTILINE)
+    assert all(re.fullmatch(r"\d+\.\d+", section) for section in sections)
+    assert sections == sorted(sections, key=Version, reverse=True)
+
+
+def test_the_proposed_update_uses_the_copier_that_is_needed(render: Render) -> None:
+    workflow = text_files(render())[".github/workflows/copier-update.yml"]
+    assert f"uvx copier@{CONFIG['_min_copier_version']} update" in workflow
+    assert str(own_requirements()["copier"].specifier) == f">={CONFIG['_min_copier_version']}"
+    hook = (ROOT / "hooks/post_gen_project.py").read_text("utf-8")
+    assert f'"copier>={CONFIG["_min_copier_version"]}"' in hook
 
 
 def test_dashboards_draw_metrics_that_exist() -> None:

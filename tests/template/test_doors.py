@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from copier import run_update
+import yaml
+from cookiecutter.exceptions import FailedHookException
+from copier import run_copy, run_update
 from pytest_cookies.plugin import Cookies
 
 from scripts.snapshot import git, release
-from tests.template.answers import ROOT, Answers, covering_profiles, label
+from tests.template.answers import ROOT, Answers, closed_questions, covering_profiles, label
 from tests.template.conftest import Render
 from tests.template.cookiecutter_questions import cookiecutter_json
 from tests.template.trees import differences, read_tree
@@ -82,7 +84,7 @@ def test_a_service_from_cookiecutter_updates(
 def cookiecutter(
     *arguments: str | Path, cwd: Path, python: str = sys.executable, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """The real command line, in a home of its own."""
+    """The real command line, without the configuration of whoever runs the tests."""
     return subprocess.run(
         [python, "-m", "cookiecutter", "--no-input", *arguments],
         cwd=cwd,
@@ -91,6 +93,73 @@ def cookiecutter(
         text=True,
         check=False,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("prefix", "checkout", "version"),
+    [
+        pytest.param("", [], "v999.1.0", id="newest release"),
+        pytest.param("git+", ["--checkout", "v999.0.0"], "v999.0.0", id="a release"),
+    ],
+)
+def test_a_remote_template_gives_a_release_with_either_door(
+    wiring_template: Path, tmp_path: Path, prefix: str, checkout: list[str], version: str
+) -> None:
+    """Cookiecutter takes the newest commit instead: the hook sees to it that Copier does not."""
+    remote = tmp_path / "git" / "template"  # Cookiecutter looks for "git" in an address
+    git("clone", "--quiet", wiring_template, remote, cwd=tmp_path)
+    for name, publish in (("released.txt", True), ("unreleased.txt", False)):
+        (remote / "template" / name).write_text("new\n")
+        release(remote, "v999.1.0" if publish else "not-a-version")
+    cache = {"COPIER_CACHE_DIR": str(tmp_path / "cache"), "HOME": str(tmp_path)}
+
+    done = cookiecutter(
+        *checkout, "-o", tmp_path / "out", f"{prefix}{remote.as_uri()}", cwd=tmp_path, **cache
+    )
+
+    assert done.returncode == 0, done.stderr
+    source = f"git+{remote.as_uri()}"
+    run_copy(source, tmp_path / "copied", {}, vcs_ref=version, defaults=True, quiet=True)
+    assert f"_commit: {version}\n" in (tmp_path / "copied/.copier-answers.yml").read_text()
+    assert differences(read_tree(tmp_path / "out/orders"), read_tree(tmp_path / "copied")) == []
+
+
+@pytest.mark.slow
+def test_the_command_lines_agree_on_answers_that_are_no_defaults(
+    template: Path, tmp_path: Path
+) -> None:
+    """And the service can be updated by the one from what the other wrote."""
+    answers = {name: found[-1] for name, found in closed_questions(asked_only=True).items()}
+    words = [f"{name}={value}" for name, value in answers.items()]
+    repository = Path(shutil.copytree(template, tmp_path / "template"))
+    baked = cookiecutter("-o", tmp_path / "out", repository, *words, cwd=tmp_path)
+    assert baked.returncode == 0, baked.stderr
+    data = [word for pair in words for word in ("--data", pair)]
+    copier("copy", "--defaults", *data, repository, tmp_path / "copied", cwd=tmp_path)
+    service = tmp_path / "out/orders"
+    assert differences(read_tree(service), read_tree(tmp_path / "copied")) == []
+
+    git("init", "--quiet", cwd=service)
+    release(service, "start")
+    (repository / "template" / "added.txt").write_text("from the template\n")
+    release(repository, "v999.1.0")
+    copier("update", "--defaults", cwd=service)
+    assert (service / "added.txt").exists()
+    kept = yaml.safe_load((service / ".copier-answers.yml").read_text("utf-8"))
+    assert answers.items() <= kept.items()
+
+
+def copier(*arguments: str | Path, cwd: Path) -> None:
+    subprocess.run([sys.executable, "-m", "copier", *arguments], cwd=cwd, check=True)
+
+
+@pytest.mark.slow
+def test_pytest_cookies_sees_a_refused_answer(cookies: Cookies, template: Path) -> None:
+    baked = cookies.bake(extra_context={"service_name": "Orders"}, template=str(template))
+    assert baked.exit_code != 0
+    assert isinstance(baked.exception, FailedHookException)
+    assert baked.project_path is None
 
 
 REFUSED = [
@@ -152,6 +221,16 @@ def test_uv_brings_copier_where_it_is_missing(
     done = cookiecutter(template, cwd=tmp_path, python=bare_cookiecutter)
     assert done.returncode == 0, done.stderr
     assert differences(read_tree(tmp_path / "orders"), read_tree(render())) == []
+
+
+@pytest.mark.slow
+def test_uv_refuses_an_invalid_answer_in_the_same_way(
+    bare_cookiecutter: str, template: Path, tmp_path: Path
+) -> None:
+    done = cookiecutter(template, "service_name=Orders", cwd=tmp_path, python=bare_cookiecutter)
+    assert done.returncode != 0
+    assert "service_name: use lower-case letters" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

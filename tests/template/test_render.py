@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import tomllib
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -60,26 +61,40 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("answers", FEW[:3], ids=label)
+def test_what_is_assembled_is_what_is_rendered(
+    render: Render, assemble: Render, answers: Answers
+) -> None:
+    """So the tests below, which assemble every combination, speak of what users get."""
+    found = differences(read_tree(assemble(**answers)), read_tree(render(**answers)))
+    assert found == [".copier-answers.yml"]
+
+
 @combinations
-def test_every_combination_parses(render: Render, answers: Answers) -> None:
-    for path, text in text_files(render(**answers)).items():
+def test_every_combination_parses(assemble: Render, answers: Answers) -> None:
+    for path, text in text_files(assemble(**answers)).items():
         assert not re.search(r"[{}]|\.jinja$", path)
         if path in RENDERED:
             assert not TAG.search(text), path
-        match PurePosixPath(path).suffix:
-            case ".py":
-                ast.parse(text, path)
-            case ".toml":
-                tomllib.loads(text)
-            case ".yaml" | ".yml":
-                list(yaml.safe_load_all(text))
-            case ".json":
-                json.loads(text)
+        parse(path, text)
+
+
+@cache  # most files are the same in all combinations
+def parse(path: str, text: str) -> None:
+    match PurePosixPath(path).suffix:
+        case ".py":
+            ast.parse(text, path)
+        case ".toml":
+            tomllib.loads(text)
+        case ".yaml" | ".yml":
+            list(yaml.safe_load_all(text))
+        case ".json":
+            json.loads(text)
 
 
 @combinations
-def test_text_files_end_as_editors_leave_them(render: Render, answers: Answers) -> None:
-    for path, text in text_files(render(**answers)).items():
+def test_text_files_end_as_editors_leave_them(assemble: Render, answers: Answers) -> None:
+    for path, text in text_files(assemble(**answers)).items():
         assert not text or (text.endswith("\n") and not text.endswith("\n\n")), path
         assert not re.search(r"[ \t]+$", text, re.MULTILINE), path
         assert "\r" not in text, path
@@ -94,29 +109,32 @@ def test_text_files_end_as_editors_leave_them(render: Render, answers: Answers) 
     ],
 )
 def test_renders_are_as_their_formatter_and_linter_want_them(
-    render: Render, several: list[Answers]
+    assemble: Render, several: list[Answers]
 ) -> None:
-    assert_linted(*(render(**answers) for answers in several))
+    assert_linted(*(assemble(**answers) for answers in several))
 
 
 @combinations
-def test_every_import_of_its_own_is_there(render: Render, answers: Answers) -> None:
-    folder = render(**answers)
+def test_every_import_of_its_own_is_there(assemble: Render, answers: Answers) -> None:
+    folder = assemble(**answers)
     own = {path.name for path in folder.iterdir() if path.is_dir()}
     for path, text in text_files(folder).items():
-        if not path.endswith(".py"):
-            continue
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Import):
-                modules = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{path}: imports are absolute"
-                modules = [str(node.module)]
-            else:
-                continue
-            for module in modules:
-                if module.split(".")[0] in own:
-                    assert is_module(folder, module), f"{path} imports {module}"
+        for module in imports(text) if path.endswith(".py") else ():
+            assert module, f"{path}: imports are absolute"
+            if module.split(".")[0] in own:
+                assert is_module(folder, module), f"{path} imports {module}"
+
+
+@cache
+def imports(text: str) -> list[str]:
+    """The modules that it imports; an empty name for a relative import."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append("" if node.level else str(node.module))
+    return found
 
 
 def is_module(folder: Path, name: str) -> bool:
@@ -125,7 +143,7 @@ def is_module(folder: Path, name: str) -> bool:
 
 
 @combinations
-def test_what_was_not_chosen_leaves_nothing_behind(render: Render, answers: Answers) -> None:
+def test_what_was_not_chosen_leaves_nothing_behind(assemble: Render, answers: Answers) -> None:
     others = [
         word
         for (question, answer), words in WORDS.items()
@@ -134,7 +152,7 @@ def test_what_was_not_chosen_leaves_nothing_behind(render: Render, answers: Answ
     ]
     found = [
         f"{path}: {word}"
-        for path, text in text_files(render(**answers)).items()
+        for path, text in text_files(assemble(**answers)).items()
         for word in others
         if word in (path + text).lower()
     ]
@@ -153,8 +171,8 @@ def test_what_was_chosen_is_there(render: Render, question: str, answer: str | b
 
 
 @combinations
-def test_no_folder_is_left_empty(render: Render, answers: Answers) -> None:
-    folders = [path for path in render(**answers).rglob("*") if path.is_dir()]
+def test_no_folder_is_left_empty(assemble: Render, answers: Answers) -> None:
+    folders = [path for path in assemble(**answers).rglob("*") if path.is_dir()]
     assert [path for path in folders if not any(path.iterdir())] == []
 
 

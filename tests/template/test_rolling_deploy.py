@@ -23,7 +23,7 @@ from devservers.valkey import EmbeddedValkey
 from scripts.running import RunningService, running_service, service_environment
 from tests.core.cache.harness import until
 from tests.template.answers import options
-from tests.template.history import replace, write
+from tests.template.edits import replace, write
 
 SERIALIZERS = [str(answer) for answer in options("serializer")]
 MAIN = "app/main.py"

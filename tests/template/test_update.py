@@ -1,30 +1,38 @@
 """`copier update` gives what a fresh copy would give, and keeps what a team made of the service."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from copier import run_copy
+from copier import run_update
 
-from scripts.snapshot import NEWEST, git, releases
-from tests.template.answers import CONFIG, ROOT, Answers, closed_questions
-from tests.template.history import (
-    EARLIER,
-    OWN,
-    add_earlier_release,
-    commit,
-    delete_example,
-    expected_tree,
-    replace,
-    start_service,
-    typical_edits,
-    update_service,
+from scripts.snapshot import NEWEST, git, release, releases
+from tests.template.answers import ROOT, Answers, closed_questions, named_in_exclude, services_own
+from tests.template.edits import (
+    CONFLICTS,
+    CORE,
+    TYPICAL,
+    Edit,
+    append,
+    conflicting,
+    delete_the_example,
+    nothing,
+    typical,
     write,
+)
+from tests.template.history import (
+    BETWEEN,
+    EARLIER,
+    add_earlier_versions,
+    commit,
+    copy,
+    expected_tree,
+    start_service,
+    update_service,
 )
 from tests.template.trees import differences, read_tree
 
-RELEASES = [EARLIER, *releases(ROOT)]
+VERSIONS = [EARLIER, BETWEEN, *releases(ROOT)]
 CHANGES = [
     ({name: old}, {name: new})
     for name, found in closed_questions(asked_only=True).items()
@@ -32,20 +40,18 @@ CHANGES = [
     for new in found
     if old != new
 ]
-
-
 EDITS = [
-    pytest.param(typical_edits, id="edited"),
-    pytest.param(delete_example, id="example deleted", marks=pytest.mark.slow),
-    pytest.param(lambda _: None, id="untouched", marks=pytest.mark.slow),
+    pytest.param(typical, id="edited"),
+    pytest.param(delete_the_example, id="example deleted", marks=pytest.mark.slow),
+    pytest.param(nothing, id="untouched", marks=pytest.mark.slow),
 ]
 
 
 @pytest.fixture(scope="session")
 def history(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template with one more release, older than all."""
+    """The template with two versions that are older than all releases."""
     older = Path(shutil.copytree(template, tmp_path_factory.mktemp("history") / "repository"))
-    add_earlier_release(older)
+    add_earlier_versions(older)
     return older
 
 
@@ -54,28 +60,39 @@ def service(tmp_path: Path) -> Path:
     return tmp_path / "service"
 
 
-def fresh_copy(template: Path, folder: Path, ref: str, **answers: str | bool) -> Path:
-    run_copy(str(template), folder, answers, vcs_ref=ref, defaults=True, quiet=True)
-    return folder
-
-
-@pytest.mark.parametrize("tag", RELEASES)
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_update_equals_a_fresh_copy_with_the_same_edits(
-    history: Path, service: Path, tmp_path: Path, tag: str, edit: Callable[[Path], None]
+    history: Path, service: Path, tmp_path: Path, version: str, edit: Edit
 ) -> None:
-    start_service(history, service, tag)
+    start_service(history, service, version)
     start = read_tree(service)
     edit(service)
     commit(service)
 
     assert update_service(service) == []
 
-    fresh = fresh_copy(history, tmp_path / "fresh", NEWEST)
+    fresh = copy(history, tmp_path / "fresh", NEWEST, {})
     expected = expected_tree(fresh, start, tmp_path / "expected", edit)
     assert differences(read_tree(service), expected) == []
-    if tag == EARLIER:
+    if version not in releases(ROOT):
         assert differences(start, expected), "there was nothing to update"
+
+
+def test_an_edit_that_got_lost_would_be_noticed(varying_template: Path, tmp_path: Path) -> None:
+    """The comparison above sees each of the edits."""
+    fresh = copy(varying_template, tmp_path / "fresh", NEWEST, {})
+    start = read_tree(fresh)
+    whole = expected_tree(fresh, start, tmp_path / "whole", typical)
+    for left_out in TYPICAL:
+
+        def others(service: Path, left_out: Edit = left_out) -> None:
+            for edit in TYPICAL:
+                if edit is not left_out:
+                    edit(service)
+
+        part = expected_tree(fresh, start, tmp_path / left_out.__name__, others)
+        assert differences(whole, part), left_out.__name__
 
 
 @pytest.mark.slow
@@ -89,13 +106,13 @@ def test_an_update_to_a_commit_without_a_release(
     git("commit", "--quiet", "--message", "unreleased", cwd=template)
     start_service(template, service, EARLIER)
     start = read_tree(service)
-    typical_edits(service)
+    typical(service)
     commit(service)
 
     assert update_service(service, ref="HEAD") == []
 
-    fresh = fresh_copy(template, tmp_path / "fresh", "HEAD")
-    expected = expected_tree(fresh, start, tmp_path / "expected", typical_edits)
+    fresh = copy(template, tmp_path / "fresh", "HEAD", {})
+    expected = expected_tree(fresh, start, tmp_path / "expected", typical)
     assert "app/core/unreleased.py" in expected
     assert differences(read_tree(service), expected) == []
 
@@ -103,48 +120,92 @@ def test_an_update_to_a_commit_without_a_release(
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), CHANGES, ids=map(str, CHANGES))
 def test_changing_an_answer_equals_generating_with_it(
-    history: Path, service: Path, tmp_path: Path, before: Answers, after: Answers
+    varying_template: Path, service: Path, tmp_path: Path, before: Answers, after: Answers
 ) -> None:
-    start_service(history, service, NEWEST, **before)
+    start_service(varying_template, service, NEWEST, **before)
     start = read_tree(service)
-    typical_edits(service)
+    typical(service)
     commit(service)
 
     assert update_service(service, NEWEST, **after) == []
 
-    fresh = fresh_copy(history, tmp_path / "fresh", NEWEST, **after)
-    own = [path for path in differences(start, read_tree(fresh)) if path.startswith(OWN)]
+    fresh = copy(varying_template, tmp_path / "fresh", NEWEST, after)
+    own = [path for path in differences(start, read_tree(fresh)) if path.startswith(services_own())]
     assert own == [], "these would need to change with the answer, but an update leaves them alone"
-    expected = expected_tree(fresh, start, tmp_path / "expected", typical_edits)
+    expected = expected_tree(fresh, start, tmp_path / "expected", typical)
     assert differences(read_tree(service), expected) == []
 
 
-def test_edits_of_the_same_line_conflict_visibly(history: Path, service: Path) -> None:
+def test_edits_of_the_same_lines_conflict_visibly(history: Path, service: Path) -> None:
     start_service(history, service, EARLIER)
-    path = service / "app/core/redis/clients.py"
-    replace(path, " (earlier)", " (ours)")
-    typical_edits(service)
+    typical(service)
+    conflicting(service)
     commit(service)
 
-    assert update_service(service) == ["app/core/redis/clients.py"]
+    assert update_service(service) == sorted(CONFLICTS)
 
-    text = path.read_text("utf-8")
-    assert "<<<<<<<" in text
-    assert " (ours)" in text
+    for path, ours in CONFLICTS.items():
+        text = (service / path).read_text("utf-8")
+        assert "<<<<<<< before updating" in text, path
+        assert ours in text, path
+    # What lay elsewhere in the same files was merged.
+    assert "# Ours.\ndef create_" in (service / CORE).read_text("utf-8")
+    assert "Ask the payments team." in (service / "README.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_a_file_that_the_team_deleted_stays_deleted(history: Path, service: Path) -> None:
+    """Also where the template changed it meanwhile."""
+    start_service(history, service, EARLIER)
+    deleted = [service / CORE, service / "README.md"]
+    for path in deleted:
+        path.unlink()
+    commit(service)
+    assert update_service(service) == []
+    assert not any(path.exists() for path in deleted)
+
+
+MOVE = """
+_migrations:
+  - version: v2.0.0
+    when: "{{ _stage == 'before' }}"
+    command: [git, mv, app/old.py, app/new.py]
+"""
+
+
+@pytest.mark.parametrize("migration", [MOVE, ""], ids=["with a migration", "without"])
+def test_a_moved_file_takes_edits_along_only_by_a_migration(
+    tmp_path: Path, service: Path, migration: str
+) -> None:
+    """The recipe of CONTRIBUTING.md, and why it is one: without it the edit is lost unseen."""
+    template = tmp_path / "template"
+    answers = template / "template/{{ _copier_conf.answers_file }}.jinja"
+    write(answers, "{{ _copier_answers | to_nice_yaml }}")
+    write(template / "copier.yml", "_subdirectory: template\n")
+    write(template / "template/app/old.py", "one = 1\n")
+    git("init", "--quiet", cwd=template)
+    release(template, "v1.0.0")
+    start_service(template, service, "v1.0.0")
+    append(service / "app/old.py", "ours = 2\n")
+    commit(service)
+    (template / "template/app/old.py").rename(template / "template/app/new.py")
+    append(template / "copier.yml", migration)
+    release(template, "v2.0.0")
+
+    run_update(service, defaults=True, overwrite=True, quiet=True, unsafe=bool(migration))
+
+    assert not (service / "app/old.py").exists()
+    kept = "ours = 2" in (service / "app/new.py").read_text("utf-8")
+    assert kept == bool(migration)
+    if migration:
+        assert git("ls-files", "--unmerged", cwd=service)
 
 
 def test_an_example_file_is_the_services_own_or_belongs_to_an_answer(history: Path) -> None:
     """Any other one would come back to those who deleted the example."""
-    [block] = [entry for entry in CONFIG["_exclude"] if "_copier_operation" in entry]
+    named = named_in_exclude()
     for folder in ("app/items", "tests/items"):
         files = [path.name for path in (history / "template" / folder).glob("*.py*")]
         assert files
         for name in files:
-            assert f"/{folder}/{name}" in block
-
-
-def test_own_folders_are_those_that_updates_leave_alone() -> None:
-    """So that the tests above speak of the same folders as copier.yml."""
-    [block] = [entry for entry in CONFIG["_exclude"] if "_copier_operation" in entry]
-    kept = block.partition("_copier_operation == 'update'")[2].splitlines()
-    assert [line.strip() for line in kept if line.startswith("/")] == [f"/{name}" for name in OWN]
+            assert f"{folder}/{name}" in named

@@ -1,0 +1,22 @@
+"""Parts of the template, for tests that render so often that the whole would take too long."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.snapshot import snapshot
+
+
+def part_of(template: Path, scratch: Path, *, plain: Sequence[str]) -> Path:
+    """A release of `template` without its plain files, but for those at or below `plain`."""
+    folder = scratch / "folder"
+    shutil.copytree(template, folder, ignore=shutil.ignore_patterns(".git"))
+    files = folder / "template"
+    for path in files.rglob("*"):
+        if path.is_file() and path.suffix != ".jinja" and not is_below(path, files, plain):
+            path.unlink()
+    return snapshot(folder, scratch / "repository")
+
+
+def is_below(path: Path, folder: Path, names: Sequence[str]) -> bool:
+    return any(path.is_relative_to(folder / name) for name in names)
