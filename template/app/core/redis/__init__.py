@@ -8,6 +8,7 @@ from app.core.redis.clients import (
     create_standalone_client,
 )
 from app.core.redis.dependency import RedisDependency
+from app.core.redis.link import Link
 from app.core.redis.outages import OUTAGES
 from app.core.redis.pool import PoolTimeout
 from app.core.redis.report import ServerReport, report
@@ -18,6 +19,7 @@ __all__ = [
     "OUTAGES",
     "BatchReader",
     "ClientOptions",
+    "Link",
     "PoolTimeout",
     "RedisAddress",
     "RedisClient",

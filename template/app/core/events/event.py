@@ -1,0 +1,37 @@
+"""What an event is: a name, and the data that a pydantic model describes."""
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Event(BaseModel):
+    """Something that has happened. Its data is read by services of other teams and versions.
+
+        class ItemUpdated(Event, name="item.updated"):
+            item_id: UUID
+
+    Fields that the model of a subscriber lacks are left out, so a publisher may add some at any
+    time. Whoever takes one away or changes its meaning gives the event a new name, and publishes
+    both until nobody listens to the old one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    event_name: ClassVar[str] = ""
+
+    def __init_subclass__(cls, name: str = "", **config: Any) -> None:
+        super().__init_subclass__(**config)
+        if name:
+            cls.event_name = name
+
+
+class Missed(Event, name="missed"):
+    """Events of a publisher are gone for good: the stream was cut, or lost with its server.
+
+    It is never published, but handed to those who subscribe to it like any other event. A cache
+    clears what depends on the publisher then.
+    """
+
+    count: int | None
+    """How many there were, if that can be known."""

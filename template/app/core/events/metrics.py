@@ -1,0 +1,25 @@
+"""What the events tell Prometheus. Labels are names of services and of events: both are few."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+published = Counter(
+    "events_published",
+    "Events by what became of them: sent, or dropped because too many waited for Redis.",
+    ["event", "outcome"],
+)
+waiting = Gauge("events_waiting", "Events of this process that Redis has not taken yet.")
+handled = Counter(
+    "events_handled",
+    "Events by outcome: ok, retried, failed (given up), invalid (not as the model says), unknown.",
+    ["publisher", "outcome"],
+)
+missed = Counter(
+    "events_missed", "Times at which events were gone before they were read.", ["publisher"]
+)
+lag_seconds = Histogram(
+    "events_lag_seconds",
+    "From the publication of an event to the end of its handling.",
+    ["publisher"],
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60, 600),
+)
+link_losses = Counter("events_link_losses", "Wake-up connections that were lost.")

@@ -1,0 +1,184 @@
+"""Who of several processes handles a stream, and from where.
+
+With `SharedTurn` one process of a service does, and what it has handled is kept in Redis: another
+one, or the next start, goes on from there. With `OwnTurn` every process does, from now on.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from secrets import token_hex
+from time import monotonic
+from typing import Protocol
+
+from redis.exceptions import RedisError
+
+from app.core.events import keys
+from app.core.events.stream import START, Position, Stream
+from app.core.redis import RedisClient, Script
+
+# KEYS: turn, position. ARGV: token, ttl in milliseconds
+_TAKE = Script("""
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then
+  return false
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return redis.call('GET', KEYS[2]) or ''
+""")
+# ARGV: token, position
+_SAVE = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
+end
+redis.call('SET', KEYS[2], ARGV[2])
+return 1
+""")
+_GIVE_BACK = Script("""
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  redis.call('DEL', KEYS[1])
+end
+""")
+
+
+class TurnLost(Exception):
+    """Another process handles the stream now."""
+
+
+class Turn(Protocol):
+    """The right to handle a stream, and up to where it has been handled."""
+
+    async def begin(self) -> None:
+        """Where nothing was handled yet, begin after what is published by now.
+
+        Raises:
+            RedisError, OSError: Redis does not answer.
+        """
+
+    def held(self) -> AbstractAsyncContextManager[Position]:
+        """Wait for the right, and keep it for the time of the block; yields where to go on.
+
+        Raises:
+            RedisError, OSError: Redis does not answer.
+            TimeoutError: in the block, when the right could not be kept.
+        """
+
+    async def finish(self) -> None:
+        """Save what is handled and could not be saved, if nobody else has gone on from there.
+
+        Raises:
+            RedisError, OSError: Redis does not answer.
+        """
+
+    async def save(self, position: Position) -> None:
+        """Everything up to here is handled.
+
+        Raises:
+            TurnLost: somebody else goes on from an earlier place.
+            RedisError, OSError: Redis does not answer; the position is saved with the next one.
+        """
+
+
+class OwnTurn:
+    """Every process for itself, from the moment at which it begins."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._position: Position | None = None
+
+    async def begin(self) -> None:
+        if self._position is None:
+            self._position = await self._stream.end()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[Position]:
+        await self.begin()
+        assert self._position is not None
+        yield self._position
+
+    async def finish(self) -> None:
+        return  # it dies with the process
+
+    async def save(self, position: Position) -> None:
+        self._position = position
+
+
+class SharedTurn:
+    """One process of the service at a time; the others stand by."""
+
+    def __init__(
+        self, client: RedisClient, stream: Stream, subscriber: str, *, ttl: float = 10.0
+    ) -> None:
+        """A process that dies is replaced after `ttl` seconds; one that ends, at once."""
+        self._client = client
+        self._stream = stream
+        names = (subscriber, stream.publisher)
+        self._keys = (keys.turn(*names), keys.position(*names))
+        self._ttl = ttl
+        self._token = token_hex(16)
+        self._handled = self._saved = START
+
+    async def begin(self) -> None:
+        if self._handled == START:
+            await self._client.set(self._keys[1], str(await self._stream.end()), nx=True)
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[Position]:
+        await self.begin()
+        asked = monotonic()
+        while (position := await self._take()) is None:
+            await asyncio.sleep(self._ttl / 10)
+            asked = monotonic()
+        try:
+            async with asyncio.timeout(self._left(asked)) as limit:
+                renewal = asyncio.create_task(self._renew(limit))
+                try:
+                    yield position
+                finally:
+                    renewal.cancel()
+        finally:
+            with suppress(RedisError, OSError):  # or it runs out by itself
+                await self._give_back()
+
+    async def finish(self) -> None:
+        if self._handled > self._saved and await self._take() is not None:
+            with suppress(TurnLost):
+                await self.save(self._handled)
+            await self._give_back()
+
+    async def save(self, position: Position) -> None:
+        self._handled = position
+        if not await _SAVE.run(self._client, self._keys, (self._token, str(position))):
+            raise TurnLost
+        self._saved = position
+
+    async def _give_back(self) -> None:
+        await _GIVE_BACK.run(self._client, self._keys[:1], (self._token,))
+
+    async def _take(self) -> Position | None:
+        """Where to go on; None if it is somebody else's turn."""
+        arguments = (self._token, round(self._ttl * 1000))
+        saved = await _TAKE.run(self._client, self._keys, arguments)
+        if saved is None:
+            return None
+        # What we have handled may be further than what we could save.
+        self._handled = max(Position.parse(saved) if saved else START, self._handled)
+        return self._handled
+
+    async def _renew(self, limit: asyncio.Timeout) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._ttl / 3)
+            asked = monotonic()
+            try:
+                kept = await self._take() is not None
+            except (RedisError, OSError):
+                continue  # the limit ends the turn if this goes on
+            left = self._left(asked) if kept else 0
+            limit.reschedule(loop.time() + left)
+            if not kept:
+                return
+
+    def _left(self, asked: float) -> float:
+        """Seconds for which a turn that was asked for at `asked` is surely ours."""
+        return self._ttl * 0.9 - (monotonic() - asked)

@@ -1,0 +1,76 @@
+"""A pub/sub connection that says when it is lost.
+
+Pub/sub promises nothing to a listener that is away, and a half-open connection looks like silence.
+So the link asks for a sign of life, connects anew when there is none, and tells its owner of every
+subscription: what was published before it may have gone unheard.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+import structlog
+from redis.asyncio.client import PubSub
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from app.core.redis.clients import RedisClient
+
+log = structlog.get_logger(__name__)
+
+_RECONNECT_AFTER = 0.5
+
+Heard = Callable[[str, bytes | None], None]
+"""Takes the channel and the message; None is the confirmation of a subscription."""
+
+
+class Link:
+    """Listens to some channels over a connection of its own."""
+
+    def __init__(
+        self,
+        client: RedisClient,
+        channels: Sequence[str],
+        *,
+        heard: Heard,
+        lost: Callable[[Exception], None],
+        deadline: float = 3.0,
+    ) -> None:
+        """`lost` is called after `deadline` seconds of silence, or when the connection breaks."""
+        self._client = client
+        self._channels = channels
+        self._heard = heard
+        self._lost = lost
+        self._deadline = deadline
+        self._ask_after = deadline / 3
+
+    async def run(self) -> None:
+        """Listen until cancelled, over as many connections as it takes."""
+        while True:
+            link = self._client.pubsub()
+            try:
+                await link.subscribe(*self._channels)
+                await self._listen(link)
+            except (RedisError, OSError) as error:
+                log.info("redis.link_lost", channels=self._channels, error=str(error))
+                self._lost(error)
+            finally:
+                await link.aclose()
+            await asyncio.sleep(_RECONNECT_AFTER)
+
+    async def _listen(self, link: PubSub) -> None:
+        heard = asked = monotonic()
+        while True:
+            message = await link.get_message(timeout=self._ask_after)
+            now = monotonic()
+            if message is not None:
+                heard = now
+                if message["type"] == "message":
+                    self._heard(message["channel"].decode(), message["data"])
+                elif message["type"] == "subscribe":  # also when redis-py connected anew by itself
+                    self._heard(message["channel"].decode(), None)
+            elif now - heard > self._deadline:
+                raise RedisConnectionError(f"no sign of life for {self._deadline} s")
+            elif now - asked >= self._ask_after:
+                asked = now
+                await link.ping()

@@ -1,0 +1,79 @@
+"""Two services, `orders` that publishes and `billing` that subscribes, on one server."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from app.core.events import Event, Events
+from app.core.redis import ClientOptions, RedisClient, create_client
+from devservers.valkey import EmbeddedValkey
+
+PATIENCE = 5.0
+"""What a reply may take where nothing is broken, on a machine that does other things too."""
+
+
+class Counted(Event, name="counted"):
+    number: int
+
+
+@asynccontextmanager
+async def connected(url: str, patience: float = PATIENCE) -> AsyncIterator[RedisClient]:
+    options = ClientOptions(
+        name="test", timeout=patience, connect_timeout=patience, pool_timeout=patience
+    )
+    client = create_client(url, options)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+@asynccontextmanager
+async def publishing(
+    url: str, *, patience: float = PATIENCE, **options: Any
+) -> AsyncIterator[Events]:
+    """The publisher: `orders`."""
+    async with (
+        connected(url, patience) as client,
+        Events(client, service="orders", **options) as events,
+    ):
+        yield events
+
+
+@asynccontextmanager
+async def subscribing(
+    url: str,
+    handle: Callable[[Counted], None],
+    *,
+    patience: float = PATIENCE,
+    every_process: bool = False,
+    **options: Any,
+) -> AsyncIterator[Events]:
+    """A process of the subscriber: `billing`."""
+    async with connected(url, patience) as client:
+        events = Events(client, service="billing", **options)
+
+        @events.on("orders", Counted, every_process=every_process)
+        async def take(event: Counted) -> None:
+            handle(event)
+
+        async with events:
+            yield events
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EmbeddedValkey]:
+    with EmbeddedValkey() as server:
+        yield server
+
+
+@pytest.fixture
+async def redis(server: EmbeddedValkey) -> AsyncIterator[Redis]:
+    """A client of an empty server."""
+    async with connected(server.url) as client:
+        assert isinstance(client, Redis)
+        await client.flushall()
+        yield client

@@ -1,0 +1,171 @@
+"""Publishing while Redis is away, and when only its replies are."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from time import monotonic
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.core.events import Event, Events, EventsUnavailable, Missed
+from devservers.valkey import EmbeddedValkey
+from tests.core.cache.harness import until
+from tests.core.events.conftest import Counted, connected, publishing
+from tests.support.faultproxy import FaultProxy
+
+STREAM = "orders:events:{orders}:stream"
+TIMEOUT = 0.3
+
+
+@pytest.fixture
+async def proxy(server: EmbeddedValkey) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(server.host, server.port) as proxy:
+        yield proxy
+
+
+async def published(redis: Redis) -> list[int]:
+    """What is in the stream."""
+    entries: Any = await redis.xrange(STREAM)
+    return [Counted.model_validate_json(fields[b"data"]).number for _, fields in entries]
+
+
+async def test_what_redis_has_is_confirmed(redis: Redis, server: EmbeddedValkey) -> None:
+    async with publishing(server.url) as orders:
+        await orders.publish(Counted(number=1), strict=True)
+        assert await published(redis) == [1]
+
+
+async def test_during_an_outage_events_wait_and_keep_their_order(
+    redis: Redis, proxy: FaultProxy
+) -> None:
+    async with publishing(proxy.url, patience=TIMEOUT) as orders:
+        await proxy.refuse()
+        await orders.publish(Counted(number=0))
+        for number in range(1, 500):
+            await orders.publish(Counted(number=number))
+        with pytest.raises(EventsUnavailable, match="500 events wait"):
+            await orders.check()
+        await proxy.heal()
+        await orders.publish(Counted(number=500))
+        await until(lambda: is_well(orders), seconds=20)
+    assert await published(redis) == list(range(501))
+
+
+async def is_well(events: Events) -> bool:
+    try:
+        await events.check()
+    except EventsUnavailable:
+        return False
+    return True
+
+
+async def test_nobody_is_kept_waiting_by_a_server_that_says_nothing(
+    redis: Redis, proxy: FaultProxy
+) -> None:
+    async with publishing(proxy.url, patience=TIMEOUT) as orders:
+        await proxy.black_hole()
+        started = monotonic()
+        await orders.publish(Counted(number=1))  # finds out
+        waited = monotonic() - started
+        assert waited < 4 * TIMEOUT + 1
+        started = monotonic()
+        for number in range(100):
+            await orders.publish(Counted(number=number))
+        assert monotonic() - started < waited + TIMEOUT
+        await proxy.heal()
+
+
+async def test_strict_says_that_it_is_not_known(redis: Redis, proxy: FaultProxy) -> None:
+    async with publishing(proxy.url, patience=TIMEOUT) as orders:
+        await proxy.refuse()
+        with pytest.raises(EventsUnavailable):
+            await orders.publish(Counted(number=1), strict=True)
+        await proxy.heal()
+    assert await published(redis) == [1]  # and is sent all the same
+
+
+@pytest.mark.parametrize("control", [False, True])
+async def test_a_lost_reply_does_not_double_an_event(
+    redis: Redis, proxy: FaultProxy, control: bool
+) -> None:
+    """The control tries again as one would by hand."""
+    by_hand: dict[Any, Any] = {
+        "number": 2,
+        "name": "counted",
+        "data": Counted(number=1).model_dump_json(),
+    }
+    async with (
+        publishing(proxy.url, patience=TIMEOUT) as orders,
+        connected(proxy.url, TIMEOUT) as client,
+    ):
+        await orders.publish(Counted(number=0))
+        await client.ping()
+        await proxy.drop_replies()
+        if control:
+            with pytest.raises(RedisError):
+                await client.xadd(STREAM, by_hand)
+        else:
+            await orders.publish(Counted(number=1))
+        await proxy.heal()
+        if control:
+            await client.xadd(STREAM, by_hand)
+        await orders.publish(Counted(number=2), strict=True)
+    assert (await published(redis)).count(1) == (2 if control else 1)
+
+
+async def test_the_memory_for_waiting_events_is_bounded(redis: Redis, proxy: FaultProxy) -> None:
+    async with publishing(proxy.url, patience=TIMEOUT, most_waiting=3) as orders:
+        await proxy.refuse()
+        for number in range(5):
+            await orders.publish(Counted(number=number))
+        with pytest.raises(EventsUnavailable, match="3 events wait"):
+            await orders.publish(Counted(number=9), strict=True)
+        await proxy.heal()
+    assert await published(redis) == [0, 1, 2]
+
+
+async def test_the_end_sends_what_waits(redis: Redis, server: EmbeddedValkey) -> None:
+    async with publishing(server.url) as orders:
+        sending = [asyncio.create_task(orders.publish(Counted(number=n))) for n in range(1_000)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*sending)
+    assert await published(redis) == list(range(1_000))
+
+
+async def test_the_end_is_not_held_up_by_a_server_that_is_away(
+    redis: Redis, proxy: FaultProxy
+) -> None:
+    started = monotonic()
+    async with publishing(proxy.url, patience=TIMEOUT) as orders:
+        await proxy.refuse()
+        await orders.publish(Counted(number=1))
+        waiting = asyncio.create_task(orders.publish(Counted(number=2), strict=True))
+        await asyncio.sleep(0)
+    assert monotonic() - started < 10
+    with pytest.raises(EventsUnavailable):
+        await waiting
+    await proxy.heal()
+
+
+class Nameless(Event):
+    pass
+
+
+@pytest.mark.parametrize("event", [Nameless(), Missed(count=1)])
+async def test_what_is_no_event_of_its_own_is_refused(
+    redis: Redis, server: EmbeddedValkey, event: Event
+) -> None:
+    async with publishing(server.url) as orders:
+        with pytest.raises(ValueError, match="not to be published"):
+            await orders.publish(event)
+
+
+async def test_before_the_start_and_after_the_end_it_is_a_mistake(
+    redis: Redis, server: EmbeddedValkey
+) -> None:
+    async with publishing(server.url) as orders:
+        pass
+    with pytest.raises(RuntimeError, match="not started, or has ended"):
+        await orders.publish(Counted(number=1))
