@@ -156,7 +156,8 @@ def test_dashboards_draw_metrics_that_exist() -> None:
             defined |= {name + suffix for suffix in suffixes}
     assert len(defined) > 20
     for path in (ROOT / "template/deploy/grafana/dashboards").glob("*.json"):
-        drawn = set(re.findall(r"\b(?:cache|http|lock|session)_[a-z_]+\b", path.read_text("utf-8")))
+        prefixes = "cache|events|http|lock|session"
+        drawn = set(re.findall(rf"\b(?:{prefixes})_[a-z_]+\b", path.read_text("utf-8")))
         assert drawn, path.name
         assert drawn <= defined, path.name
 

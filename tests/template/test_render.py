@@ -57,6 +57,9 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
     ("sessions", True): (
         "core/sessions", "core.sessions", "session_", "accounts", "argon2", "cryptography",
     ),
+    ("events", True): (
+        "core/events", "core.events", "events_kept", "items/events", "items.events", "test_events",
+    ),
     ("github", True): (".github", "github actions", "renovate"),
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from app.core.cache import Cache, CachePolicy
+from app.items.changes import Change, Listener
 from app.items.models import Item, ItemPage
 
 LISTS = "items"
@@ -25,6 +26,10 @@ def item_tag(item_id: UUID) -> str:
     return f"item:{item_id}"
 
 
-async def item_changed(cache: Cache, item_id: UUID) -> None:
-    """Forget what shows this item. To be called after the change is committed."""
-    await cache.invalidate_tags(item_tag(item_id), LISTS)
+def forget_item(cache: Cache) -> Listener:
+    """Makes what shows a changed item invalid."""
+
+    async def forget(item_id: UUID, change: Change) -> None:
+        await cache.invalidate_tags(item_tag(item_id), LISTS)
+
+    return forget

@@ -12,15 +12,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, HTTPException
 
-from app.core.cache import Cache
 from app.core.locks import LockLost, LocksDependency, LockTimeout, LockUnavailable
-from app.items.caching import item_changed
+from app.items.changes import Change, ItemChanges
 from app.items.errors import ItemNotFound
 from app.items.models import MAX_QUANTITY, Item
 from app.items.repository import ItemRepository
 
 
-def create_restock_router(cache: Cache, items: ItemRepository) -> APIRouter:
+def create_restock_router(items: ItemRepository, changes: ItemChanges) -> APIRouter:
     router = APIRouter(prefix="/items", tags=["items"])
 
     @router.post(
@@ -51,7 +50,7 @@ def create_restock_router(cache: Cache, items: ItemRepository) -> APIRouter:
             raise HTTPException(409, "the item is being restocked: try again") from None
         if item is None:
             raise HTTPException(409, "somebody else restocked the item meanwhile: try again")
-        await item_changed(cache, item_id)
+        await changes.tell(item_id, Change.UPDATED)
         return item
 
     return router

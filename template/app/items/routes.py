@@ -6,13 +6,14 @@ from uuid import UUID
 from fastapi import APIRouter, HTTPException, Query, Response
 
 from app.core.cache import Cache
-from app.items.caching import LISTS, item_changed, item_policy, item_tag, page_policy
+from app.items.caching import LISTS, item_policy, item_tag, page_policy
+from app.items.changes import Change, ItemChanges
 from app.items.errors import ItemNotFound, VersionConflict
 from app.items.models import Item, ItemCreate, ItemPage, ItemUpdate
 from app.items.repository import ItemRepository
 
 
-def create_items_router(cache: Cache, items: ItemRepository) -> APIRouter:
+def create_items_router(cache: Cache, items: ItemRepository, changes: ItemChanges) -> APIRouter:
     router = APIRouter(prefix="/items", tags=["items"])
 
     @router.get("")
@@ -33,7 +34,7 @@ def create_items_router(cache: Cache, items: ItemRepository) -> APIRouter:
     @router.post("", status_code=201)
     async def create_item(new: ItemCreate, response: Response) -> Item:
         item = await items.create(new)
-        await item_changed(cache, item.id)
+        await changes.tell(item.id, Change.CREATED)
         response.headers["location"] = f"/items/{item.id}"
         return item
 
@@ -48,13 +49,13 @@ def create_items_router(cache: Cache, items: ItemRepository) -> APIRouter:
             raise HTTPException(404, "no such item") from None
         except VersionConflict as conflict:
             raise HTTPException(409, f"{conflict}: read it again") from None
-        await item_changed(cache, item_id)
+        await changes.tell(item_id, Change.UPDATED)
         return item
 
     @router.delete("/{item_id}", status_code=204, responses={404: {"description": "No such item"}})
     async def delete_item(item_id: UUID) -> None:
         if not await items.delete(item_id):
             raise HTTPException(404, "no such item")
-        await item_changed(cache, item_id)
+        await changes.tell(item_id, Change.DELETED)
 
     return router

@@ -27,6 +27,7 @@ class ServerReport:
         keeps_cache: bool = True,
         keeps_locks: bool = False,
         keeps_sessions: bool = False,
+        keeps_events: bool = False,
     ) -> list[str]:
         """What to change before it hurts.
 
@@ -35,6 +36,7 @@ class ServerReport:
             keeps_cache: the cache lives on this server.
             keeps_locks: locks live on this server.
             keeps_sessions: sessions live on this server.
+            keeps_events: the events of this service live on this server.
         """
         found = []
         if keeps_cache and self.eviction == "noeviction" and self.max_memory:
@@ -54,6 +56,11 @@ class ServerReport:
                 f"maxmemory-policy {self.eviction} may evict sessions when memory is full: people "
                 "are logged out, and sessions that should end everywhere may live on; give them a "
                 "server of their own with noeviction"
+            )
+        if keeps_events and self.eviction.startswith("allkeys") and self.max_memory:
+            found.append(
+                f"maxmemory-policy {self.eviction} may evict events that subscribers have not "
+                "read; with volatile-lru only what expires may go"
             )
         if connections > self.max_clients:
             found.append(

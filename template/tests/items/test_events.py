@@ -1,0 +1,54 @@
+"""Every change of an item is told to other services, and no change fails because of that."""
+
+import asyncio
+from uuid import UUID
+
+import pytest
+
+from app.core.events import Event
+from app.items.events import ItemCreated, ItemDeleted, ItemUpdated
+from app.main import create_app
+from app.settings import Settings
+from devservers.server import free_port
+from tests.conftest import Client, Serve
+from tests.items.test_items import create
+
+
+async def test_changes_are_published_in_order(settings: Settings) -> None:
+    """This process subscribes to itself."""
+    app = create_app(settings)
+    told: list[Event] = []
+    complete = asyncio.Event()
+    for event_type in (ItemCreated, ItemUpdated, ItemDeleted):
+
+        @app.state.events.on(settings.service_name, event_type)
+        async def take(event: Event) -> None:
+            told.append(event)
+            if len(told) == 3:
+                complete.set()
+
+    async with app.router.lifespan_context(app), Client(app) as client:
+        item = await create(client)
+        path = f"/items/{item['id']}"
+        change = {"name": "new", "version": item["version"]}
+        assert (await client.put(path, json=change)).status_code == 200
+        assert (await client.put(path, json=change)).status_code == 409  # and that is no change
+        assert (await client.delete(path)).status_code == 204
+        async with asyncio.timeout(10):
+            await complete.wait()
+    item_id = UUID(str(item["id"]))
+    assert told == [
+        ItemCreated(item_id=item_id),
+        ItemUpdated(item_id=item_id),
+        ItemDeleted(item_id=item_id),
+    ]
+
+
+@pytest.mark.parametrize("repeated", [1, 3])
+async def test_without_redis_changes_are_made_all_the_same(serve: Serve, repeated: int) -> None:
+    async with serve(redis_url=f"redis://127.0.0.1:{free_port()}/0") as client:
+        for _ in range(repeated):
+            await create(client)
+        ready = await client.get("/health/ready")
+    assert ready.status_code == 200
+    assert f"{repeated} events wait for Redis" in ready.text
