@@ -11,7 +11,7 @@ import pytest
 from devservers.valkey import EmbeddedValkey
 from scripts.running import RunningService, running_service
 from tests.template.conftest import Render
-from tests.template.history import OWN_FEATURES, insert_after, write
+from tests.template.edits import OWN_FEATURES, insert_after, write
 from tests.template.test_profiles import run
 
 # What the README of a service shows, as a feature of another one.

@@ -42,7 +42,8 @@ def create_restock_router(items: ItemRepository, changes: ItemChanges) -> APIRou
         except ItemNotFound:
             raise HTTPException(404, "no such item") from None
         except LockLost:
-            await item_changed(cache, item_id)  # the write may have got through all the same
+            # The write may have got through all the same.
+            await changes.tell(item_id, Change.UPDATED)
             raise
         except LockUnavailable:
             raise  # that is no conflict: main.py answers 503

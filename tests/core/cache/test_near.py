@@ -90,7 +90,7 @@ async def test_a_read_during_an_invalidation_does_not_keep_what_it_saw(
 
         monkeypatch.setattr(cache._store, name, slow)
     assert cache._listener is not None
-    monkeypatch.setattr(cache._listener, "_apply", lambda *_: None)  # news that comes late
+    monkeypatch.setattr(cache._listener._link, "_heard", lambda *_: None)  # news that comes late
     await invalidate(policy)
     assert await read(policy, 2) == 2
 
@@ -153,15 +153,15 @@ async def test_it_comes_back_whatever_ended_the_link(
     listener, near = cache._listener, cache._near
     assert listener is not None
     assert near is not None
-    apply, told = listener._apply, []
+    heard, told = listener._link._heard, []
 
-    def failing(type_: str, data: bytes) -> None:
-        told.append(type_)
+    def failing(channel: str, message: bytes | None) -> None:
+        told.append(message)
         if len(told) == 1:
             raise RuntimeError("a mistake of ours")
-        apply(type_, data)
+        heard(channel, message)
 
-    monkeypatch.setattr(listener, "_apply", failing)
+    monkeypatch.setattr(listener._link, "_heard", failing)
     await redis.publish(cache.keyspace.channel, "[]")
     await until(lambda: not near.is_online)
     await until(lambda: near.is_online)

@@ -157,13 +157,10 @@ class Events:
             self._client,
             [keys.channel(publisher) for publisher in publishers],
             heard=self._heard,
-            lost=self._lost,
+            lost=metrics.link_losses.inc,
         )
 
     def _heard(self, channel: str, message: bytes | None) -> None:
         for (publisher, _), subscription in self._subscriptions.items():
             if keys.channel(publisher) == channel:
                 subscription.wake()
-
-    def _lost(self, error: Exception) -> None:
-        metrics.link_losses.inc()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 
 import structlog
+from redis.asyncio import RedisCluster
 from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -33,10 +34,10 @@ class Link:
         channels: Sequence[str],
         *,
         heard: Heard,
-        lost: Callable[[Exception], None],
+        lost: Callable[[], None],
         deadline: float = 3.0,
     ) -> None:
-        """`lost` is called after `deadline` seconds of silence, or when the connection breaks."""
+        """`lost` is called when the connection ends, and after `deadline` seconds of silence."""
         self._client = client
         self._channels = channels
         self._heard = heard
@@ -47,21 +48,34 @@ class Link:
     async def run(self) -> None:
         """Listen until cancelled, over as many connections as it takes."""
         while True:
-            link = self._client.pubsub()
             try:
-                await link.subscribe(*self._channels)
-                await self._listen(link)
+                async with await self._open() as link:
+                    await link.subscribe(*self._channels)
+                    await self._listen(link)
             except (RedisError, OSError) as error:
-                log.info("redis.link_lost", channels=self._channels, error=str(error))
-                self._lost(error)
+                log.warning("redis.link_lost", channels=self._channels, error=repr(error))
+            except Exception:  # without this task nobody would hear anything any more
+                log.exception("redis.link_failed", channels=self._channels)
             finally:
-                await link.aclose()
+                self._lost()
             await asyncio.sleep(_RECONNECT_AFTER)
 
+    async def _open(self) -> PubSub:
+        if isinstance(self._client, RedisCluster):
+            await self._client.initialize()
+            # Any node will do: the nodes tell each other what is published.
+            pubsub: PubSub = self._client.pubsub(node=self._client.get_random_node())
+            return pubsub
+        return self._client.pubsub()
+
     async def _listen(self, link: PubSub) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         heard = asked = monotonic()
         while True:
             message = await link.get_message(timeout=self._ask_after)
+            if task.cancelling():  # which redis-py took for its own timeout
+                raise asyncio.CancelledError
             now = monotonic()
             if message is not None:
                 heard = now
