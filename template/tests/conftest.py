@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
@@ -12,7 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from devservers.environment import environment
+from devservers.environment import PREPARATIONS, environment
 from devservers.valkey import EmbeddedValkey
 
 os.environ["ENVIRONMENT"] = "test"
@@ -38,13 +37,10 @@ class Serve(Protocol):
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[dict[str, str]]:
-    """Variables that name real servers, such as REDIS_URL; the database is migrated."""
+    """Variables that name real servers, such as REDIS_URL; the database is prepared."""
     with environment() as variables:
-        subprocess.run(
-            [sys.executable, "-m", "alembic", "upgrade", "heads"],
-            env={**os.environ, **variables},
-            check=True,
-        )
+        for command in PREPARATIONS:
+            subprocess.run(command, env={**os.environ, **variables}, check=True)
         yield variables
 
 

@@ -1,16 +1,14 @@
-"""The schema is what the tables describe, and a database that is away is a clear error."""
+"""The schema is what the tables describe, and migrations say when the database is away."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from sqlalchemy import URL, make_url
 
 from devservers.server import free_port
-from tests.conftest import Serve
 
 
 @pytest.fixture
@@ -44,18 +42,3 @@ def test_migrations_name_a_database_that_is_away_in_one_line(nowhere: URL) -> No
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
     assert line.startswith(f"DATABASE_URL: no connection to {nowhere.host or nowhere.database}: ")
-
-
-async def test_without_its_database_the_service_is_live_and_not_ready(
-    serve: Serve, nowhere: URL
-) -> None:
-    async with serve(database_url=nowhere.render_as_string(hide_password=False)) as client:
-        assert (await client.get("/health/live")).status_code == 200
-        ready = await client.get("/health/ready")
-        assert (ready.status_code, ready.json()["checks"]["database"]["status"]) == (503, "failed")
-        for response in (
-            await client.get(f"/items/{uuid4()}"),
-            await client.post("/items", json={"name": "lamp"}),
-        ):
-            assert response.status_code == 503
-            assert response.headers["retry-after"]

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from devservers.containers import is_docker_there
+from devservers.mysql import EmbeddedMySQL
 from scripts.running import service_environment
+from tests.core.database.backends import installed
 from tests.template.answers import Answers, closed_questions, covering_profiles, label
 from tests.template.conftest import Render
 
@@ -31,10 +34,18 @@ def run(service: Path, command: str) -> str:
     return f"{command}:\n{done.stdout[-8000:]}" if done.returncode else ""
 
 
+def mysql_is_there() -> None:
+    """Skip on a machine that has neither MySQL nor Docker, unless it is CI."""
+    if not is_docker_there():
+        installed(EmbeddedMySQL)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("answers", PROFILES, ids=label)
 def test_a_service_passes_its_own_checks(service: Render, answers: Answers) -> None:
+    if answers["database"] == "mysql":
+        mysql_is_there()
     folder = service(**answers)
     assert run(folder, "sync --quiet") == ""
     failures = [failure for check in CHECKS if (failure := run(folder, f"run {check}"))]

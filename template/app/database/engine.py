@@ -15,12 +15,10 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from app.database.errors import DatabaseUnavailable
+
 READ_ONLY = "app_read_only"
 """The execution option of transactions that only read."""
-
-
-class DatabaseUnavailable(Exception):
-    """The database did not answer: it is away, too slow, or all connections are busy."""
 
 
 class Database:
@@ -64,7 +62,7 @@ class Database:
         deadline = asyncio.timeout(self._timeout)
         try:
             async with deadline:
-                await session.connection(execution_options={READ_ONLY: read_only})
+                await self._connect(session, read_only)
                 yield session
                 await session.commit()
         except (TimeoutError, PoolTimeoutError, OSError, DBAPIError) as error:
@@ -77,6 +75,13 @@ class Database:
             raise
         finally:
             await session.close()
+
+    async def _connect(self, session: AsyncSession, read_only: bool) -> None:
+        try:
+            await session.connection(execution_options={READ_ONLY: read_only})
+        except DBAPIError as error:
+            # Whatever it is, such as a wrong password: the request has not asked for anything yet.
+            raise DatabaseUnavailable(str(error.orig)) from error
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,49 +1,28 @@
-"""Reading and changing items: each method is a transaction of its own.
+"""What the rest of the feature asks of whatever keeps the items.
 
-It takes the database, never the session of a request: what the cache loads in the background goes
-on after the request that asked for it.
+`main.py` gives it the implementation that suits the database.
 """
 
-from datetime import UTC, datetime
-from typing import Any
+from typing import Protocol
 from uuid import UUID
 
-from sqlalchemy import CursorResult, delete, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from app.database import Database
-from app.items.errors import ItemNotFound, VersionConflict
 from app.items.models import Item, ItemCreate, ItemPage, ItemUpdate
-from app.items.table import ItemRow
 
 
-class ItemRepository:
-    """Every method raises DatabaseUnavailable when the database does not answer."""
+class ItemRepository(Protocol):
+    """Reads and changes items; each method takes effect as a whole or not at all.
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    Every method raises DatabaseUnavailable when the database does not answer. A change may have
+    been made then.
+    """
 
-    async def get(self, item_id: UUID) -> Item | None:
-        async with self._database.reading() as session:
-            row = await session.get(ItemRow, item_id)
-            return None if row is None else Item.model_validate(row)
+    async def get(self, item_id: UUID) -> Item | None: ...
 
     async def page(self, after: UUID | None, limit: int) -> ItemPage:
-        """The next items by id. Changes elsewhere neither repeat nor skip one."""
-        rows = select(ItemRow).order_by(ItemRow.id).limit(limit + 1)
-        if after is not None:
-            rows = rows.where(ItemRow.id > after)
-        async with self._database.reading() as session:
-            found = [Item.model_validate(row) for row in await session.scalars(rows)]
-        items, more = found[:limit], len(found) > limit
-        return ItemPage(items=items, next_cursor=str(items[-1].id) if more else None)
+        """The next items by id, `limit` at most. Changes elsewhere neither repeat nor skip one."""
+        ...
 
-    async def create(self, new: ItemCreate) -> Item:
-        row = ItemRow(name=new.name, quantity=new.quantity)
-        async with self._database.writing() as session:
-            session.add(row)
-            await session.flush()
-            return Item.model_validate(row)
+    async def create(self, new: ItemCreate) -> Item: ...
 
     async def update(self, item_id: UUID, change: ItemUpdate) -> Item:
         """Change an item that is still as the client saw it.
@@ -52,16 +31,7 @@ class ItemRepository:
             ItemNotFound: it does not exist.
             VersionConflict: it was changed meanwhile.
         """
-        async with self._database.writing() as session:
-            changed = await _change(
-                session,
-                (ItemRow.id == item_id) & (ItemRow.version == change.version),
-                name=change.name,
-            )
-            row = await _existing(session, item_id)
-            if not changed:
-                raise VersionConflict(row.version)
-            return Item.model_validate(row)
+        ...
 
     async def claim(self, item_id: UUID, *, fence: int) -> Item | None:
         """The item, to be changed by the holder of its lock; None if a later holder claimed it.
@@ -71,15 +41,7 @@ class ItemRepository:
         Raises:
             ItemNotFound: it does not exist.
         """
-        async with self._database.writing() as session:
-            claimed = await session.execute(
-                update(ItemRow)
-                .where(ItemRow.id == item_id, ItemRow.fence <= fence)
-                .values(fence=fence)
-                .execution_options(synchronize_session=False)
-            )
-            row = await _existing(session, item_id)
-            return Item.model_validate(row) if _count(claimed) == 1 else None
+        ...
 
     async def set_quantity(self, item_id: UUID, quantity: int, *, fence: int) -> Item | None:
         """Write as the holder that claimed the item; None if a later one did meanwhile.
@@ -87,38 +49,8 @@ class ItemRepository:
         Raises:
             ItemNotFound: it does not exist.
         """
-        async with self._database.writing() as session:
-            changed = await _change(
-                session, (ItemRow.id == item_id) & (ItemRow.fence == fence), quantity=quantity
-            )
-            row = await _existing(session, item_id)
-            return Item.model_validate(row) if changed else None
+        ...
 
     async def delete(self, item_id: UUID) -> bool:
         """Whether there was one."""
-        async with self._database.writing() as session:
-            deleted = await session.execute(delete(ItemRow).where(ItemRow.id == item_id))
-            return _count(deleted) == 1
-
-
-async def _change(session: AsyncSession, condition: Any, **values: Any) -> bool:
-    """Update the one row that fits; False if there is none."""
-    changed = await session.execute(
-        update(ItemRow)
-        .where(condition)
-        .values(version=ItemRow.version + 1, updated_at=datetime.now(UTC), **values)
-        .execution_options(synchronize_session=False)
-    )
-    return _count(changed) == 1
-
-
-async def _existing(session: AsyncSession, item_id: UUID) -> ItemRow:
-    row = await session.get(ItemRow, item_id)
-    if row is None:
-        raise ItemNotFound
-    return row
-
-
-def _count(result: Any) -> int:
-    assert isinstance(result, CursorResult)
-    return result.rowcount
+        ...

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, DateTime, Dialect, String
+from sqlalchemy import BigInteger, DateTime, Dialect, String, Uuid
+from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -11,7 +12,8 @@ from sqlalchemy.types import TypeDecorator
 class UtcDateTime(TypeDecorator[datetime]):
     """A moment. Databases without time zones keep it in UTC."""
 
-    impl = DateTime(timezone=True)
+    # MySQL would round to seconds.
+    impl = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql")
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -25,10 +27,15 @@ class Base(DeclarativeBase):
     """What Alembic compares the database with."""
 
 
+# Text in MySQL: the UUIDs of MariaDB have an order of their own.
+ItemId = Uuid().with_variant(Uuid(native_uuid=False), "mysql")
+
+
 class ItemRow(Base):
     __tablename__ = "items"
+    __table_args__ = ({"mysql_charset": "utf8mb4"},)
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    id: Mapped[UUID] = mapped_column(ItemId, primary_key=True, default=uuid4)
     name: Mapped[str] = mapped_column(String(200))
     quantity: Mapped[int]
     version: Mapped[int] = mapped_column(default=1)

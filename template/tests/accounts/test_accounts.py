@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from sqlalchemy import text
 
+from app.accounts.repository import AccountRepository
 from devservers.server import free_port
 from devservers.valkey import EmbeddedValkey
 from tests.conftest import Client, Serve
@@ -106,14 +106,11 @@ async def test_a_wrong_registration_is_refused(client: Client, wrong: dict[str, 
 
 async def test_the_password_is_not_kept(client: Client) -> None:
     name = await register(client)
-    database = client.app.state.items._database
-    async with database.reading() as session:
-        row = await session.execute(
-            text("SELECT password_hash FROM accounts WHERE name = :name"), {"name": name}
-        )
-    [kept] = row.one()
-    assert kept.startswith("$argon2id$")
-    assert PASSWORD not in kept
+    accounts: AccountRepository = client.app.state.accounts
+    account = await accounts.find(name)
+    assert account is not None
+    assert account.password_hash.startswith("$argon2id$")
+    assert PASSWORD not in account.password_hash
 
 
 async def test_a_wrong_login_does_not_say_what_was_wrong(
@@ -182,11 +179,11 @@ async def test_an_old_session_is_over_also_if_redis_did_not_hear_of_it(
 ) -> None:
     name, device = await register(client), browser()
     await device.log_in(name)
-    database = client.app.state.items._database
-    async with database.writing() as session:
-        await session.execute(
-            text("UPDATE accounts SET version = version + 1 WHERE name = :name"), {"name": name}
-        )
+    accounts: AccountRepository = client.app.state.accounts
+    account = await accounts.find(name)
+    assert account is not None
+    assert await accounts.set_password(account.id, account.password_hash, version=1)
+    assert not await accounts.set_password(account.id, account.password_hash, version=1)
     assert await device.name() is None
     assert not device.cookies
 

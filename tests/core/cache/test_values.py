@@ -142,6 +142,8 @@ class Strict(BaseModel):
         return number
 
 
+# A pickle brings an instance back as it was, without asking any validator.
+@pytest.mark.parametrize("cache", sorted(SERIALIZERS.keys() - {"pickle"}), indirect=True)
 async def test_what_a_validator_of_today_refuses_is_loaded_anew(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

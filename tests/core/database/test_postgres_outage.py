@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from app.database import Database, DatabaseUnavailable
+from app.database import DatabaseUnavailable
+from app.database.engine import Database
 from app.database.postgres import create_database
 from devservers.postgres import EmbeddedPostgres
 

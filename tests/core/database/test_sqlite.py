@@ -9,7 +9,8 @@ from time import monotonic
 import pytest
 from sqlalchemy import text
 
-from app.database import Database, DatabaseUnavailable
+from app.database import DatabaseUnavailable
+from app.database.engine import Database
 from app.database.sqlite import create_database
 
 

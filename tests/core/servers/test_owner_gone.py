@@ -7,6 +7,8 @@ from collections.abc import Callable
 import psutil
 import pytest
 
+from devservers.mysql import EmbeddedMySQL
+from tests.core.database.backends import installed
 from tests.core.servers.owners import is_alive, owner
 
 pytestmark = pytest.mark.slow
@@ -45,6 +47,21 @@ def test_owner_is_killed(before: str, record_property: Callable[[str, object], N
         owned.process.kill()
         owned.process.wait()
         record_property("seconds", owned.wait_until_nothing_is_left(timeout=3))
+
+
+def test_owner_of_a_mysql_is_killed() -> None:
+    installed(EmbeddedMySQL)  # or this is skipped
+    script = """
+import time
+from devservers.mysql import EmbeddedMySQL
+
+server = EmbeddedMySQL().start()
+print(server.folder, flush=True)
+"""
+    with owner(script + _WAIT) as owned:
+        owned.process.kill()
+        owned.process.wait()
+        owned.wait_until_nothing_is_left(timeout=5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

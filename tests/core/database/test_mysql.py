@@ -1,0 +1,102 @@
+"""MySQL and MariaDB: what holds for each connection, and what the server does when we give up."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from time import monotonic
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from app.database import DatabaseUnavailable
+from app.database.engine import Database
+from app.database.mysql import create_database
+from devservers.mysql import EmbeddedMySQL
+from tests.core.database.backends import installed
+
+TIMEOUT = 1.0
+SLACK = 4.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedMySQL]:
+    # One that was set up in another country, and with care for nothing.
+    def careless() -> EmbeddedMySQL:
+        return EmbeddedMySQL(
+            character_set_server="latin1",
+            default_time_zone="+09:00",
+            sql_mode="NO_ENGINE_SUBSTITUTION",
+        )
+
+    with installed(careless) as server:
+        yield server
+
+
+def opened(
+    server: EmbeddedMySQL, *, patience: float = TIMEOUT
+) -> AbstractAsyncContextManager[Database]:
+    return create_database(server.url, pool_size=2, pool_timeout=1, timeout=patience)
+
+
+async def scalar(database: Database, query: str) -> object:
+    async with database.reading() as session:
+        return await session.scalar(text(query))
+
+
+async def test_the_servers_configuration_does_not_matter(server: EmbeddedMySQL) -> None:
+    async with opened(server) as database:
+        assert await scalar(database, "SELECT '🎉'") == "🎉"
+        now = await scalar(database, "SELECT NOW()")
+        assert isinstance(now, datetime)
+        assert abs((now.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()) < 60
+        assert "STRICT_TRANS_TABLES" in str(await scalar(database, "SELECT @@sql_mode"))
+
+
+async def test_too_long_a_value_is_an_error_and_not_cut(server: EmbeddedMySQL) -> None:
+    async with opened(server, patience=5) as database:
+        async with database.writing() as session:
+            await session.execute(text("CREATE TABLE short (name VARCHAR(3))"))
+        with pytest.raises(DBAPIError):
+            async with database.writing() as session:
+                await session.execute(text("INSERT INTO short VALUES ('long')"))
+        assert await scalar(database, "SELECT COUNT(*) FROM short") == 0
+
+
+async def test_a_slow_statement_is_ended_on_the_server_too(server: EmbeddedMySQL) -> None:
+    async with opened(server) as database, opened(server, patience=5) as observer:
+        started = monotonic()
+        with pytest.raises(DatabaseUnavailable):
+            await scalar(database, "SELECT SLEEP(30) /* slow */")
+        assert monotonic() - started < TIMEOUT + SLACK
+        running = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE '%slow */'"
+        end = monotonic() + 10
+        while await scalar(observer, running):
+            assert monotonic() < end, "the server still works for nobody"
+            await asyncio.sleep(0.05)
+
+
+async def test_the_wait_for_a_row_is_bounded(server: EmbeddedMySQL) -> None:
+    async with opened(server, patience=8) as first, opened(server) as second:
+        async with first.writing() as session:
+            await session.execute(text("CREATE TABLE counter (n INT)"))
+        async with first.writing() as session:
+            await session.execute(text("INSERT INTO counter VALUES (0)"))
+        async with first.writing() as session:
+            await session.execute(text("UPDATE counter SET n = 1"))
+            started = monotonic()
+            with pytest.raises(DatabaseUnavailable):
+                async with second.writing() as other:
+                    await other.execute(text("UPDATE counter SET n = 2"))
+            assert monotonic() - started < TIMEOUT + SLACK
+        assert await scalar(second, "SELECT n FROM counter") == 1
+
+
+async def test_restarted_unseen_it_costs_no_request(server: EmbeddedMySQL) -> None:
+    async with opened(server) as database:
+        await asyncio.gather(database.ping(), database.ping())
+        server.kill()
+        server.restart()
+        for _ in range(5):
+            await database.ping()
