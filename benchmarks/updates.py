@@ -91,12 +91,11 @@ def outcome(
     conflicts = set(update_service(service, NEWEST, **profile))
 
     fresh = copy(template, scratch / "fresh", NEWEST, profile)
-    # Where both sides changed the same lines no bytes are right: there, our words have to be left.
     merged = expected_tree(fresh, start, scratch / "expected", edits[0])
-    lost = set(differences(read_tree(service), merged)) - conflicts
-    for path in conflicts:
-        if CONFLICTS.get(path, "") not in (service / path).read_text("utf-8"):
-            lost.add(path)
+    # Where both sides changed the same lines no bytes are right: there, our words have to be left.
+    ours = CONFLICTS if conflicting in edits else {}
+    lost = set(differences(read_tree(service), merged)) - conflicts - ours.keys()
+    lost |= {path for path in ours if ours[path] not in (service / path).read_text("utf-8")}
     return {
         "merged": len(edited - conflicts - lost),
         "conflict": len(conflicts),
