@@ -27,7 +27,7 @@ class Base(DeclarativeBase):
     """What Alembic compares the database with."""
 
 
-# Text in MySQL: the UUIDs of MariaDB have an order of their own.
+# MySQL keeps them as text, because the UUIDs of MariaDB have an order of their own.
 ItemId = Uuid().with_variant(Uuid(native_uuid=False), "mysql")
 
 

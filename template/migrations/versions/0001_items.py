@@ -9,7 +9,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# Text in MySQL: the UUIDs of MariaDB have an order of their own.
+# MySQL keeps them as text, because the UUIDs of MariaDB have an order of their own.
 ITEM_ID = sa.Uuid().with_variant(sa.Uuid(native_uuid=False), "mysql")
 # To the microsecond, which MySQL has to be asked for.
 MOMENT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql")
