@@ -50,7 +50,7 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
         "database/postgres", "devservers/postgres", "devservers.postgres", "database.postgres",
     ),
     ("database", "mysql"): (
-        "asyncmy", "mysql:", "mysql+", "3306", "database/mysql", "devservers/mysql",
+        "asyncmy", "mysql:8", "mysql+", "3306", "database/mysql", "devservers/mysql",
         "devservers.mysql", "database.mysql",
     ),
     ("database", "sqlite"): ("aiosqlite", "sqlite+", "database/sqlite", "database.sqlite"),
