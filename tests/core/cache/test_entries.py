@@ -209,8 +209,10 @@ def test_whatever_lies_under_a_key_is_the_value_or_a_miss(
 def raw_server(shared_server: Any) -> Any:
     """A cache on a loop of its own: hypothesis runs many examples within one test."""
     with asyncio.Runner() as runner:
-        client = create_client(shared_server.url, ClientOptions(name="mutations"))
-        cache = Cache(client, service="mutations", serializer=JsonSerializer(), read_timeout=1)
+        # Nothing here is about timeouts, which a busy machine would not keep.
+        options = ClientOptions(name="mutations", timeout=5, connect_timeout=5, pool_timeout=5)
+        client = create_client(shared_server.url, options)
+        cache = Cache(client, service="mutations", serializer=JsonSerializer(), read_timeout=5)
         policy = cache.policy("item", After, ttl=60)
         yield runner, policy, client, policy.address(canonical(1), ()).value
         runner.run(client.aclose())
