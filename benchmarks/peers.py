@@ -48,6 +48,7 @@ OURS = Peer("ours, public", *_SERVICE, "/public/{item}")
 OURS_PRIVATE = Peer("ours, per principal", *_SERVICE, "/private/{item}")
 OURS_NEAR = Peer("ours, near cache", *_SERVICE, "/near/{item}")
 OURS_STRICT = Peer("ours, nothing stale", *_SERVICE, "/strict/{item}")
+OURS_TAGGED = Peer("ours, tagged", *_SERVICE, "/tagged/{{tags}}/{item}")
 OURS_STATIC = Peer("static route in our service", *_SERVICE, "/static/{item}")
 
 BARE = Peer("bare ASGI", "bare_asgi", PLAIN)

@@ -53,7 +53,7 @@ def measure(session: Session) -> Result:
             port, path = serving[peer].port, peer.url_path(ITEM)
             return load.run(
                 load.saturate(
-                    [port], [path], connections=connections, seconds=session.seconds(0.9)
+                    [port], [path], connections=connections, seconds=session.seconds(0.6)
                 )
             )
 
@@ -64,7 +64,7 @@ def measure(session: Session) -> Result:
                     [serving[peer].port],
                     [peer.url_path(ITEM)],
                     connections=connections,
-                    seconds=session.seconds(0.3),
+                    seconds=session.seconds(0.2),
                 )
             )
         samples = interleaved(session.rounds, {peer: lambda p=peer: sample(p) for peer in peers})
