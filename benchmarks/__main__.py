@@ -27,6 +27,7 @@ from benchmarks import cores, machine, report, results
 from benchmarks.environments import ROOT, EnvironmentFailed, Environments
 from benchmarks.servers import ApplicationFailed, Applications
 from benchmarks.session import Session
+from benchmarks.workers import WorkerFailed
 from devservers.guard import ServerUnavailable
 
 EXPERIMENTS = (
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not options.report:
             _measure(options.experiments or EXPERIMENTS, output, options.quick, console)
         report.write(output, [output / "results" / f"{name}.json" for name in EXPERIMENTS])
-    except (ApplicationFailed, EnvironmentFailed, ServerUnavailable) as error:
+    except (ApplicationFailed, EnvironmentFailed, ServerUnavailable, WorkerFailed) as error:
         console.print(str(error), style="red", markup=False)
         return 1
     except KeyboardInterrupt:
@@ -93,12 +94,12 @@ def _measure(names: tuple[str, ...], output: Path, quick: bool, console: Console
         TimeElapsedColumn(),
         TextColumn("{task.fields[what]}"),
     )
-    environments = Environments(KEPT, shared=quick)
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
         # It draws when it is told to, between two measurements.
         Progress(*columns, console=console, auto_refresh=False) as progress,
     ):
+        environments = Environments(Path(folder) if quick else KEPT, shared=quick)
         for name in names:
             task = progress.add_task("", experiment=name, what="environments", total=None)
             progress.refresh()

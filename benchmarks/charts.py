@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 
 from benchmarks.results import Chart, Point
 
-_STYLE = {
+_STYLE: Any = {
     "svg.hashsalt": "benchmarks",
     "svg.fonttype": "none",
     "font.family": "sans-serif",

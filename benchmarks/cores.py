@@ -19,6 +19,12 @@ def use_the_other_one() -> None:
         os.sched_setaffinity(0, {_CORES[1]})
 
 
+def to_the_application(pid: int) -> None:
+    """Pin another process to the core of the application."""
+    if APPLICATION is not None:
+        os.sched_setaffinity(pid, {APPLICATION})
+
+
 def described() -> str:
     if APPLICATION is None:
         return "nothing is pinned to a core: the ratios are those of processes that share them"

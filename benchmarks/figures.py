@@ -1,6 +1,6 @@
 """Numbers that can be compared: medians of ratios from rounds that measured all side by side."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from statistics import median, quantiles
@@ -41,15 +41,16 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[int(share * (len(values) - 1))] if values else float("inf")
 
 
-def interleaved(rounds: int, contestants: Mapping[K, Callable[[], T]]) -> dict[K, list[T]]:
+def interleaved(
+    rounds: int, contestants: Sequence[K], measure: Callable[[K], T]
+) -> dict[K, list[T]]:
     """Measure all in each round, each time in another order."""
-    measured: dict[K, list[T]] = {key: [] for key in contestants}
-    shuffled = Random(1)
+    measured: dict[K, list[T]] = {contestant: [] for contestant in contestants}
+    order, random = list(contestants), Random(1)
     for _ in range(rounds):
-        order = list(contestants.items())
-        shuffled.shuffle(order)
-        for key, measure in order:
-            measured[key].append(measure())
+        random.shuffle(order)
+        for contestant in order:
+            measured[contestant].append(measure(contestant))
     return measured
 
 

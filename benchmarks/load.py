@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import uvloop
 
@@ -24,20 +24,29 @@ _USER = "x-user: alice"
 """For routes whose answer depends on who asks; the others do not look at it."""
 
 
+class Answer(NamedTuple):
+    ended: float
+    """When it was there, in seconds from the start."""
+    seconds: float
+    """How long it took; an open loop counts from when the request was due."""
+    status: int
+
+
 @dataclass(slots=True)
 class Sample:
     """What came of a number of requests."""
 
-    seconds: list[float] = field(default_factory=list)
-    """Of each request that was answered, in the order of the answers; an open loop counts from when
-    it was due."""
-    ended: list[float] = field(default_factory=list)
-    """When each answer was there, in seconds from the start."""
+    answers: list[Answer] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     """0: no answer."""
     duration: float = 0
     busy: float = 0
     """The share of its core that the load generator took."""
+
+    @property
+    def seconds(self) -> list[float]:
+        """How long each answer took, good or bad."""
+        return [answer.seconds for answer in self.answers]
 
     @property
     def errors(self) -> int:
@@ -69,7 +78,7 @@ async def saturate(
         nonlocal open_
         sample.statuses[status] += 1
         if status:
-            sample.seconds.append(took)
+            sample.answers.append(Answer(now - started, took, status))
         if now < deadline and status:
             connection.send(next(requests), now)
         else:
@@ -117,8 +126,7 @@ async def steadily(
             return  # it has failed before
         sample.statuses[status] += 1
         if status:
-            sample.seconds.append(now - was_due)
-            sample.ended.append(now - started)
+            sample.answers.append(Answer(now - started, now - was_due, status))
             idle.append(connection)
 
     async def send(at: float) -> None:

@@ -39,8 +39,8 @@ class Peer:
     path: str = "/items/{item}"
     variables: Mapping[str, str] = field(default_factory=dict)
 
-    def url_path(self, item: str) -> str:
-        return self.path.format(item=item)
+    def url_path(self, item: str, *, tags: int = 0) -> str:
+        return self.path.format(item=item, tags=tags)
 
 
 _SERVICE = ("app.main", SERVICE)
@@ -48,7 +48,7 @@ OURS = Peer("ours, public", *_SERVICE, "/public/{item}")
 OURS_PRIVATE = Peer("ours, per principal", *_SERVICE, "/private/{item}")
 OURS_NEAR = Peer("ours, near cache", *_SERVICE, "/near/{item}")
 OURS_STRICT = Peer("ours, nothing stale", *_SERVICE, "/strict/{item}")
-OURS_TAGGED = Peer("ours, tagged", *_SERVICE, "/tagged/{{tags}}/{item}")
+OURS_TAGGED = Peer("ours, tagged", *_SERVICE, "/tagged/{tags}/{item}")
 OURS_STATIC = Peer("static route in our service", *_SERVICE, "/static/{item}")
 
 BARE = Peer("bare ASGI", "bare_asgi", PLAIN)

@@ -9,12 +9,14 @@ from benchmarks.results import Result, Table
 _INTRODUCTION = """\
 # Measured beside everyone else
 
-`make bench` writes this page: it generates a service, adds the routes that are measured, and runs it beside what else
-one could use. Every peer has an environment of its own and is set up as its documentation recommends; one worker of
-uvicorn has a core for itself, load generator and Redis share another one.
+`make bench` writes this page: it generates a service, adds the routes that are measured, and runs
+it beside what else one could use. Every peer has an environment of its own and is set up as its
+documentation recommends; one worker of uvicorn has a core for itself, load generator and Redis
+share another one.
 
-Figures are ratios of what was measured side by side, in rounds that took turns: the median of the rounds, and in
-parentheses what the middle half of them lay between. Compare the rows of a table, not two machines.
+Figures are ratios of what was measured side by side, in rounds that took turns: the median of the
+rounds, and in parentheses what the middle half of them lay between. Compare the rows of a table,
+not two machines.
 """
 
 

@@ -59,7 +59,9 @@ def save(result: Result, path: Path) -> None:
 def load(path: Path) -> Result:
     found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     tables = [
-        Table(table["title"], tuple(table["header"]), tuple(map(tuple, table["rows"])), table["note"])
+        Table(
+            table["title"], tuple(table["header"]), tuple(map(tuple, table["rows"])), table["note"]
+        )
         for table in found.pop("tables")
     ]
     charts = []

@@ -54,13 +54,13 @@ class Session:
         """All of them at once; those that nobody asks anything cost nothing."""
         with ExitStack() as stack:
             yield {
-                peer: stack.enter_context(self.serve(peer, redis_url, **variables))
+                peer: stack.enter_context(self.serve(peer, redis_url, None, **variables))
                 for peer in peers
             }
 
     @contextmanager
     def serve(
-        self, peer: Peer, redis_url: str, *, calls: Path | None = None, **variables: str
+        self, peer: Peer, redis_url: str, calls: Path | None = None, **variables: str
     ) -> Iterator[Application]:
         self.used.add(peer.environment.name)
         running = self.applications.running(peer, redis_url, calls=calls, **variables)

@@ -6,9 +6,10 @@ else of the service is as it was generated, middleware, metrics, health and exam
 
 from typing import Annotated
 
-from app.core.cache import Cache
 from fastapi import APIRouter, Header, Response
 from work import TTL, Item, load
+
+from app.core.cache import Cache
 
 
 def principal(x_user: Annotated[str, Header()]) -> str:

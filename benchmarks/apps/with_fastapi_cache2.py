@@ -15,7 +15,9 @@ from work import REDIS_URL, TTL, VARIANT, Item, load
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     memory = VARIANT == "memory"
-    FastAPICache.init(InMemoryBackend() if memory else RedisBackend(from_url(REDIS_URL)), prefix="b")
+    FastAPICache.init(
+        InMemoryBackend() if memory else RedisBackend(from_url(REDIS_URL)), prefix="b"
+    )
     yield
 
 

@@ -1,10 +1,10 @@
 """The work that every application caches: one loader, slow as told, that counts its calls.
 
-    ITEMS      requests name them SIZE-NUMBER, such as /items/1000-7: about SIZE bytes as JSON
-    TTL        seconds an entry is fresh
-    LOADER     seconds the loader takes
-    CALLS      a file that gets one byte for each call
-    DATABASE   asks this PostgreSQL server, so that the loader is as slow as that is
+ITEMS      requests name them SIZE-NUMBER, such as /items/1000-7: about SIZE bytes as JSON
+TTL        seconds an entry is fresh
+LOADER     seconds the loader takes
+CALLS      a file that gets one byte for each call
+DATABASE   asks this PostgreSQL server, so that the loader is as slow as that is
 """
 
 import asyncio
@@ -24,7 +24,9 @@ _CALLS = os.open(os.environ["CALLS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 def _prose(size: int) -> str:
     """Compresses about as well as text does."""
     random = Random(7)
-    words = ["".join(random.choices("abcdefghijklmnop", k=random.randint(2, 9))) for _ in range(300)]
+    words = [
+        "".join(random.choices("abcdefghijklmnop", k=random.randint(2, 9))) for _ in range(300)
+    ]
     return " ".join(random.choices(words, k=size // 5 + 20))[:size]
 
 

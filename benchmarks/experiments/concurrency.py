@@ -30,31 +30,25 @@ def measure(session: Session) -> Result:
         for peer in peers:
             load.run(load.fetch_all(serving[peer].port, [peer.url_path(ITEM)]))
 
-        def sample(peer: Peer, connections: int) -> load.Sample:
+        def sample(contestant: tuple[Peer, int]) -> load.Sample:
+            peer, connections = contestant
             session.step(f"{peer.name}, {connections} connections")
             ports, paths = [serving[peer].port], [peer.url_path(ITEM)]
             seconds = session.seconds(0.3)
-            return load.run(
-                load.saturate(ports, paths, connections=connections, seconds=seconds)
-            )
+            return load.run(load.saturate(ports, paths, connections=connections, seconds=seconds))
 
-        samples = {
-            connections: interleaved(
-                session.rounds,
-                {peer: lambda p=peer, c=connections: sample(p, c) for peer in peers},
-            )
-            for connections in steps
-        }
+        contestants = [(peer, connections) for connections in steps for peer in peers]
+        samples = interleaved(session.rounds, contestants, sample)
     found = {
         (peer, step): ratios(
-            [one.per_second for one in samples[step][peer]],
-            [one.per_second for one in samples[step][BARE]],
+            [one.per_second for one in samples[peer, step]],
+            [one.per_second for one in samples[BARE, step]],
         )
         for peer in peers
         for step in steps
     }
     errors = {
-        peer: sum(one.errors for step in steps for one in samples[step][peer]) for peer in peers
+        peer: sum(one.errors for step in steps for one in samples[peer, step]) for peer in peers
     }
     others = [peer for peer in peers if peer is not BARE]
     return Result(

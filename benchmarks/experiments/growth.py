@@ -1,6 +1,6 @@
 """How the cost of a hit grows with the work: number of entries, size, number of tags."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 from redis import Redis
 
@@ -19,6 +19,7 @@ from benchmarks.peers import (
     Peer,
 )
 from benchmarks.results import Chart, Point, Result, Table
+from benchmarks.servers import Application
 from benchmarks.session import Session
 
 CONNECTIONS = 64
@@ -94,8 +95,9 @@ def _by_entries(session: Session) -> dict[int, Rates]:
             _fill(redis.url, filled, entries)
             filled = entries
             items = [f"1000-{number}" for number in range(min(entries, _ASKED))]
-            ports = {peer: serving[peer].port for peer in peers}
-            found[entries] = _rates(session, ports, lambda peer, i=items: map(peer.url_path, i))
+            found[entries] = _rates(
+                session, {serving[peer]: [peer.url_path(item) for item in items] for peer in peers}
+            )
     return found
 
 
@@ -104,8 +106,9 @@ def _by_sizes(session: Session) -> dict[int, Rates]:
     found = {}
     with session.redis() as redis, session.serving(peers, redis.url) as serving:
         for size in _sizes(session):
-            ports = {peer: serving[peer].port for peer in peers}
-            found[size] = _rates(session, ports, lambda peer, s=size: [peer.url_path(f"{s}-1")])
+            found[size] = _rates(
+                session, {serving[peer]: [peer.url_path(f"{size}-1")] for peer in peers}
+            )
     return found
 
 
@@ -118,33 +121,33 @@ def _by_tags(session: Session) -> dict[int, Rates]:
             session.redis() as redis,
             session.serving(peers, redis.url, TAGS=str(tags)) as serving,
         ):
-            ports = {peer: serving[peer].port for peer in peers}
             found[tags] = _rates(
-                session, ports, lambda peer, t=tags: [peer.url_path("1000-1").format(tags=t)]
+                session, {serving[peer]: [peer.url_path("1000-1", tags=tags)] for peer in peers}
             )
     return found
 
 
-def _rates(
-    session: Session, ports: dict[Peer, int], paths: Callable[[Peer], Sequence[str]]
-) -> Rates:
-    def rate(peer: Peer) -> float:
-        session.step(peer.name)
+def _rates(session: Session, paths: Mapping[Application, Sequence[str]]) -> Rates:
+    """Requests per second, for these paths in turn."""
+
+    def rate(application: Application) -> float:
+        session.step(application.peer.name)
         sample = load.run(
             load.saturate(
-                [ports[peer]],
-                list(paths(peer)),
+                [application.port],
+                paths[application],
                 connections=8 if session.quick else CONNECTIONS,
                 seconds=session.seconds(0.25),
             )
         )
         if sample.errors:
-            raise RuntimeError(f"{peer.name}: {dict(sample.statuses)}")
+            raise RuntimeError(f"{application.peer.name}: {dict(sample.statuses)}")
         return sample.per_second
 
-    for peer, port in ports.items():
-        load.run(load.fetch_all(port, list(paths(peer))))
-    return interleaved(session.rounds, {peer: lambda p=peer: rate(p) for peer in ports})
+    for application, wanted in paths.items():
+        load.run(load.fetch_all(application.port, wanted))
+    rates = interleaved(session.rounds, list(paths), rate)
+    return {application.peer: found for application, found in rates.items()}
 
 
 def _compared(

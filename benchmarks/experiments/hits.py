@@ -41,9 +41,7 @@ TARGETS = {
 
 
 def measure(session: Session) -> Result:
-    peers = session.peers(
-        BARE, *OURS_ALL, STATIC, OURS_STATIC, NO_CACHE, *ON_REDIS, *IN_MEMORY
-    )
+    peers = session.peers(BARE, *OURS_ALL, STATIC, OURS_STATIC, NO_CACHE, *ON_REDIS, *IN_MEMORY)
     connections = 8 if session.quick else CONNECTIONS
     session.steps(len(peers) * session.rounds)
     with session.redis() as redis, session.serving(peers, redis.url) as serving:
@@ -52,9 +50,7 @@ def measure(session: Session) -> Result:
             session.step(peer.name)
             port, path = serving[peer].port, peer.url_path(ITEM)
             return load.run(
-                load.saturate(
-                    [port], [path], connections=connections, seconds=session.seconds(0.6)
-                )
+                load.saturate([port], [path], connections=connections, seconds=session.seconds(0.6))
             )
 
         for peer in peers:
@@ -67,7 +63,7 @@ def measure(session: Session) -> Result:
                     seconds=session.seconds(0.2),
                 )
             )
-        samples = interleaved(session.rounds, {peer: lambda p=peer: sample(p) for peer in peers})
+        samples = interleaved(session.rounds, peers, sample)
     rates = {peer: [one.per_second for one in samples[peer]] for peer in peers}
     by_name = {peer.name: rates[peer] for peer in peers}
     ceiling = rates[BARE]
@@ -110,8 +106,8 @@ def measure(session: Session) -> Result:
                 "Requests per second as a share of a bare ASGI application",
                 ("", "throughput / ceiling", "p50, ms", "p99, ms", "errors", "load generator busy"),
                 tuple(rows),
-                "p99 at saturation is mostly the queue of the other connections. The load generator "
-                "shares its core with Redis; below 1.0 it was not what limited the application.",
+                "p99 at saturation is mostly the queue of the other connections. The load "
+                "generator shares its core with Redis; well below 1 it was not what set the limit.",
             ),
             Table(
                 "Ours as a multiple of the others",

@@ -46,8 +46,8 @@ def measure(session: Session) -> Result:
     ]
     return Result(
         title="Cold stampede",
-        question=f"{CLIENTS} clients ask at once for an item that nobody has cached, and loading it "
-        f"takes {LOADER * 1000:.0f} ms. How often is it loaded? Once would do.",
+        question=f"{CLIENTS} clients ask at once for an item that nobody has cached, and loading "
+        f"it takes {LOADER * 1000:.0f} ms. How often is it loaded? Once would do.",
         tables=(
             Table(
                 "Loader calls, slowest answers and failures, by number of processes",
