@@ -14,7 +14,10 @@ import uvicorn
 
 
 def _end_with_owner() -> None:
-    sys.stdin.buffer.read()  # the owner holds the other end, and never writes
+    # The owner holds the other end, and never writes. Not through sys.stdin, which the end of the
+    # interpreter would wait for.
+    while os.read(0, 1):
+        pass
     os._exit(0)
 
 

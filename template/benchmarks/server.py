@@ -1,0 +1,80 @@
+"""The service as a process of its own, which ends with this one."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from devservers.server import free_port
+
+_START_TIMEOUT = 30.0
+
+
+class ServiceFailed(Exception):
+    """The service did not start; what it said is on standard error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def loads(self) -> int:
+        """How often this process has computed what it caches, by its own metrics."""
+        metrics = httpx.get(f"{self.url}/metrics", trust_env=False).text
+        return sum(
+            int(float(line.rpartition(" ")[2]))
+            for line in metrics.splitlines()
+            if line.startswith("cache_loads_total{")
+        )
+
+
+@contextmanager
+def running(*, cached: bool = True) -> Iterator[Service]:
+    """Start the service with the environment that we have, and wait until it serves.
+
+    Args:
+        cached: False leaves the cache out of it.
+
+    Raises:
+        ServiceFailed: it ended, or did not serve in time.
+    """
+    service = Service(free_port())
+    command = [sys.executable, "-m", "benchmarks.serve", str(service.port)]
+    process = subprocess.Popen(
+        command if cached else [*command, "--without-cache"],
+        stdin=subprocess.PIPE,  # the service ends when we, who hold it, are gone
+        start_new_session=True,  # Ctrl-C is for us
+    )
+    try:
+        _wait_until_it_serves(process, service)
+        yield service
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_it_serves(process: subprocess.Popen[bytes], service: Service) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT
+    while True:
+        ended = process.poll() is not None
+        try:
+            httpx.get(f"{service.url}/health/live", trust_env=False, timeout=1).raise_for_status()
+        except httpx.HTTPError:
+            if ended or time.monotonic() > deadline:
+                raise ServiceFailed("the service did not start") from None
+            time.sleep(0.05)
+        else:
+            return
