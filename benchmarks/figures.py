@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
-from statistics import median, quantiles
+from statistics import quantiles
 from typing import TypeVar
 
 K = TypeVar("K")
@@ -52,10 +52,6 @@ def interleaved(
         for contestant in order:
             measured[contestant].append(measure(contestant))
     return measured
-
-
-def middle(values: Sequence[float]) -> float:
-    return median(values)
 
 
 def shown(value: float) -> str:

@@ -1,6 +1,6 @@
 """Who is measured: every peer as its own documentation recommends it for production."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 COMMON = ("fastapi>=0.165", "uvicorn[standard]>=0.54", "hiredis>=3.5", "asyncpg>=0.32")
@@ -41,6 +41,9 @@ class Peer:
 
     def url_path(self, item: str, *, tags: int = 0) -> str:
         return self.path.format(item=item, tags=tags)
+
+    def url_paths(self, items: Sequence[str], *, tags: int = 0) -> list[str]:
+        return [self.url_path(item, tags=tags) for item in items]
 
 
 _SERVICE = ("app.main", SERVICE)

@@ -1,6 +1,7 @@
 """How the cost of a hit changes with the number of connections."""
 
 from benchmarks import load
+from benchmarks.experiments.hits import ITEMS
 from benchmarks.figures import interleaved, ratios
 from benchmarks.peers import (
     AIOCACHE_PLAIN,
@@ -17,7 +18,6 @@ from benchmarks.results import Chart, Point, Result, Table
 from benchmarks.session import Session
 
 CONNECTIONS = (1, 10, 64, 256, 1000)
-ITEM = "1000-1"
 
 
 def measure(session: Session) -> Result:
@@ -28,12 +28,12 @@ def measure(session: Session) -> Result:
     session.steps(len(peers) * len(steps) * session.rounds)
     with session.redis() as redis, session.serving(peers, redis.url) as serving:
         for peer in peers:
-            load.run(load.fetch_all(serving[peer].port, [peer.url_path(ITEM)]))
+            load.run(load.fetch_all(serving[peer].port, peer.url_paths(ITEMS)))
 
         def sample(contestant: tuple[Peer, int]) -> load.Sample:
             peer, connections = contestant
             session.step(f"{peer.name}, {connections} connections")
-            ports, paths = [serving[peer].port], [peer.url_path(ITEM)]
+            ports, paths = [serving[peer].port], peer.url_paths(ITEMS)
             seconds = session.seconds(0.3)
             return load.run(load.saturate(ports, paths, connections=connections, seconds=seconds))
 

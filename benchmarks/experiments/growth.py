@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from redis import Redis
 
 from benchmarks import load
+from benchmarks.experiments.hits import CONNECTIONS, ITEMS
 from benchmarks.figures import interleaved, ratios
 from benchmarks.peers import (
     ALCAZABA_PLAIN,
@@ -22,10 +23,9 @@ from benchmarks.results import Chart, Point, Result, Table
 from benchmarks.servers import Application
 from benchmarks.session import Session
 
-CONNECTIONS = 64
-ENTRIES = (100, 1_000, 10_000, 100_000, 1_000_000)
+ENTRIES = (100, 10_000, 1_000_000)
 SIZES = (100, 1_000, 10_000, 100_000, 1_000_000)
-TAGS = (0, 1, 5, 10)
+TAGS = (0, 1, 10)
 _ASKED = 500
 """As many different items are requested in turn, where there are so many."""
 _FILL = "for i = ARGV[1], ARGV[2] do redis.call('SET', 'filler:' .. i, ARGV[3]) end"
@@ -96,7 +96,7 @@ def _by_entries(session: Session) -> dict[int, Rates]:
             filled = entries
             items = [f"1000-{number}" for number in range(min(entries, _ASKED))]
             found[entries] = _rates(
-                session, {serving[peer]: [peer.url_path(item) for item in items] for peer in peers}
+                session, {serving[peer]: peer.url_paths(items) for peer in peers}
             )
     return found
 
@@ -106,9 +106,8 @@ def _by_sizes(session: Session) -> dict[int, Rates]:
     found = {}
     with session.redis() as redis, session.serving(peers, redis.url) as serving:
         for size in _sizes(session):
-            found[size] = _rates(
-                session, {serving[peer]: [peer.url_path(f"{size}-1")] for peer in peers}
-            )
+            items = [f"{size}-{number}" for number in range(20)]
+            found[size] = _rates(session, {serving[peer]: peer.url_paths(items) for peer in peers})
     return found
 
 
@@ -122,7 +121,7 @@ def _by_tags(session: Session) -> dict[int, Rates]:
             session.serving(peers, redis.url, TAGS=str(tags)) as serving,
         ):
             found[tags] = _rates(
-                session, {serving[peer]: [peer.url_path("1000-1", tags=tags)] for peer in peers}
+                session, {serving[peer]: peer.url_paths(ITEMS, tags=tags) for peer in peers}
             )
     return found
 
@@ -137,7 +136,7 @@ def _rates(session: Session, paths: Mapping[Application, Sequence[str]]) -> Rate
                 [application.port],
                 paths[application],
                 connections=8 if session.quick else CONNECTIONS,
-                seconds=session.seconds(0.25),
+                seconds=session.seconds(0.2),
             )
         )
         if sample.errors:
