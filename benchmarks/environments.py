@@ -15,6 +15,8 @@ from scripts.snapshot import snapshot
 
 ROOT = Path(__file__).parents[1]
 APPS = Path(__file__).with_name("apps")
+# Beside our Python, where `make` puts it when it is missing.
+UV = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
 
 # Where a service's own features go; see template/app/main.py.jinja.
 _PLACE = "    # This service's own features: add yours here.\n"
@@ -85,8 +87,8 @@ class Environments:
         folder = self._folder / "environments" / environment.name
         python = folder / "bin/python"
         if not python.exists():
-            _run(["uv", "venv", "--quiet", "--python", sys.executable, str(folder)])
-        install = ["uv", "pip", "install", "--quiet", "--python", str(python)]
+            _run([UV, "venv", "--quiet", "--python", sys.executable, str(folder)])
+        install = [UV, "pip", "install", "--quiet", "--python", str(python)]
         if environment is SERVICE:
             install += ["--requirements", str(self.service() / "pyproject.toml")]
         _run([*install, *COMMON, *environment.requirements])

@@ -12,7 +12,7 @@ from work import TTL, Item, load
 from app.core.cache import Cache
 
 
-def principal(x_user: Annotated[str, Header()]) -> str:
+async def principal(x_user: Annotated[str, Header()]) -> str:
     return x_user
 
 
