@@ -8,6 +8,7 @@ import matplotlib as mpl
 mpl.use("svg")  # no display is needed
 from matplotlib import pyplot as plt
 
+from benchmarks.figures import shown
 from benchmarks.results import Chart, Point
 
 _STYLE: Any = {
@@ -40,8 +41,7 @@ def _bars(axes: Any, chart: Chart) -> None:
     colours = [_OURS if _is_ours(name) else _OTHERS for name in names]
     axes.barh(names, [point.median for point in points], xerr=_errors(points), color=colours)
     for point in points:
-        label = f" {point.median:.2f}" if point.median < 10 else f" {point.median:.0f}"
-        axes.text(point.high, str(point.x), label, va="center")
+        axes.text(point.high, str(point.x), f" {shown(point.median)}", va="center")
     axes.set_xlabel(chart.y)
     if chart.log_y:
         axes.set_xscale("log")

@@ -58,7 +58,7 @@ def shown(value: float) -> str:
     """Three digits that mean something."""
     if value == float("inf"):
         return "-"
-    if value >= 100:
+    if value >= 100 or value == int(value):
         return f"{value:.0f}"
     if value >= 10:
         return f"{value:.1f}"

@@ -94,7 +94,7 @@ def _samples(session: Session, peers: Sequence[Peer]) -> Samples:
 
 def _overview(samples: Samples, rates: Rates) -> Table:
     rows = []
-    for peer in sorted(rates, key=lambda peer: -median(rates[peer])):
+    for peer in reversed(_by_ratio(rates)):
         found = samples[peer]
         rows.append(
             (
@@ -113,6 +113,11 @@ def _overview(samples: Samples, rates: Rates) -> Table:
         "p99 at saturation is mostly the queue of the other connections. The load generator shares "
         "its core with Redis; well below 1 it was not what set the limit.",
     )
+
+
+def _by_ratio(rates: Rates) -> list[Peer]:
+    """The slowest first."""
+    return sorted(rates, key=lambda peer: ratios(rates[peer], rates[BARE]).median)
 
 
 def _beside(rates: Rates) -> Table:
@@ -139,7 +144,7 @@ def _targets(rates: Rates) -> Table:
 
 def _chart(rates: Rates) -> Chart:
     bars = []
-    for peer in sorted(rates, key=lambda peer: median(rates[peer])):
+    for peer in _by_ratio(rates):
         ratio = ratios(rates[peer], rates[BARE])
         bars.append(Point(peer.name, ratio.median, ratio.low, ratio.high))
     return Chart(

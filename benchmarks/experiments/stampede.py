@@ -33,9 +33,9 @@ def measure(session: Session) -> Result:
         cells = []
         for outcomes in by_processes.values():
             cells += [
-                shown_count(spread([one.calls for one in outcomes]).median),
+                shown(spread([one.calls for one in outcomes]).median),
                 milliseconds(spread([one.p99 for one in outcomes]).median),
-                shown_count(spread([one.errors for one in outcomes]).median),
+                shown(spread([one.errors for one in outcomes]).median),
             ]
         rows.append((peer.name, *cells))
     most = processes[-1]
@@ -68,10 +68,6 @@ def measure(session: Session) -> Result:
         ),
         rounds=session.rounds,
     )
-
-
-def shown_count(value: float) -> str:
-    return f"{value:.0f}" if value == int(value) else shown(value)
 
 
 def _stampedes(
