@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not options.report:
             _measure(options.experiments or EXPERIMENTS, output, options.quick, console)
-        report.write(output, [output / "results" / f"{name}.json" for name in EXPERIMENTS])
+        report.write(output, EXPERIMENTS)
     except (ApplicationFailed, EnvironmentFailed, ServerUnavailable, WorkerFailed) as error:
         console.print(str(error), style="red", markup=False)
         return 1
@@ -125,7 +125,7 @@ def _measure(names: tuple[str, ...], output: Path, quick: bool, console: Console
                 seconds=round(took, 1),
                 environment=machine.described(environments, session.used),
             )
-            results.save(result, output / "results" / f"{name}.json")
+            results.save(result, output / report.FOLDER / f"{name}.json")
 
 
 def _end(number: int, frame: FrameType | None) -> None:

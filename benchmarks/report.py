@@ -6,6 +6,9 @@ from pathlib import Path
 from benchmarks import charts, results
 from benchmarks.results import Result, Table
 
+FOLDER = "measured"
+"""Beside RESULTS.md: what was measured, as numbers and as pictures."""
+
 _INTRODUCTION = """\
 # Measured beside everyone else
 
@@ -20,22 +23,21 @@ not two machines.
 """
 
 
-def write(folder: Path, files: Sequence[Path]) -> None:
-    """Write the report of those of `files` that exist."""
+def write(output: Path, experiments: Sequence[str]) -> None:
+    """Write the report of those experiments that have a result, in this order."""
+    files = [output / FOLDER / f"{name}.json" for name in experiments]
     found = [results.load(file) for file in files if file.exists()]
-    pictures = folder / "charts"
-    pictures.mkdir(parents=True, exist_ok=True)
     for result in found:
         for chart in result.charts:
-            charts.draw(chart, pictures / f"{chart.name}.svg")
+            charts.draw(chart, output / FOLDER / f"{chart.name}.svg")
     text = "\n".join([_INTRODUCTION, *map(_section, found)])
-    (folder / "RESULTS.md").write_text(text, "utf-8")
+    (output / "RESULTS.md").write_text(text, "utf-8")
 
 
 def _section(result: Result) -> str:
     lines = [f"## {result.title}", "", result.question, ""]
     for chart in result.charts:
-        lines += [f"![{chart.title}](charts/{chart.name}.svg)", ""]
+        lines += [f"![{chart.title}]({FOLDER}/{chart.name}.svg)", ""]
     for table in result.tables:
         lines += _table(table)
     rounds = f"{result.rounds} rounds" if result.rounds > 1 else "one round"

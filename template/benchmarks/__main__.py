@@ -27,6 +27,8 @@ from devservers.environment import environment
 from devservers.guard import ServerUnavailable
 from devservers.valkey import EmbeddedValkey
 
+LONGEST = 600
+"""Seconds after which it gives up."""
 PICTURE = Path(__file__).with_name("results.svg")
 
 
@@ -39,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--output", type=Path, default=PICTURE, help="the picture (%(default)s)")
     options = parser.parse_args(arguments)
+    if not options.output.parent.is_dir():
+        parser.error(f"--output: there is no folder {options.output.parent}")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     try:
@@ -46,6 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (ServerUnavailable, ServiceFailed, measure.Unanswered) as error:
         print(error, file=sys.stderr)
         return 1
+    except TimeoutError:
+        print(f"given up after {LONGEST} s: is this machine that busy?", file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        return error.returncode  # Alembic has said what is wrong
     except KeyboardInterrupt:
         return 130
     return 0
@@ -61,13 +70,19 @@ def _run(output: Path, *, quick: bool) -> None:
             os.environ.pop(name, None)
         variables = stack.enter_context(environment())
         # Not what a developer's .env says, and the outage need not be told at length.
-        os.environ.update(variables, ENVIRONMENT="test", LOG_LEVEL="ERROR")
+        os.environ |= {
+            **variables,
+            "REDIS_URL": redis.url,  # also where DEVSERVERS asked for another one
+            "ENVIRONMENT": "test",
+            "LOG_LEVEL": "ERROR",
+        }
         if Path("alembic.ini").exists():
             command = [sys.executable, "-m", "alembic", "upgrade", "heads"]
             subprocess.run(command, check=True)
         cached = [stack.enter_context(running()) for _ in range(2)]
         uncached = [stack.enter_context(running(cached=False)) for _ in range(2)]
-        routes, stampede, outage = asyncio.run(_measure(cached, uncached, redis, quick=quick))
+        measuring = asyncio.wait_for(_measure(cached, uncached, redis, quick=quick), LONGEST)
+        routes, stampede, outage = asyncio.run(measuring)
     output.write_text(picture.draw(routes, outage), "utf-8")
     _say(f"done in {time.monotonic() - started:.0f} s")
     print(f"\n{verdict.table(routes)}\n\n{verdict.events(stampede, outage)}\n")

@@ -60,6 +60,7 @@ def main(port: str, without_cache: str = "") -> None:
     uvicorn.run(
         "app.main:app",
         port=int(port),
+        workers=1,  # whatever WEB_CONCURRENCY says: another process would have its cache again
         access_log=False,
         server_header=False,
         timeout_keep_alive=75,

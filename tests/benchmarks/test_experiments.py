@@ -35,7 +35,7 @@ def test_an_experiment_runs(name: str, tmp_path: Path) -> None:
     done = benchmarks("--quick", name, "--output", str(tmp_path))
     assert done.returncode == 0, done.stderr
 
-    result = results.load(tmp_path / "results" / f"{name}.json")
+    result = results.load(tmp_path / "measured" / f"{name}.json")
     assert result.tables
     for table in result.tables:
         assert {len(row) for row in table.rows} <= {len(table.header)}
@@ -45,7 +45,7 @@ def test_an_experiment_runs(name: str, tmp_path: Path) -> None:
     assert f"## {result.title}" in report
     assert "a quick one" in report
     for chart in result.charts:
-        ElementTree.parse(tmp_path / "charts" / f"{chart.name}.svg")
+        ElementTree.parse(tmp_path / "measured" / f"{chart.name}.svg")
 
 
 def test_every_file_of_an_experiment_is_one() -> None:
