@@ -65,5 +65,9 @@ def shown(value: float) -> str:
     return f"{value:.2f}"
 
 
+def verdict(reached: bool) -> str:
+    return "reached" if reached else "missed"
+
+
 def milliseconds(seconds: float) -> str:
     return shown(seconds * 1000)

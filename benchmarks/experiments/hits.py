@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from benchmarks import load
-from benchmarks.figures import interleaved, milliseconds, percentile, ratios, shown
+from benchmarks.figures import interleaved, milliseconds, percentile, ratios, shown, verdict
 from benchmarks.peers import (
     AIOCACHE_PLAIN,
     BARE,
@@ -137,8 +137,8 @@ def _targets(rates: Rates) -> Table:
     for (other, mine), target in TARGETS.items():
         if other in rates:
             found = ratios(rates[mine], rates[other])
-            verdict = "reached" if found.median >= target else "missed"
-            rows.append((f"{mine.name} / {other.name}", shown(target), str(found), verdict))
+            reached = verdict(found.median >= target)
+            rows.append((f"{mine.name} / {other.name}", shown(target), str(found), reached))
     return Table("Targets", ("ratio", "target", "found", ""), tuple(rows))
 
 

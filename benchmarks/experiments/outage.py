@@ -5,13 +5,15 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from benchmarks import load
-from benchmarks.figures import milliseconds, percentile
+from benchmarks.figures import milliseconds, percentile, verdict
 from benchmarks.peers import ON_REDIS, OURS, Peer
 from benchmarks.results import Chart, Point, Result, Table
 from benchmarks.session import Session
 from devservers.valkey import EmbeddedValkey
 
 LOADER = 0.02
+ADDED = 0.075
+"""Seconds that an outage may add to a load."""
 RATE = 75
 PATIENCE = 5.0
 _ITEMS = 20
@@ -24,6 +26,7 @@ def measure(session: Session) -> Result:
     peers = session.peers(OURS, *ON_REDIS)
     session.steps(2 * len(peers))
     tables, charts = [], []
+    targets: list[tuple[str, ...]] = []
     for name, begin, end in (
         ("frozen", EmbeddedValkey.freeze, EmbeddedValkey.thaw),
         ("killed", EmbeddedValkey.kill, EmbeddedValkey.restart),
@@ -32,13 +35,14 @@ def measure(session: Session) -> Result:
         for first in range(0, len(peers), _TOGETHER):
             samples |= _outages(session, peers[first : first + _TOGETHER], name, begin, end)
         tables.append(_table(f"Redis {name}", samples, back=sum(_times(session)[:2])))
+        targets += _targets(name, samples[OURS])
         charts.append(_chart(name, samples))
     return Result(
         title="Redis away",
         question=f"{RATE} requests a second for {_ITEMS} items that take {LOADER * 1000:.0f} ms to "
         "load; after a second Redis is gone for 2.5, then it is back. A client gives up after "
         f"{PATIENCE:.0f} s. Who fails, and how long does it take?",
-        tables=tuple(tables),
+        tables=(*tables, Table("Targets", ("", "target", "found", ""), tuple(targets))),
         charts=tuple(charts),
     )
 
@@ -64,6 +68,19 @@ def _table(title: str, samples: dict[Peer, load.Sample], back: float) -> Table:
             for peer, sample in samples.items()
         ),
     )
+
+
+def _targets(name: str, ours: load.Sample) -> list[tuple[str, ...]]:
+    p99, most = percentile(ours.seconds, 0.99), LOADER + ADDED
+    return [
+        (f"{name}: failed", "0", str(ours.errors), verdict(ours.errors == 0)),
+        (
+            f"{name}: p99, ms",
+            f"at most {most * 1000:.0f}",
+            milliseconds(p99),
+            verdict(p99 <= most),
+        ),
+    ]
 
 
 def _chart(name: str, samples: dict[Peer, load.Sample]) -> Chart:

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 from benchmarks import cores
-from benchmarks.figures import interleaved, ratios
+from benchmarks.figures import interleaved, ratios, verdict
 from benchmarks.peers import SERVICE
 from benchmarks.results import Chart, Point, Result, Table
 from benchmarks.session import Session
@@ -86,9 +86,8 @@ def measure(session: Session) -> Result:
         base = ("get", readers) if other == "redis.asyncio GET" else (other, CEILING_CLIENTS)
         if base in rates and ("batched", readers) in rates:
             ratio = ratios(rates["batched", readers], rates[base])
-            verdict = "reached" if ratio.median >= target else "missed"
             what = f"batched read / {other}, {readers} readers"
-            reached.append((what, f"{target:g}", str(ratio), verdict))
+            reached.append((what, f"{target:g}", str(ratio), verdict(ratio.median >= target)))
     tables.append(Table("Targets", ("ratio", "target", "found", ""), tuple(reached)))
     return Result(
         title="Reads in one process",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from benchmarks import load
-from benchmarks.figures import milliseconds, percentile, shown, spread
+from benchmarks.figures import milliseconds, percentile, shown, spread, verdict
 from benchmarks.peers import NO_CACHE, ON_REDIS, OURS, Peer
 from benchmarks.results import Chart, Point, Result, Table
 from benchmarks.session import Session
@@ -39,6 +39,8 @@ def measure(session: Session) -> Result:
             ]
         rows.append((peer.name, *cells))
     most = processes[-1]
+    most_of_ours = max(one.calls for one in found[OURS][most])
+    reached = verdict(most_of_ours == 1)
     bars = [
         Point(peer.name, calls.median, calls.low, calls.high)
         for peer, by_processes in found.items()
@@ -53,6 +55,11 @@ def measure(session: Session) -> Result:
                 "Loader calls, slowest answers and failures, by number of processes",
                 ("", *header),
                 tuple(rows),
+            ),
+            Table(
+                "Targets",
+                ("", "target", "found", ""),
+                ((f"ours: loads over {most} processes", "1", shown(most_of_ours), reached),),
             ),
         ),
         charts=(
