@@ -79,8 +79,8 @@ def _run(output: Path, *, quick: bool) -> None:
         if Path("alembic.ini").exists():
             command = [sys.executable, "-m", "alembic", "upgrade", "heads"]
             subprocess.run(command, check=True)
-        cached = [stack.enter_context(running()) for _ in range(2)]
-        uncached = [stack.enter_context(running(cached=False)) for _ in range(2)]
+        cached = stack.enter_context(running(2))
+        uncached = stack.enter_context(running(2, cached=False))
         measuring = asyncio.wait_for(_measure(cached, uncached, redis, quick=quick), LONGEST)
         routes, stampede, outage = asyncio.run(measuring)
     output.write_text(picture.draw(routes, outage), "utf-8")

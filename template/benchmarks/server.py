@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -37,15 +37,25 @@ class Service:
 
 
 @contextmanager
-def running(*, cached: bool = True) -> Iterator[Service]:
+def running(processes: int = 1, *, cached: bool = True) -> Iterator[list[Service]]:
     """Start the service with the environment that we have, and wait until it serves.
 
     Args:
+        processes: how many of them, each on a port of its own.
         cached: False leaves the cache out of it.
 
     Raises:
-        ServiceFailed: it ended, or did not serve in time.
+        ServiceFailed: one ended, or did not serve in time.
     """
+    with ExitStack() as stack:
+        started = [stack.enter_context(_process(cached)) for _ in range(processes)]
+        for process, service in started:
+            _wait_until_it_serves(process, service)
+        yield [service for _, service in started]
+
+
+@contextmanager
+def _process(cached: bool) -> Iterator[tuple[subprocess.Popen[bytes], Service]]:
     service = Service(free_port())
     command = [sys.executable, "-m", "benchmarks.serve", str(service.port)]
     process = subprocess.Popen(
@@ -54,8 +64,7 @@ def running(*, cached: bool = True) -> Iterator[Service]:
         start_new_session=True,  # Ctrl-C is for us
     )
     try:
-        _wait_until_it_serves(process, service)
-        yield service
+        yield process, service
     finally:
         if process.stdin is not None:
             process.stdin.close()

@@ -32,7 +32,7 @@ async def ask(service: Service) -> list[bool]:
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("cached", [True, False])
 def test_the_service_with_and_without_its_cache(cached: bool) -> None:
-    with running(cached=cached) as service:
+    with running(cached=cached) as [service]:
         assert asyncio.run(ask(service)) == [cached] * 3
         assert service.loads() == (1 if cached else 0)
 
