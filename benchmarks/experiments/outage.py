@@ -11,7 +11,7 @@ from benchmarks.results import Chart, Point, Result, Table
 from benchmarks.session import Session
 from devservers.valkey import EmbeddedValkey
 
-LOADER = 0.02
+LOADER = 0.05
 ADDED = 0.075
 """Seconds that an outage may add to a load."""
 RATE = 75
@@ -142,10 +142,10 @@ def _outages(
 
 
 def _recovery(sample: load.Sample, back: float) -> str:
-    """How long after Redis was back the last bad answer came, or one that a load made slow."""
+    """How long after Redis was back the last bad answer came, or one that was loaded."""
     bad = [
         answer.ended
         for answer in sample.answers
-        if answer.ended > back and (answer.seconds > LOADER / 2 or answer.status != 200)
+        if answer.ended > back and (answer.seconds > 0.8 * LOADER or answer.status != 200)
     ]
     return f"{max(bad) - back:.1f}" if bad else "0.0"
