@@ -112,7 +112,8 @@ async def per_second(
         async with Connection(port, headers) as connection:
             number = first
             while time.perf_counter() - started < seconds:
-                good += (await connection.get(paths[number % len(paths)])).good
+                answer = await connection.get(paths[number % len(paths)])
+                good += answer.good  # not across the await: others count meanwhile
                 number += 1
 
     await asyncio.gather(*(ask(number) for number in range(connections)))

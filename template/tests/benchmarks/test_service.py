@@ -1,12 +1,13 @@
 """What is measured is this service: with its cache, and really without."""
 
 import asyncio
+from time import perf_counter
 
 import httpx
 import pytest
 
 from benchmarks import traffic
-from benchmarks.client import PATIENCE, at_once, steadily
+from benchmarks.client import PATIENCE, at_once, per_second, steadily
 from benchmarks.routes import cached_paths
 from benchmarks.server import Service, ServiceFailed, running
 from devservers.server import free_port
@@ -56,6 +57,26 @@ async def test_requests_that_nobody_answers_have_failed() -> None:
     [answer] = await steadily(free_port(), ["/"], {}, rate=10, seconds=0.1)
     assert answer.status == 0
     assert answer.seconds < PATIENCE
+
+
+async def test_every_answer_is_counted() -> None:
+    answered = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal answered
+        while await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+            answered += 1
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        started = perf_counter()
+        rate = await per_second(port, ["/"], {}, connections=8, seconds=0.2)
+        took = perf_counter() - started
+    assert answered >= 8
+    assert rate >= answered / took  # it is over when the last one is answered, and not later
 
 
 async def test_lost_connections_are_failures() -> None:
