@@ -23,7 +23,7 @@ import httpx
 from benchmarks import measure, picture, traffic, verdict
 from benchmarks.routes import cached_paths
 from benchmarks.server import Service, ServiceFailed, running
-from devservers.environment import environment
+from devservers.environment import PREPARATIONS, environment
 from devservers.guard import ServerUnavailable
 from devservers.valkey import EmbeddedValkey
 
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"given up after {LONGEST} s: is this machine that busy?", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
-        return error.returncode  # Alembic has said what is wrong
+        return error.returncode  # the command has said what is wrong
     except KeyboardInterrupt:
         return 130
     return 0
@@ -66,7 +66,7 @@ def _run(output: Path, *, quick: bool) -> None:
         redis = stack.enter_context(EmbeddedValkey())
         # Never the servers that somebody works with: these are emptied, frozen and killed.
         os.environ["REDIS_URL"] = redis.url
-        for name in ("DATABASE_URL", "REDLOCK_URLS"):
+        for name in ("DATABASE_URL", "REDLOCK_URLS", "S3_ENDPOINT_URL"):
             os.environ.pop(name, None)
         variables = stack.enter_context(environment())
         # Not what a developer's .env says, and the outage need not be told at length.
@@ -76,8 +76,7 @@ def _run(output: Path, *, quick: bool) -> None:
             "ENVIRONMENT": "test",
             "LOG_LEVEL": "ERROR",
         }
-        if Path("alembic.ini").exists():
-            command = [sys.executable, "-m", "alembic", "upgrade", "heads"]
+        for command in PREPARATIONS:
             subprocess.run(command, check=True)
         cached = stack.enter_context(running(2))
         uncached = stack.enter_context(running(2, cached=False))

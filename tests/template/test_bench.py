@@ -27,7 +27,8 @@ def measured(service: Render, request: pytest.FixtureRequest) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("measured", options("database"), indirect=True)
+# MySQL has no package to start it from: whether it is there depends on the machine.
+@pytest.mark.parametrize("measured", sorted({*options("database")} - {"mysql"}), indirect=True)
 def test_a_service_measures_itself(measured: Path) -> None:
     # A server that somebody works with must not be emptied, frozen or killed: it is not used.
     foreign = {"REDIS_URL": "redis://127.0.0.1:1/0", "DATABASE_URL": "nonsense://"}
