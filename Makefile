@@ -1,7 +1,7 @@
 # Needs python3 (3.11 or newer), git and make. uv is fetched when it is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint types format constraints clean
+.PHONY: help demo test test-fast lint types format bench constraints clean
 
 # The environment comes first: it holds the tools, and uv where that had to be fetched.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -34,12 +34,15 @@ format: .venv/ready ## Mend style and formatting
 	ruff check --fix .
 	ruff format .
 
+bench: .venv/ready ## Measure the service beside its peers, and write benchmarks/RESULTS.md (10 minutes)
+	@python -m benchmarks
+
 constraints: .venv/ready ## Move the tested versions to the newest ones
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 pyproject.toml --group dev \
 	  --custom-compile-command "make constraints" --output-file constraints.txt
 
 clean: ## Remove the environment, the demo and all caches
-	rm -rf .venv .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .demo .benchmarks .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/ready: pyproject.toml constraints.txt
 	@if [ ! -x .venv/bin/python ]; then \

@@ -1,0 +1,1 @@
+"""The generated service, measured beside what else one could use: `make bench`."""

@@ -1,0 +1,1 @@
+"""What the cache brings to this service, measured: `make bench`."""

@@ -1,0 +1,59 @@
+"""Every experiment still runs: one tiny round, on real servers. The numbers say nothing."""
+
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks import results
+from benchmarks.__main__ import EXPERIMENTS
+from tests.template.answers import ROOT
+
+FAST = ("reads",)
+
+
+def benchmarks(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    # A process of its own, because it pins itself to a core.
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in EXPERIMENTS],
+)
+def test_an_experiment_runs(name: str, tmp_path: Path) -> None:
+    done = benchmarks("--quick", name, "--output", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+
+    result = results.load(tmp_path / "measured" / f"{name}.json")
+    assert result.tables
+    for table in result.tables:
+        assert {len(row) for row in table.rows} <= {len(table.header)}
+    ours = [row for table in result.tables for row in table.rows if "ours" in row[0]]
+    assert ours, "nothing was measured of ours"
+    report = (tmp_path / "RESULTS.md").read_text("utf-8")
+    assert f"## {result.title}" in report
+    assert "a quick one" in report
+    for chart in result.charts:
+        ElementTree.parse(tmp_path / "measured" / f"{chart.name}.svg")
+
+
+def test_every_file_of_an_experiment_is_one() -> None:
+    files = {path.stem for path in (ROOT / "benchmarks/experiments").glob("[!_]*.py")}
+    assert files == set(EXPERIMENTS)
+
+
+def test_an_unknown_experiment_is_refused() -> None:
+    done = benchmarks("hitz")
+    assert done.returncode == 2
+    assert "hitz: there are hits," in done.stderr

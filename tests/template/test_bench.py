@@ -1,0 +1,88 @@
+"""`make bench` of a generated service: it measures, draws, says whether caching pays, and ends."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import psutil
+import pytest
+
+from scripts.running import service_environment
+from tests.template.answers import options
+from tests.template.conftest import Render
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+COMMAND = (".venv/bin/python", "-m", "benchmarks", "--quick")
+
+
+@pytest.fixture
+def measured(service: Render, request: pytest.FixtureRequest) -> Path:
+    folder = service(database=getattr(request, "param", "sqlite"))
+    subprocess.run(["uv", "sync", "--quiet"], cwd=folder, env=service_environment(), check=True)
+    return folder
+
+
+# MySQL has no package to start it from: whether it is there depends on the machine.
+@pytest.mark.parametrize("measured", sorted({*options("database")} - {"mysql"}), indirect=True)
+def test_a_service_measures_itself(measured: Path) -> None:
+    # A server that somebody works with must not be emptied, frozen or killed: it is not used.
+    foreign = {"REDIS_URL": "redis://127.0.0.1:1/0", "DATABASE_URL": "nonsense://"}
+    done = subprocess.run(
+        COMMAND,
+        cwd=measured,
+        env={**service_environment(), **foreign},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for path in ("/items/{item_id}", "/items"):
+        assert re.search(rf"^{re.escape(path)} .* ms .* -> .* x ", done.stdout, re.MULTILINE)
+    assert "computed once (without the cache 100 times)" in done.stdout
+    assert re.search(r"0 of \d+ requests failed", done.stdout)
+    assert re.search(r"^Caching (pays|does not pay) ", done.stdout, re.MULTILINE)
+    ElementTree.parse(measured / "benchmarks/results.svg")
+
+
+def test_an_interrupted_benchmark_leaves_nothing_behind(measured: Path) -> None:
+    with subprocess.Popen(
+        COMMAND, cwd=measured, env=service_environment(), stderr=subprocess.PIPE, text=True
+    ) as bench:
+        assert bench.stderr is not None
+        for line in bench.stderr:
+            if line.startswith("bench: route"):
+                break
+        family = psutil.Process(bench.pid).children(recursive=True)
+        assert len(family) >= 4
+        os.kill(bench.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while left := [process for process in family if _runs(process)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def test_a_cached_route_that_nobody_asks_for_is_named(measured: Path) -> None:
+    traffic = measured / "benchmarks/traffic.py"
+    text = traffic.read_text("utf-8")
+    changed = re.sub(r'\n        "/items": .*', "", text)
+    assert changed != text
+    traffic.write_text(changed, "utf-8")
+    done = subprocess.run(
+        COMMAND,
+        cwd=measured,
+        env=service_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "GET /items is cached and not measured" in done.stderr
+
+
+def _runs(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
