@@ -198,10 +198,9 @@ async def _load(recipe: Recipe) -> Mapping[str, Any]:
 
 def _copy(kind: Kind, address: Address, kept: Seen) -> Seen:
     """What is kept near, with a value of its own where callers might change it."""
-    value, entry = kept.value, kept.entry
-    if entry is not None and not kind.codec.shareable:
-        value = kind.load_payload(entry, address)
-    return replace(kept, value=value, near=True)
+    if kept.entry is None or kind.codec.shareable:
+        return kept
+    return replace(kept, value=kind.load_payload(kept.entry, address))
 
 
 def _observe_wait(kind: Kind, started: float, poll: float) -> None:

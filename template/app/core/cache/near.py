@@ -6,7 +6,7 @@ emptied and switched off until the link is back.
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic, time
 
 from app.core.cache.keys import Address
@@ -64,6 +64,7 @@ class NearCache:
         if seconds <= 0 or size > self._max_bytes:
             return
         self._drop(key)
+        seen = replace(seen, near=True)
         self._entries[key] = _Kept(seen, monotonic() + seconds, size, address.versions)
         self._bytes += size
         for version in address.versions:

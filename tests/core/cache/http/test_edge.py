@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, StringConstraints
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.routing import Host
 
 from app.core.cache import Cache
 from devservers.valkey import EmbeddedValkey
@@ -329,6 +330,34 @@ async def test_mounted_in_another_application(cache: Cache) -> None:
         answers = [await client.get("/api/items/1") for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert calls.of_function == 1
+
+
+async def test_a_route_in_front_that_looks_at_more_than_the_path_is_asked_every_time(
+    cache: Cache,
+) -> None:
+    app, other = application(counted(cache, Calls())), FastAPI()
+
+    @other.get("/items/{item_id}")
+    async def elsewhere(item_id: int) -> str:
+        return "elsewhere"
+
+    app.router.routes.insert(0, Host("admin.service", other))
+    async with asking(app) as client:
+        for _ in range(2):
+            assert (await client.get("/items/1")).json()["id"] == 1
+        answer = await client.get("/items/1", headers={"host": "admin.service"})
+    assert answer.json() == "elsewhere"
+
+
+async def test_more_addresses_than_it_remembers(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.core.cache.http.edge._MOST_KNOWN", 3)
+    async with asking(application(counted(cache, Calls()))) as client:
+        for expected in ("fwd=miss", "hit", "hit"):
+            for number in range(10):
+                answer = await client.get(f"/items/{number}?junk={number}")
+                assert (answer.json()["id"], status(answer)) == (number, expected)
 
 
 async def test_clients_that_go_away_in_the_middle_harm_nobody(cache: Cache) -> None:

@@ -18,10 +18,13 @@ from app.core.cache.http.checks import check, header_names, principal_calls
 from app.core.cache.http.headers import find
 from app.core.cache.http.parameters import ParameterReader, reader_for
 from app.core.cache.http.route import SEEN, CachedRoute
+from app.core.cache.keys import Address
 from app.core.cache.seen import Loaded, Outcome
 
 TEMPLATE = "route.template"
 """In the scope: the path template of a request that no route has seen."""
+
+_MOST_KNOWN = 10_000
 
 
 class HttpCacheMiddleware:
@@ -44,10 +47,10 @@ class HttpCacheMiddleware:
         if self._table is None and "app" in scope:
             self._table = _Table(scope["app"].routes)
         if self._table is not None and (found := self._table.find(scope)) is not None:
-            route, path = found
+            route, address = found
             if scope["method"] == "HEAD":
                 send = _without_body(send)
-            if await route.answer(path, scope, send):
+            if address is not None and await route.answer(address, scope, send):
                 return
             if scope["method"] == "HEAD":
                 # The route knows GET only; HEAD is the same without the body. Others see the
@@ -83,14 +86,36 @@ class _Table:
             start: [route for route, of in relevant if of in (start, None)] for _, start in relevant
         }
         self._elsewhere = self._by_start.get(None, [])
+        # What was found for a path and query stays right, unless a route looks at something else.
+        self._remembers = all(isinstance(r, _EdgeRoute) or of is not None for r, of in relevant)
+        self._known: dict[tuple[str, bytes], tuple[_EdgeRoute, Address]] = {}
         self._heads = [
             context
             for context, cached in contexts
             if cached is None and "HEAD" in (context.methods or ())
         ]
 
-    def find(self, scope: Scope) -> "tuple[_EdgeRoute, dict[str, str]] | None":
-        """The cached route that a GET of this path is for, and its path parameters as text."""
+    def find(self, scope: Scope) -> "tuple[_EdgeRoute, Address | None] | None":
+        """The cached route that a GET of this path is for, and where its answer is kept.
+
+        There is no address for what only the route can tell.
+        """
+        key = scope["path"], scope["query_string"]
+        plain = scope["method"] == "GET" and not scope.get("root_path")
+        if plain and (known := self._known.get(key)) is not None:
+            return known
+        if (found := self._search(scope)) is None:
+            return None
+        route, parameters = found
+        address = route.address(parameters, scope["query_string"])
+        if plain and address is not None and self._remembers:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = route, address
+        return route, address
+
+    def _search(self, scope: Scope) -> "tuple[_EdgeRoute, dict[str, str]] | None":
+        """The route, and its path parameters as text."""
         path = _path(scope)
         start = path.partition("/")[2].partition("/")[0]
         get = scope
@@ -124,18 +149,21 @@ class _EdgeRoute:
                 cached.ignored,
             )
 
-    async def answer(self, path: dict[str, str], scope: Scope, send: Send) -> bool:
-        """Answer if there is a fresh entry; otherwise leave what was read in the scope."""
+    def address(self, path: dict[str, str], query: bytes) -> Address | None:
+        """Where the answer for these parameters is kept; None if the route has to look at them."""
         if self._reader is None:
-            return False
-        arguments = self._reader.read(path, scope["query_string"])
+            return None
+        arguments = self._reader.read(path, query)
         if arguments is None:
-            return False
-        cached, engine = self._cached, self._cached.policy.cache.engine
+            return None
         try:
-            address = cached.address(arguments, None)
+            return self._cached.address(arguments, None)
         except Exception:  # the tags of values that the route would not have let through
-            return False
+            return None
+
+    async def answer(self, address: Address, scope: Scope, send: Send) -> bool:
+        """Answer if there is a fresh entry; otherwise leave what was read in the scope."""
+        cached, engine = self._cached, self._cached.policy.cache.engine
         seen = await engine.read(cached.kind, address)
         entry, now = seen.entry, int(time() * 1000)
         options = cached.kind.options
