@@ -4,7 +4,7 @@ import asyncio
 import re
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -75,28 +75,29 @@ class EmbeddedValkey(EmbeddedServer):
         return arguments
 
 
-@contextmanager
-def redis_server() -> Iterator[Server]:
-    """The Redis that `REDIS_URL` names, or one in Docker, or an embedded Valkey.
-
-    Raises:
-        ServerUnavailable: it does not answer, or could not be started.
-    """
-    with choose("redis", "REDIS_URL", ping=_ping, docker=_docker, embedded=_embedded) as server:
-        yield server
-
-
-def _ping(url: str) -> None:
+def ping(url: str) -> None:
+    """Raises an exception unless the Redis at this URL answers."""
     from app.core.redis import ClientOptions, create_client
 
-    async def ping() -> None:
+    async def ask() -> None:
         client = create_client(url, ClientOptions(name="devservers", timeout=2, connect_timeout=2))
         try:
             await client.ping()
         finally:
             await client.aclose()
 
-    asyncio.run(ping())
+    asyncio.run(ask())
+
+
+@contextmanager
+def redis_server(*, ping: Callable[[str], None] = ping) -> Iterator[Server]:
+    """The Redis that `REDIS_URL` names, or one in Docker, or an embedded Valkey.
+
+    Raises:
+        ServerUnavailable: it does not answer (`ping`), or could not be started.
+    """
+    with choose("redis", "REDIS_URL", ping=ping, docker=_docker, embedded=_embedded) as server:
+        yield server
 
 
 @contextmanager

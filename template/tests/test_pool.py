@@ -6,22 +6,25 @@ from time import monotonic
 from fastapi import FastAPI
 
 from app.core.redis import RedisDependency
+from app.settings import Settings
 from devservers.valkey import EmbeddedValkey
 from tests.conftest import Serve
 
 
-def add_slow_route(app: FastAPI) -> None:
+def add_slow_route(app: FastAPI, service: str) -> None:
     @app.get("/slow")
     async def slow(redis: RedisDependency, seconds: float) -> str:
         # Holds a connection for a while; the key never gets an element.
-        await redis.execute_command("BLPOP", "nothing", seconds)
+        await redis.execute_command("BLPOP", f"{service}:data:nothing", seconds)
         return "done"
 
 
-async def test_exhaustion_is_a_clear_error_and_passes(serve: Serve, valkey: EmbeddedValkey) -> None:
+async def test_exhaustion_is_a_clear_error_and_passes(
+    serve: Serve, settings: Settings, valkey: EmbeddedValkey
+) -> None:
     limits = {"redis_pool_size": 2, "redis_pool_timeout": 0.1, "redis_timeout": 5}
     async with serve(redis_url=valkey.url, **limits) as client:
-        add_slow_route(client.app)
+        add_slow_route(client.app, settings.service_name)
         requests = [client.get("/slow?seconds=0.5") for _ in range(4)]
         responses = await asyncio.gather(*requests)
         assert sorted(response.status_code for response in responses) == [200, 200, 503, 503]
@@ -29,10 +32,10 @@ async def test_exhaustion_is_a_clear_error_and_passes(serve: Serve, valkey: Embe
         assert (await client.get("/slow?seconds=0.01")).status_code == 200
 
 
-async def test_nobody_starves(serve: Serve, valkey: EmbeddedValkey) -> None:
+async def test_nobody_starves(serve: Serve, settings: Settings, valkey: EmbeddedValkey) -> None:
     limits = {"redis_pool_size": 2, "redis_pool_timeout": 5, "redis_timeout": 5}
     async with serve(redis_url=valkey.url, **limits) as client:
-        add_slow_route(client.app)
+        add_slow_route(client.app, settings.service_name)
         over = asyncio.Event()
 
         async def come_again_and_again() -> None:

@@ -5,6 +5,7 @@ from collections import Counter
 from time import monotonic
 
 from app.core.redis import RedisDependency
+from app.settings import Settings
 from devservers.server import free_port
 from devservers.valkey import EmbeddedValkey
 from tests.conftest import Client, Serve
@@ -55,10 +56,14 @@ async def test_it_starts_and_answers_without_redis(serve: Serve) -> None:
         assert ready.json()["checks"]["redis"]["status"] != "ok"
 
 
-async def test_a_wrong_command_is_a_mistake_and_no_outage(client: Client) -> None:
+async def test_a_wrong_command_is_a_mistake_and_no_outage(
+    client: Client, settings: Settings
+) -> None:
+    key = f"{settings.service_name}:data:text"
+
     async def wrong(redis: RedisDependency) -> None:
-        await redis.set("text", "x")
-        await redis.execute_command("LPUSH", "text", "y")
+        await redis.set(key, "x")
+        await redis.execute_command("LPUSH", key, "y")
 
     client.app.add_api_route("/wrong", wrong)
     assert (await client.get("/wrong")).status_code == 500

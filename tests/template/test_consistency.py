@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from scripts.snapshot import releases
+from tests.template.access_rules import RULES, rules
 from tests.template.answers import CONFIG, ROOT, closed_questions, options
 from tests.template.conftest import Render
 from tests.template.trees import text_files
@@ -118,6 +119,10 @@ def test_no_service_has_the_name_of_a_package_it_depends_on(render_wiring: Rende
         ]
         assert name in pinned_requirements()
         assert project["name"] not in pinned_requirements()
+
+
+def test_the_acl_file_follows_from_the_policy() -> None:
+    assert RULES.read_text("utf-8") == rules(), "run python -m tests.template.access_rules"
 
 
 def test_no_package_index_is_named() -> None:

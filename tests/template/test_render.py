@@ -68,6 +68,10 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
     ("events", True): (
         "core/events", "core.events", "events_kept", "items/events", "items.events", "test_events",
     ),
+    ("access", True): (
+        "core/access", "core.access", "access_secrets", "access_jwks", "access.toml", "app.access",
+        "app.roles", "users.acl", "pyjwt", "jwt", "app/reports", "app.reports", "redis_admin",
+    ),
     ("github", True): (".github", "github actions", "renovate"),
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ import pytest
 from app.accounts.repository import AccountRepository
 from devservers.server import free_port
 from devservers.valkey import EmbeddedValkey
-from tests.conftest import Client, Serve
+from tests.conftest import Client, MakeValkey, Serve
 
 PASSWORD = "correct horse battery"
 
@@ -245,12 +245,12 @@ async def test_sessions_may_have_a_redis_of_their_own(
 
 
 async def test_a_server_that_may_evict_sessions_is_warned_of(
-    serve: Serve, capsys: pytest.CaptureFixture[str]
+    serve: Serve, make_valkey: MakeValkey, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with EmbeddedValkey(maxmemory="64mb", maxmemory_policy="allkeys-lru") as evicting:
+    with make_valkey(maxmemory="64mb", maxmemory_policy="allkeys-lru") as evicting:
         async with serve(redis_url=evicting.url):
             assert "may evict sessions" in capsys.readouterr().out
-        with EmbeddedValkey(maxmemory="64mb", maxmemory_policy="noeviction") as keeping:
+        with make_valkey(maxmemory="64mb", maxmemory_policy="noeviction") as keeping:
             async with serve(redis_url=evicting.url, session_redis_url=keeping.url):
                 shown = capsys.readouterr().out
     assert "may evict sessions" not in shown

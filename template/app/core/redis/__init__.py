@@ -13,7 +13,7 @@ from app.core.redis.outages import OUTAGES
 from app.core.redis.pool import PoolTimeout
 from app.core.redis.report import ServerReport, report
 from app.core.redis.script import Script
-from app.core.redis.urls import RedisAddress, Topology, parse_url
+from app.core.redis.urls import RedisAddress, Topology, parse_url, with_login
 
 __all__ = [
     "OUTAGES",
@@ -31,4 +31,5 @@ __all__ = [
     "create_standalone_client",
     "parse_url",
     "report",
+    "with_login",
 ]

@@ -15,7 +15,7 @@ The characters / ? # @ % of a password are percent-encoded.
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 
 class Topology(StrEnum):
@@ -107,6 +107,15 @@ def parse_url(url: str) -> RedisAddress:
         service=service,
         options=_options(query, topology, tls),
     )
+
+
+def with_login(url: str, username: str, password: str) -> str:
+    """The same servers, as another user."""
+    scheme, _, rest = url.strip().partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    hosts = authority.rpartition("@")[2]
+    login = f"{quote(username, safe='')}:{quote(password, safe='')}"
+    return f"{scheme}://{login}@{hosts}{rest.removeprefix(authority)}"
 
 
 def _node(text: str, default_port: int) -> tuple[str, int]:

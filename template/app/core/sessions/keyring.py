@@ -15,8 +15,6 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 DEVELOPMENT_SECRET = "for-development-only-everybody-knows-this-session-key"
-_MIN_SECRET = 43  # characters: 32 random bytes as base64
-_MIN_VARIETY = 12
 _NAME_BYTES = 4
 _NONCE_BYTES = 12
 
@@ -27,17 +25,6 @@ class Undecipherable(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-def weakness(secret: str) -> str | None:
-    """What makes a secret unfit to keep sessions safe; None if nothing obvious does."""
-    if secret == DEVELOPMENT_SECRET:
-        return "is the one for development, which everybody knows"
-    if len(secret) < _MIN_SECRET:
-        return f"has {len(secret)} characters, and needs at least {_MIN_SECRET}"
-    if len(set(secret)) < _MIN_VARIETY:
-        return "repeats a few characters, and has to be random"
-    return None
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -1,0 +1,32 @@
+"""Access control: who may touch what in Redis, kept by Redis itself.
+
+One policy file maps identities to roles, and roles to commands, keys and channels. The server gets
+it as an ACL file; the service logs in as the role that a request has, so that no code of the
+service can do more than the role may.
+"""
+
+from app.core.access.access import Access
+from app.core.access.denials import answer_denial
+from app.core.access.dependency import IdentityDependency, RoleRedis, get_identity
+from app.core.access.identity import Identity
+from app.core.access.keys import KeySource
+from app.core.access.passwords import DEVELOPMENT_SECRET, Logins
+from app.core.access.policy import Policy, PolicyError, load_policy
+from app.core.access.tokens import TokenRules, Verifier
+
+__all__ = [
+    "DEVELOPMENT_SECRET",
+    "Access",
+    "Identity",
+    "IdentityDependency",
+    "KeySource",
+    "Logins",
+    "Policy",
+    "PolicyError",
+    "RoleRedis",
+    "TokenRules",
+    "Verifier",
+    "answer_denial",
+    "get_identity",
+    "load_policy",
+]

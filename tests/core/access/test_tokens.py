@@ -1,0 +1,283 @@
+"""Forged, stale and misdirected tokens prove nothing; keys come, go and may be away."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from app.core.access import DEVELOPMENT_SECRET, KeySource, Policy, TokenRules, Verifier
+from app.core.access.keys import DevelopmentKeys, KeysUnavailable
+from app.core.access.tokens import InvalidToken
+from devservers.server import free_port
+from tests.core.access.conftest import AUDIENCE, ISSUER, Issuer, good_claims
+
+RULES = TokenRules(issuer=ISSUER, audience=AUDIENCE, algorithms=["RS256", "ES256"], leeway=5)
+
+
+@pytest.fixture
+async def verifier(issuer: Issuer, policy: Policy) -> AsyncIterator[Verifier]:
+    verifier = Verifier(KeySource(issuer.url, pause=0), RULES, policy)
+    yield verifier
+    await verifier.close()
+
+
+def unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
+    return ".".join(_encoded(json.dumps(part).encode()) for part in (header, claims))
+
+
+def _encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+async def is_believed(verifier: Verifier, token: str) -> bool:
+    try:
+        await verifier.verify(token)
+    except InvalidToken:
+        return False
+    return True
+
+
+async def test_a_good_token_says_who_it_is(issuer: Issuer, verifier: Verifier) -> None:
+    identity = await verifier.verify(issuer.token("first"))
+    assert (identity.subject, identity.role) == ("ann", "writer")
+
+
+@pytest.mark.parametrize(
+    ("claims", "role"),
+    [
+        ({"groups": ["writers"]}, "writer"),
+        ({"groups": "writers"}, "writer"),
+        ({"groups": ["others"], "realm": {"roles": ["readers"]}}, "reader"),
+        ({"groups": None, "scope": "write read"}, "reader"),
+        ({"groups": ["writers"], "scope": "read"}, "writer"),
+        ({"groups": ["writers2"]}, None),
+        ({"groups": "writers readers"}, None),
+        ({"groups": {"writers": True}}, None),
+        ({"groups": None, "realm": "readers"}, None),
+        ({"groups": None}, None),
+    ],
+)
+async def test_the_first_rule_that_fits_gives_the_role(
+    issuer: Issuer, verifier: Verifier, claims: dict[str, Any], role: str | None
+) -> None:
+    assert (await verifier.verify(issuer.token("first", **claims))).role == role
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"exp": int(time.time()) - 60},
+        {"exp": None},
+        {"nbf": int(time.time()) + 600},
+        {"iat": int(time.time()) + 600},
+        {"aud": "another"},
+        {"aud": None},
+        {"iss": "https://elsewhere.example/"},
+        {"iss": None},
+        {"sub": None},
+    ],
+    ids=str,
+)
+async def test_what_a_token_says_has_to_fit(
+    issuer: Issuer, verifier: Verifier, claims: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidToken):
+        await verifier.verify(issuer.token("first", **claims))
+
+
+async def test_clocks_may_differ_a_little(issuer: Issuer, verifier: Verifier) -> None:
+    assert await is_believed(verifier, issuer.token("first", exp=int(time.time()) - 2))
+
+
+async def test_forged_tokens_are_refused(issuer: Issuer, verifier: Verifier) -> None:
+    issuer.add_key("rsa", kind="RSA")
+    public = issuer.keys["rsa"].public_key()
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    published = json.dumps(issuer.published[-1]).encode()
+    stranger = Issuer()
+    stranger.add_key("first")
+    body = good_claims()
+    good = issuer.token("rsa")
+    signed, _, signature = good.rpartition(".")
+    other_body = unsigned({"alg": "RS256", "kid": "rsa"}, {**body, "sub": "root"})
+    forged = {
+        "no algorithm": unsigned({"alg": "none", "kid": "rsa"}, body) + ".",
+        "none, as another word": unsigned({"alg": "nOnE", "kid": "rsa"}, body) + ".",
+        "no signature": signed + ".",
+        "another body": f"{other_body}.{signature}",
+        "another key of the same name": stranger.token("first"),
+        "an algorithm of another key": jwt.encode(
+            body, stranger.keys["first"], "ES256", headers={"kid": "rsa"}
+        ),
+        "a key that is brought along": jwt.encode(
+            body, stranger.keys["first"], "ES256", headers={"jwk": stranger.published[0]}
+        ),
+        "a name that is a list": unsigned({"alg": "ES256", "kid": ["rsa"]}, body) + ".x",
+        "a critical extension": unsigned({"alg": "ES256", "kid": "first", "crit": ["x"]}, body)
+        + ".x",
+        "a deep nest": f"{_encoded(b'[' * 5000)}.a.b",
+        "letters that are none": "\u00e9.\u00e9.\u00e9",
+        "not a token": "a.b.c",
+        "too long": "a" * 10_000,
+    }
+    for secret, name in (pem, "PEM"), (published, "JWK"):
+        text = unsigned({"alg": "HS256", "kid": "rsa", "typ": "JWT"}, body)
+        mac = hmac.digest(secret, text.encode(), hashlib.sha256)
+        forged[f"the public key as a secret, {name}"] = f"{text}.{_encoded(mac)}"
+    stranger.close()
+
+    assert await is_believed(verifier, good)
+    for how, token in forged.items():
+        assert not await is_believed(verifier, token), how
+
+
+async def test_the_control_what_is_refused_here_is_good_elsewhere(
+    issuer: Issuer, policy: Policy
+) -> None:
+    """So each of these tokens was refused for what it says, or who signed it, and nothing else."""
+    other_rules = (
+        (replace(RULES, audience="another"), {"aud": "another"}),
+        (
+            replace(RULES, issuer="https://elsewhere.example/"),
+            {"iss": "https://elsewhere.example/"},
+        ),
+        (replace(RULES, leeway=120), {"exp": int(time.time()) - 60}),
+        (replace(RULES, leeway=900), {"nbf": int(time.time()) + 600}),
+    )
+    for rules, claims in other_rules:
+        verifier = Verifier(KeySource(issuer.url), rules, policy)
+        assert await is_believed(verifier, issuer.token("first", **claims))
+        await verifier.close()
+    stranger = Issuer()
+    stranger.add_key("first")
+    verifier = Verifier(KeySource(stranger.url), RULES, policy)
+    assert await is_believed(verifier, stranger.token("first"))
+    assert not await is_believed(verifier, issuer.token("first"))
+    await verifier.close()
+    stranger.close()
+
+
+async def test_a_new_key_is_found_and_an_old_one_forgotten(
+    issuer: Issuer, verifier: Verifier
+) -> None:
+    old = issuer.token("first")
+    assert await is_believed(verifier, old)
+    issuer.add_key("second")
+    issuer.withdraw("first")
+    assert await is_believed(verifier, issuer.token("second"))
+    assert issuer.fetches == 2
+    with pytest.raises(InvalidToken):
+        await verifier.verify(old)
+
+
+async def test_a_key_that_was_taken_back_is_forgotten_after_the_refresh(
+    issuer: Issuer, policy: Policy
+) -> None:
+    issuer.add_key("second")
+    verifier = Verifier(KeySource(issuer.url, refresh=0, pause=0), RULES, policy)
+    old = issuer.token("first")
+    await verifier.verify(old)
+    issuer.withdraw("first")
+    end = time.monotonic() + 10
+    while await is_believed(verifier, old):
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
+    await verifier.close()
+
+
+async def test_unknown_keys_do_not_make_the_service_ask_again_and_again(
+    issuer: Issuer, policy: Policy
+) -> None:
+    verifier = Verifier(KeySource(issuer.url, pause=60), RULES, policy)
+    issuer.add_key("never published")
+    issuer.withdraw("never published")
+    tokens = [issuer.token("never published", jti=str(number)) for number in range(50)]
+    answers = await asyncio.gather(
+        *(verifier.verify(token) for token in tokens), return_exceptions=True
+    )
+    assert all(isinstance(answer, InvalidToken) for answer in answers)
+    assert issuer.fetches == 1
+    assert await is_believed(verifier, issuer.token("first"))
+    await verifier.close()
+
+
+@pytest.mark.parametrize("trouble", ["status", "nonsense", "empty", "huge", "slow"])
+async def test_while_the_issuer_is_in_trouble_known_keys_stay_good(
+    issuer: Issuer, policy: Policy, trouble: str
+) -> None:
+    verifier = Verifier(KeySource(issuer.url, refresh=0, pause=0, timeout=0.5), RULES, policy)
+    token = issuer.token("first")
+    await verifier.verify(token)
+    match trouble:
+        case "status":
+            issuer.status = 500
+        case "nonsense":
+            issuer.answer = b"<html>"
+        case "empty":
+            issuer.published = []
+        case "huge":
+            issuer.answer = b" " * 300_000
+        case "slow":
+            issuer.delay = 1.5
+    for _ in range(5):
+        assert await is_believed(verifier, token)
+        await asyncio.sleep(0.02)
+    assert issuer.fetches > 1
+    await verifier.close()
+
+
+async def test_without_any_key_yet_nothing_is_judged_and_then_it_is(
+    issuer: Issuer, policy: Policy
+) -> None:
+    issuer.status = 503
+    verifier = Verifier(KeySource(issuer.url, pause=0), RULES, policy)
+    with pytest.raises(KeysUnavailable):
+        await verifier.verify(issuer.token("first"))
+    issuer.status = 200
+    assert await is_believed(verifier, issuer.token("first"))
+    await verifier.close()
+    nowhere = Verifier(KeySource(f"http://127.0.0.1:{free_port()}/"), RULES, policy)
+    with pytest.raises(KeysUnavailable):
+        await nowhere.verify(issuer.token("first"))
+    await nowhere.close()
+
+
+async def test_keys_may_be_in_a_file_and_a_published_secret_verifies_nothing(
+    issuer: Issuer, policy: Policy, tmp_path: Path
+) -> None:
+    secret = {"kty": "oct", "kid": "secret", "k": _encoded(b"x" * 32)}
+    encrypting = {**issuer.published[0], "kid": "encrypts", "use": "enc"}
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps({"keys": [secret, encrypting, *issuer.published]}))
+    rules = TokenRules(issuer=ISSUER, audience=AUDIENCE, algorithms=["HS256", "ES256"])
+    verifier = Verifier(KeySource(str(path), pause=0), rules, policy)
+    assert await is_believed(verifier, issuer.token("first"))
+    for key_id, key, algorithm in (
+        ("secret", b"x" * 32, "HS256"),
+        ("encrypts", issuer.keys["first"], "ES256"),
+    ):
+        token = jwt.encode(good_claims(), key, algorithm, headers={"kid": key_id})
+        with pytest.raises(InvalidToken):
+            await verifier.verify(token)
+    await verifier.close()
+
+
+async def test_the_development_key_is_one_that_tokens_name(policy: Policy) -> None:
+    rules = TokenRules(issuer=ISSUER, audience=AUDIENCE, algorithms=["HS256"])
+    verifier = Verifier(DevelopmentKeys(DEVELOPMENT_SECRET), rules, policy)
+    named = {"kid": "development"}
+    token = jwt.encode(good_claims(), DEVELOPMENT_SECRET, "HS256", headers=named)
+    assert (await verifier.verify(token)).role == "writer"
+    for headers, secret in ({}, DEVELOPMENT_SECRET), (named, "another secret" * 3):
+        with pytest.raises(InvalidToken):
+            await verifier.verify(jwt.encode(good_claims(), secret, "HS256", headers=headers))
