@@ -1,6 +1,7 @@
 """The answers that copier.yml allows: all combinations, and a few that hold every pair."""
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def pairs_of(answers: Answers) -> Iterator[Pair]:
     return map(frozenset, combinations(answers.items(), 2))
 
 
+@cache
 def covering_profiles() -> list[Answers]:
     """A few combinations of the asked questions that hold every pair of answers at least once.
 

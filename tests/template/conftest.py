@@ -22,19 +22,31 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def wiring_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wiring(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What answers can change in a file: plain files are copied as they are.
 
     A tenth of the files, for tests that render often.
     """
-    return part_of(template, tmp_path_factory.mktemp("wiring"), plain=())
+    return part_of(template, tmp_path_factory.mktemp("wiring") / "folder", plain=())
 
 
 @pytest.fixture(scope="session")
-def varying_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wiring_template(wiring: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, as a release."""
+    return snapshot(wiring, tmp_path_factory.mktemp("wiring") / "repository")
+
+
+@pytest.fixture(scope="session")
+def varying(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What answers can change, whole files included; and one plain file that teams edit."""
     plain = (*named_in_exclude(), CORE)
-    return part_of(template, tmp_path_factory.mktemp("varying"), plain=plain)
+    return part_of(template, tmp_path_factory.mktemp("varying") / "folder", plain=plain)
+
+
+@pytest.fixture(scope="session")
+def varying_template(varying: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, as a release."""
+    return snapshot(varying, tmp_path_factory.mktemp("varying") / "repository")
 
 
 @pytest.fixture(scope="session")
@@ -44,27 +56,24 @@ def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
 
 
 @pytest.fixture(scope="session")
-def render_wiring(wiring_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+def render_wiring(wiring: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
     """The same, of the files that answers can change."""
-    return renderer(wiring_template, tmp_path_factory)
+    return renderer(wiring, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def assemble(
-    template: Path, varying_template: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Render:
+def assemble(template: Path, varying: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
     """The files of `render`, and but for the place of the template their bytes, in less time.
 
     Only what answers can change is rendered; the rest is the same for all, and linked.
     """
     files = template / "template"
-    varying = varying_template / "template"
     constant = [
         path.relative_to(files)
         for path in files.rglob("*")
-        if path.is_file() and not (varying / path.relative_to(files)).exists()
+        if path.is_file() and not (varying / "template" / path.relative_to(files)).exists()
     ]
-    varied = renderer(varying_template, tmp_path_factory)
+    varied = renderer(varying, tmp_path_factory)
 
     def assembled(**answers: str | bool) -> Path:
         folder = varied(**answers)

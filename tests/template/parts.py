@@ -4,18 +4,18 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.snapshot import snapshot
 
+def part_of(template: Path, folder: Path, *, plain: Sequence[str]) -> Path:
+    """A copy of `template` without its plain files, but for those at or below `plain`.
 
-def part_of(template: Path, scratch: Path, *, plain: Sequence[str]) -> Path:
-    """A release of `template` without its plain files, but for those at or below `plain`."""
-    folder = scratch / "folder"
+    It is a folder without Git: Copier renders one as it is, and has nothing to clone each time.
+    """
     shutil.copytree(template, folder, ignore=shutil.ignore_patterns(".git"))
     files = folder / "template"
     for path in files.rglob("*"):
         if path.is_file() and path.suffix != ".jinja" and not is_below(path, files, plain):
             path.unlink()
-    return snapshot(folder, scratch / "repository")
+    return folder
 
 
 def is_below(path: Path, folder: Path, names: Sequence[str]) -> bool:

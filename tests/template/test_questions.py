@@ -113,12 +113,10 @@ def test_unusual_answers_keep_a_service_clean(render_wiring: Render) -> None:
 
 
 @pytest.mark.parametrize(("question", "answer"), sampled(BAD))
-def test_a_bad_answer_is_refused(
-    wiring_template: Path, tmp_path: Path, question: str, answer: str
-) -> None:
+def test_a_bad_answer_is_refused(wiring: Path, tmp_path: Path, question: str, answer: str) -> None:
     with pytest.raises(ValueError, match=question):
         run_copy(
-            str(wiring_template),
+            str(wiring),
             tmp_path / "service",
             {question: answer},
             defaults=True,

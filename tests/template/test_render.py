@@ -3,7 +3,9 @@
 import ast
 import json
 import re
+import sys
 import tomllib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -74,9 +76,33 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
     ),
     ("github", True): (".github", "github actions", "renovate"),
 }  # fmt: skip
+# The same for what several answers have in common.
+SQL = {
+    "sqlalchemy[", "from sqlalchemy", "alembic", "migrat", "database/engine", "items/in_sql",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("answers", FEW[:3], ids=label)
+Texts = Callable[..., dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def texts(assemble: Render) -> Texts:
+    """The files of a combination, read once; a text that many of them have is kept once."""
+
+    @cache
+    def read(folder: Path) -> dict[str, str]:
+        return {path: sys.intern(text) for path, text in text_files(folder).items()}
+
+    return lambda **answers: read(assemble(**answers))
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param(answers, id=label(answers), marks=[pytest.mark.slow] if number else [])
+        for number, answers in enumerate(FEW[:3])
+    ],
+)
 def test_what_is_assembled_is_what_is_rendered(
     render: Render, assemble: Render, answers: Answers
 ) -> None:
@@ -86,8 +112,8 @@ def test_what_is_assembled_is_what_is_rendered(
 
 
 @combinations
-def test_every_combination_parses(assemble: Render, answers: Answers) -> None:
-    for path, text in text_files(assemble(**answers)).items():
+def test_every_combination_parses(texts: Texts, answers: Answers) -> None:
+    for path, text in texts(**answers).items():
         assert not re.search(r"[{}]|\.jinja$", path)
         if path in RENDERED:
             assert not TAG.search(text), path
@@ -108,11 +134,15 @@ def parse(path: str, text: str) -> None:
 
 
 @combinations
-def test_text_files_end_as_editors_leave_them(assemble: Render, answers: Answers) -> None:
-    for path, text in text_files(assemble(**answers)).items():
-        assert not text or (text.endswith("\n") and not text.endswith("\n\n")), path
-        assert not re.search(r"[ \t]+$", text, re.MULTILINE), path
-        assert "\r" not in text, path
+def test_text_files_end_as_editors_leave_them(texts: Texts, answers: Answers) -> None:
+    assert [path for path, text in texts(**answers).items() if not is_tidy(text)] == []
+
+
+@cache
+def is_tidy(text: str) -> bool:
+    """One line end at the end, no blanks at the end of a line, no carriage returns."""
+    one_end = not text or (text.endswith("\n") and not text.endswith("\n\n"))
+    return one_end and not re.search(r"[ \t]$", text, re.MULTILINE) and "\r" not in text
 
 
 @pytest.mark.timeout(600)  # run alone, it renders them all
@@ -130,10 +160,10 @@ def test_renders_are_as_their_formatter_and_linter_want_them(
 
 
 @combinations
-def test_every_import_of_its_own_is_there(assemble: Render, answers: Answers) -> None:
+def test_every_import_of_its_own_is_there(assemble: Render, texts: Texts, answers: Answers) -> None:
     folder = assemble(**answers)
     own = {path.name for path in folder.iterdir() if path.is_dir()}
-    for path, text in text_files(folder).items():
+    for path, text in texts(**answers).items():
         for module in imports(text) if path.endswith(".py") else ():
             assert module, f"{path}: imports are absolute"
             if module.split(".")[0] in own:
@@ -157,48 +187,48 @@ def is_module(folder: Path, name: str) -> bool:
     return place.with_suffix(".py").is_file() or place.is_dir()
 
 
+@cache
+def words_in(path: str, text: str) -> frozenset[str]:
+    """Those of the words that stand in its path or its text."""
+    words = [*SQL, *(word for found in WORDS.values() for word in found)]
+    return frozenset(word for word in words if word in f"{path} {text}".lower())
+
+
+def all_words_in(files: dict[str, str]) -> frozenset[str]:
+    return frozenset().union(*(words_in(path, text) for path, text in files.items()))
+
+
 @combinations
-def test_what_was_not_chosen_leaves_nothing_behind(assemble: Render, answers: Answers) -> None:
-    others = [
+def test_what_was_not_chosen_leaves_nothing_behind(texts: Texts, answers: Answers) -> None:
+    others = {
         word
         for (question, answer), words in WORDS.items()
         if answers[question] != answer
         for word in words
-    ]
+    }
     found = [
         f"{path}: {word}"
-        for path, text in text_files(assemble(**answers)).items()
-        for word in others
-        if word in (path + text).lower()
+        for path, text in texts(**answers).items()
+        for word in words_in(path, text) & others
     ]
     assert found == []
 
 
 @combinations
-def test_without_sql_nothing_of_it_is_left(render: Render, answers: Answers) -> None:
-    """Several answers have it in common."""
-    words = (
-        "sqlalchemy[",
-        "from sqlalchemy",
-        "alembic",
-        "migrat",
-        "database/engine",
-        "items/in_sql",
-    )
-    texts = " ".join(f"{path} {text}" for path, text in text_files(render(**answers)).items())
-    found = [word for word in words if word in texts.lower()]
-    assert found == ([] if answers["database"] == "s3" else list(words))
+def test_without_sql_nothing_of_it_is_left(texts: Texts, answers: Answers) -> None:
+    found = all_words_in(texts(**answers)) & SQL
+    assert found == (set() if answers["database"] == "s3" else SQL)
 
 
 @pytest.mark.parametrize(
     ("question", "answer"), [key for key in WORDS if key[1] in options(key[0])]
 )
-def test_what_was_chosen_is_there(render: Render, question: str, answer: str | bool) -> None:
+def test_what_was_chosen_is_there(texts: Texts, question: str, answer: str | bool) -> None:
     """So the words above are words that can be found."""
     chosen = [answers for answers in FEW if answers[question] == answer]
+    assert chosen
     for answers in chosen:
-        texts = " ".join(f"{path} {text}" for path, text in text_files(render(**answers)).items())
-        assert all(word in texts.lower() for word in WORDS[question, answer])
+        assert set(WORDS[question, answer]) <= all_words_in(texts(**answers))
 
 
 @combinations
