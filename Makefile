@@ -6,7 +6,8 @@
 # The environment comes first: it holds the tools, and uv where that had to be fetched.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-# A file of tests stays in one process, which renders for all of them, and long files start early.
+# A file of tests stays in one process, which renders for all of them (but see tests/conftest.py), and long files
+# start early: they are collected first.
 # There is a process more than cores, because tests often wait.
 WORKERS := $(shell python3 -c "import os; print(1 + os.cpu_count())")
 PYTEST := pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

@@ -55,20 +55,35 @@ def pairs_of(answers: Answers) -> Iterator[Pair]:
     return map(frozenset, combinations(answers.items(), 2))
 
 
+def features() -> list[str]:
+    """The parts of a service that it may have or not: the yes-or-no questions about them."""
+    return [name for name, spec in QUESTIONS.items() if spec["type"] == "bool" and name != "github"]
+
+
+def feature_sets() -> list[Answers]:
+    """Every feature, none of them, and all but one."""
+    every: Answers = dict.fromkeys(features(), True)
+    return [every, dict.fromkeys(every, False), *(every | {name: False} for name in every)]
+
+
 @cache
 def covering_profiles() -> list[Answers]:
     """A few combinations of the asked questions that hold every pair of answers at least once.
 
-    Greedy: take the combination with the most pairs not seen yet, the earliest one of equals, until
-    none is left. The first one is the defaults. `python_version` is not among them: a machine has
-    not all of these Pythons.
+    And each of the `feature_sets`. Greedy: take the combination with the most that was not seen
+    yet, the earliest one of equals, until none is left. The first one is the defaults.
+    `python_version` is not among them: a machine has not all of these Pythons.
     """
-    candidates = combined(closed_questions(asked_only=True))
-    missing = {pair for candidate in candidates for pair in pairs_of(candidate)}
+    wanted = [frozenset(answers.items()) for answers in feature_sets()]
+    candidates = [
+        (candidate, {*pairs_of(candidate), *(part for part in wanted if part <= candidate.items())})
+        for candidate in combined(closed_questions(asked_only=True))
+    ]
+    missing = set().union(*(held for _, held in candidates))
     chosen: list[Answers] = []
     while missing:
-        best = max(candidates, key=lambda candidate: len(missing & set(pairs_of(candidate))))
-        missing -= set(pairs_of(best))
+        best, held = max(candidates, key=lambda candidate: len(missing & candidate[1]))
+        missing -= held
         chosen.append(best)
     return chosen
 

@@ -52,8 +52,8 @@ def image_version(files: dict[str, str], name: str) -> Version:
 
 
 @pytest.mark.parametrize("floor", options("python_version"))
-def test_the_oldest_python_is_the_same_everywhere(render: Render, floor: str) -> None:
-    files = text_files(render(python_version=floor))
+def test_the_oldest_python_is_the_same_everywhere(assemble: Render, floor: str) -> None:
+    files = text_files(assemble(python_version=floor))
     project = tomllib.loads(files["pyproject.toml"])
     assert project["project"]["requires-python"] == f">={floor}"
     assert project["tool"]["mypy"]["python_version"] == floor

@@ -44,6 +44,7 @@ def test_both_write_the_same_bytes(
         pytest.param(
             {"service_name": "null", "description": "It's 100 % ${X}, naïve 日本 🎉 <b>"},
             id="unusual",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             {"port": "9000", "python_version": "3.12"}, id="not asked", marks=pytest.mark.slow

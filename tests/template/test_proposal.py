@@ -168,6 +168,7 @@ def test_an_update_is_proposed_with_the_notes_it_crosses(proposal: Proposal) -> 
     assert "Resolve" not in proposal.body
 
 
+@pytest.mark.slow
 def test_conflicts_are_listed_in_a_draft(proposal: Proposal) -> None:
     work(proposal, "renewed.txt", "earlier", "ours")
 

@@ -32,7 +32,10 @@ from tests.template.history import (
 )
 from tests.template.trees import differences, read_tree
 
-VERSIONS = [EARLIER, BETWEEN, *releases(ROOT)]
+VERSIONS = [
+    pytest.param(EARLIER),
+    *(pytest.param(version, marks=pytest.mark.slow) for version in (BETWEEN, *releases(ROOT))),
+]
 CHANGES = [
     ({name: old}, {name: new})
     for name, found in closed_questions(asked_only=True).items()

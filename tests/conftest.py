@@ -1,0 +1,21 @@
+"""How the tests are shared out among the processes of `-n`, where that is `--dist loadfile`."""
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
+
+# Files whose tests take long, and have little in common that each process would have to make anew.
+SHARED_OUT = ("test_profiles.py", "test_update.py")
+
+
+class FilesAndLongTests(LoadFileScheduling):  # type: ignore[misc] # xdist is not typed
+    """A file stays in one process, but for those of `SHARED_OUT`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return nodeid if file.endswith(SHARED_OUT) else file
+
+
+@pytest.hookimpl(optionalhook=True)  # `-p no:xdist` knows no such hook
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesAndLongTests | None:
+    return FilesAndLongTests(config, log) if config.getoption("dist") == "loadfile" else None
