@@ -37,7 +37,7 @@ def derived() -> dict[Path, str]:
     development = Logins(service, [DEVELOPMENT_SECRET])
     return {
         _ROOT / "deploy/redis/users.acl": acl_file(policy(service), development),
-        _ROOT / "app/roles.py": roles_module(policy(service)),
+        _ROOT / "app/access_roles.py": roles_module(policy(service)),
     }
 
 

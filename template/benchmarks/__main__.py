@@ -20,6 +20,7 @@ from types import FrameType
 
 import httpx
 
+from app.settings import Settings
 from benchmarks import measure, picture, traffic, verdict
 from benchmarks.routes import cached_paths
 from benchmarks.server import Service, ServiceFailed, running
@@ -67,8 +68,9 @@ def _run(output: Path, *, quick: bool) -> None:
         redis = stack.enter_context(OwnValkey())
         # Never the servers that somebody works with: these are emptied, frozen and killed.
         os.environ["REDIS_URL"] = redis.url
-        for name in ("DATABASE_URL", "REDLOCK_URLS", "S3_ENDPOINT_URL"):
-            os.environ.pop(name, None)
+        for name in Settings.model_fields:
+            if name.endswith(("_url", "_urls")) and name != "redis_url":
+                os.environ.pop(name.upper(), None)
         variables = stack.enter_context(environment())
         # The outage need not be told at length.
         os.environ |= {

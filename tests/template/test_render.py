@@ -72,13 +72,14 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
     ),
     ("access", True): (
         "core/access", "core.access", "access_secrets", "access_jwks", "access.toml", "app.access",
-        "app.roles", "users.acl", "pyjwt", "jwt", "app/reports", "app.reports", "redis_admin",
+        "access_roles", "users.acl", "pyjwt", "jwt", "app/documents", "app.documents",
+        "redis_admin",
     ),
     ("github", True): (".github", "github actions", "renovate"),
 }  # fmt: skip
 # The same for what several answers have in common.
 SQL = {
-    "sqlalchemy[", "from sqlalchemy", "alembic", "migrat", "database/engine", "items/in_sql",
+    "sqlalchemy[", "from sqlalchemy", "alembic", "migration", "database/engine", "items/in_sql",
 }  # fmt: skip
 
 

@@ -128,7 +128,7 @@ def _parser(name: str, about: str, roles: Sequence[str]) -> argparse.ArgumentPar
     login.add_argument("role", choices=roles)
     token = actions.add_parser("token", help="print a token that is good in development")
     token.add_argument("subject")
-    token.add_argument("claim", nargs="*", type=_claim, help="such as groups=reports-readers")
+    token.add_argument("claim", nargs="*", type=_claim, help="such as groups=documents-readers")
     return parser
 
 

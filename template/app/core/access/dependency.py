@@ -1,7 +1,7 @@
 """Who asks, and the Redis client that has exactly the rights of their role.
 
-    @router.get("/reports/{name}")
-    async def read_report(name: str, redis: RoleRedis) -> Report: ...
+    @router.get("/documents/{name}")
+    async def read_document(name: str, redis: RoleRedis) -> Document: ...
 
 401 without a valid token, 403 for who has no role, and 403 as well when Redis denies a command
 (see `denials.py`).

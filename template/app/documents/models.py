@@ -3,10 +3,10 @@
 from pydantic import BaseModel, Field
 
 
-class ReportText(BaseModel):
+class DocumentText(BaseModel):
     text: str = Field(min_length=1, max_length=10_000)
 
 
-class Report(ReportText):
+class Document(DocumentText):
     author: str
     """The subject of the token it was written with."""

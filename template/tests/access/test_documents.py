@@ -15,38 +15,38 @@ TEXT = {"text": "all is well"}
 
 
 async def test_writers_write_and_readers_read(client: Client, bearer: Bearer) -> None:
-    writer, reader = bearer("ann", "reports-writers"), bearer("bob", "reports-readers")
-    written = await client.put("/reports/weekly", json=TEXT, headers=writer)
+    writer, reader = bearer("ann", "documents-writers"), bearer("bob", "documents-readers")
+    written = await client.put("/documents/weekly", json=TEXT, headers=writer)
     assert written.json() == TEXT | {"author": "ann"}
-    assert (await client.get("/reports", headers=reader)).json() == ["weekly"]
-    assert (await client.get("/reports/weekly", headers=reader)).json() == written.json()
-    assert (await client.get("/reports/other", headers=reader)).status_code == 404
-    assert (await client.delete("/reports/weekly", headers=writer)).status_code == 204
+    assert (await client.get("/documents", headers=reader)).json() == ["weekly"]
+    assert (await client.get("/documents/weekly", headers=reader)).json() == written.json()
+    assert (await client.get("/documents/other", headers=reader)).status_code == 404
+    assert (await client.delete("/documents/weekly", headers=writer)).status_code == 204
 
 
 async def test_a_reader_cannot_write(client: Client, bearer: Bearer) -> None:
-    writer, reader = bearer("ann", "reports-writers"), bearer("bob", "reports-readers")
-    await client.put("/reports/weekly", json=TEXT, headers=writer)
+    writer, reader = bearer("ann", "documents-writers"), bearer("bob", "documents-readers")
+    await client.put("/documents/weekly", json=TEXT, headers=writer)
     for answer in (
-        await client.put("/reports/weekly", json={"text": "changed"}, headers=reader),
-        await client.delete("/reports/weekly", headers=reader),
+        await client.put("/documents/weekly", json={"text": "changed"}, headers=reader),
+        await client.delete("/documents/weekly", headers=reader),
     ):
         assert (answer.status_code, answer.json()) == (403, {"detail": "you may not do this"})
-    assert (await client.get("/reports/weekly", headers=reader)).json()["text"] == TEXT["text"]
+    assert (await client.get("/documents/weekly", headers=reader)).json()["text"] == TEXT["text"]
 
 
 async def test_who_has_no_role_is_denied_and_who_has_no_token_is_asked_for_one(
     client: Client, bearer: Bearer
 ) -> None:
-    assert (await client.get("/reports", headers=bearer("eve", "guests"))).status_code == 403
+    assert (await client.get("/documents", headers=bearer("eve", "guests"))).status_code == 403
     for headers in (
         {},
         {"authorization": "Basic YW5uOmFubg=="},
         {"authorization": "Bearer nonsense"},
-        bearer("ann", "reports-writers", exp=int(time.time()) - 600),
-        bearer("ann", "reports-writers", aud="another"),
+        bearer("ann", "documents-writers", exp=int(time.time()) - 600),
+        bearer("ann", "documents-writers", aud="another"),
     ):
-        answer = await client.get("/reports", headers=headers)
+        answer = await client.get("/documents", headers=headers)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"].startswith("Bearer")
 
@@ -69,13 +69,13 @@ async def test_no_code_of_a_route_gets_around_the_rules(client: Client, bearer: 
             await redis.scan(0)
         else:
             pipeline = redis.pipeline(transaction=what == "transaction")
-            pipeline.hget(f"{service}:reports", "weekly")
+            pipeline.hget(f"{service}:documents", "weekly")
             pipeline.hget(f"{service}:data:secret", "weekly")
             await pipeline.execute()
         return "done"
 
     client.app.add_api_route("/attempt", route)
-    reader = bearer("bob", "reports-readers")
+    reader = bearer("bob", "documents-readers")
     for what in ("get", "lua", "keys", "scan", "pipeline", "transaction"):
         answer = await client.get(f"/attempt?what={what}", headers=reader)
         assert answer.status_code == 403, what
@@ -85,15 +85,15 @@ async def test_a_denial_is_in_the_log_with_who_it_was(
     serve: Serve, bearer: Bearer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with serve(log_format="json", access_audit_interval=0.05) as client:
-        headers = bearer("bob", "reports-readers") | {"x-request-id": "the-request"}
-        await client.put("/reports/weekly", json=TEXT, headers=headers)
+        headers = bearer("bob", "documents-readers") | {"x-request-id": "the-request"}
+        await client.put("/documents/weekly", json=TEXT, headers=headers)
         shown = ""
         async with asyncio.timeout(10):
             while "access.denied_by_redis" not in shown:
                 await asyncio.sleep(0.05)
                 shown += capsys.readouterr().out
     [line] = [line for line in shown.splitlines() if '"access.denied"' in line]
-    for fact in ('"subject": "bob"', '"request_id": "the-request"', '"role": "reports-reader"'):
+    for fact in ('"subject": "bob"', '"request_id": "the-request"', '"role": "documents-reader"'):
         assert fact in line
 
 

@@ -1,1 +1,0 @@
-"""An example of access control: reports in Redis, which some may read and some may write."""
