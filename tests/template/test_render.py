@@ -238,6 +238,7 @@ def test_no_folder_is_left_empty(assemble: Render, answers: Answers) -> None:
     assert [path for path in folders if not any(path.iterdir())] == []
 
 
+@pytest.mark.slow
 def test_the_same_answers_give_the_same_bytes(
     template: Path, render: Render, tmp_path: Path
 ) -> None:

@@ -139,6 +139,7 @@ def test_changing_an_answer_equals_generating_with_it(
     assert differences(read_tree(service), expected) == []
 
 
+@pytest.mark.slow
 def test_edits_of_the_same_lines_conflict_visibly(history: Path, service: Path) -> None:
     start_service(history, service, EARLIER)
     typical(service)
