@@ -161,3 +161,17 @@ async def test_a_server_that_is_away_is_said_once_and_asked_again(
             await looking.stop()
     events = [line["event"] for line in lines]
     assert events.count("access.audit_unavailable") == 1
+
+
+async def test_it_stops_at_whatever_moment(
+    server: EmbeddedValkey, policy: Policy, connect: Connect
+) -> None:
+    """Also while it connects, where a cancellation can get lost."""
+    put_under_rules(server, policy)
+    for turns in range(40):
+        looking = audit(connect(server.url, "audit"))
+        looking.start()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await looking.stop()

@@ -61,9 +61,10 @@ class Audit:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        if self._task is not None:
+        while self._task is not None and not self._task.done():
+            # Again and again: up to Python 3.11, `wait_for` in the client can swallow one.
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await asyncio.wait([self._task], timeout=0.1)
         await self._client.aclose()
 
     async def look(self) -> None:
