@@ -27,13 +27,22 @@ from tests.template.lint import assert_linted
 from tests.template.trees import differences, read_tree, text_files
 
 COMBINATIONS = every_combination()
-# Quickly: the ones that hold every pair of answers. Slowly: all.
+# Quickly: the ones that hold every pair of answers. Slowly: all. These are not a test each, because
+# every process collects all tests.
 FEW = [answers for answers in COMBINATIONS if is_covering(answers)]
 combinations = pytest.mark.parametrize(
-    "answers",
+    "several",
     [
-        pytest.param(answers, id=label(answers), marks=[] if answers in FEW else [pytest.mark.slow])
-        for answers in COMBINATIONS
+        *(pytest.param([answers], id=label(answers)) for answers in FEW),
+        *(
+            pytest.param(
+                [answers for answers in COMBINATIONS if answers["database"] == database],
+                id=f"all with {database}",
+                # Run alone, it renders them all.
+                marks=[pytest.mark.slow, pytest.mark.timeout(600)],
+            )
+            for database in options("database")
+        ),
     ],
 )
 
@@ -113,12 +122,13 @@ def test_what_is_assembled_is_what_is_rendered(
 
 
 @combinations
-def test_every_combination_parses(texts: Texts, answers: Answers) -> None:
-    for path, text in texts(**answers).items():
-        assert not re.search(r"[{}]|\.jinja$", path)
-        if path in RENDERED:
-            assert not TAG.search(text), path
-        parse(path, text)
+def test_every_combination_parses(texts: Texts, several: list[Answers]) -> None:
+    for answers in several:
+        for path, text in texts(**answers).items():
+            assert not re.search(r"[{}]|\.jinja$", path)
+            if path in RENDERED:
+                assert not TAG.search(text), f"{label(answers)}: {path}"
+            parse(path, text)
 
 
 @cache  # most files are the same in all combinations
@@ -135,8 +145,10 @@ def parse(path: str, text: str) -> None:
 
 
 @combinations
-def test_text_files_end_as_editors_leave_them(texts: Texts, answers: Answers) -> None:
-    assert [path for path, text in texts(**answers).items() if not is_tidy(text)] == []
+def test_text_files_end_as_editors_leave_them(texts: Texts, several: list[Answers]) -> None:
+    for answers in several:
+        untidy = [path for path, text in texts(**answers).items() if not is_tidy(text)]
+        assert untidy == [], label(answers)
 
 
 @cache
@@ -161,14 +173,17 @@ def test_renders_are_as_their_formatter_and_linter_want_them(
 
 
 @combinations
-def test_every_import_of_its_own_is_there(assemble: Render, texts: Texts, answers: Answers) -> None:
-    folder = assemble(**answers)
-    own = {path.name for path in folder.iterdir() if path.is_dir()}
-    for path, text in texts(**answers).items():
-        for module in imports(text) if path.endswith(".py") else ():
-            assert module, f"{path}: imports are absolute"
-            if module.split(".")[0] in own:
-                assert is_module(folder, module), f"{path} imports {module}"
+def test_every_import_of_its_own_is_there(
+    assemble: Render, texts: Texts, several: list[Answers]
+) -> None:
+    for answers in several:
+        folder = assemble(**answers)
+        own = {path.name for path in folder.iterdir() if path.is_dir()}
+        for path, text in texts(**answers).items():
+            for module in imports(text) if path.endswith(".py") else ():
+                assert module, f"{path}: imports are absolute"
+                if module.split(".")[0] in own:
+                    assert is_module(folder, module), f"{label(answers)}: {path} imports {module}"
 
 
 @cache
@@ -200,25 +215,27 @@ def all_words_in(files: dict[str, str]) -> frozenset[str]:
 
 
 @combinations
-def test_what_was_not_chosen_leaves_nothing_behind(texts: Texts, answers: Answers) -> None:
-    others = {
-        word
-        for (question, answer), words in WORDS.items()
-        if answers[question] != answer
-        for word in words
-    }
-    found = [
-        f"{path}: {word}"
-        for path, text in texts(**answers).items()
-        for word in words_in(path, text) & others
-    ]
-    assert found == []
+def test_what_was_not_chosen_leaves_nothing_behind(texts: Texts, several: list[Answers]) -> None:
+    for answers in several:
+        others = {
+            word
+            for (question, answer), words in WORDS.items()
+            if answers[question] != answer
+            for word in words
+        }
+        found = [
+            f"{path}: {word}"
+            for path, text in texts(**answers).items()
+            for word in words_in(path, text) & others
+        ]
+        assert found == [], label(answers)
 
 
 @combinations
-def test_without_sql_nothing_of_it_is_left(texts: Texts, answers: Answers) -> None:
-    found = all_words_in(texts(**answers)) & SQL
-    assert found == (set() if answers["database"] == "s3" else SQL)
+def test_without_sql_nothing_of_it_is_left(texts: Texts, several: list[Answers]) -> None:
+    for answers in several:
+        found = all_words_in(texts(**answers)) & SQL
+        assert found == (set() if answers["database"] == "s3" else SQL), label(answers)
 
 
 @pytest.mark.parametrize(
@@ -233,9 +250,11 @@ def test_what_was_chosen_is_there(texts: Texts, question: str, answer: str | boo
 
 
 @combinations
-def test_no_folder_is_left_empty(assemble: Render, answers: Answers) -> None:
-    folders = [path for path in assemble(**answers).rglob("*") if path.is_dir()]
-    assert [path for path in folders if not any(path.iterdir())] == []
+def test_no_folder_is_left_empty(assemble: Render, several: list[Answers]) -> None:
+    for answers in several:
+        folders = [path for path in assemble(**answers).rglob("*") if path.is_dir()]
+        empty = [path for path in folders if not any(path.iterdir())]
+        assert empty == [], label(answers)
 
 
 @pytest.mark.slow

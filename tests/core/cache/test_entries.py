@@ -234,14 +234,14 @@ async def test_an_entry_from_the_future_is_not_fresh_for_longer(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was written by a host whose clock is wrong, or before the clock of this one went back."""
-    policy = cache.policy("item", str, ttl=0.05, jitter=0, stale_if_error=3600, early_refresh=0)
+    policy = cache.policy("item", str, ttl=0.5, jitter=0, stale_if_error=3600, early_refresh=0)
     count = misses(Miss.FUTURE)
     for ahead, expected in ((1_000, 0), (600_000, 1)):
         await policy.clear()
         with monkeypatch.context() as clock:
             clock.setattr(recipe_module, "now_ms", lambda by=ahead: now_ms() + by)
             await policy.get_or_load(1, Source("old").load)
-        await asyncio.sleep(0.06)
+        await asyncio.sleep(0.6)
         assert misses(Miss.FUTURE) == count
         await policy.get_or_load(1, Source("new").load)
         assert misses(Miss.FUTURE) == count + expected

@@ -280,14 +280,16 @@ async def test_a_hold_is_used_once(locks: Locks) -> None:
 
 async def test_closing_ends_what_is_held(nodes: Nodes, another: OpenLocks) -> None:
     locks = await another()
+    held = asyncio.Event()
 
     async def hold() -> Lease:
         async with locks.hold("name") as lease:
+            held.set()
             await asyncio.sleep(5)
         return lease
 
     task = asyncio.create_task(hold())
-    await asyncio.sleep(0.05)
+    await held.wait()
     await locks.__aexit__(None, None, None)
     with pytest.raises(LockLost, match="closed"):
         await task
@@ -300,11 +302,13 @@ async def test_closing_ends_what_is_held(nodes: Nodes, another: OpenLocks) -> No
 
 async def test_closing_waits_for_bodies_that_clean_up(nodes: Nodes, another: OpenLocks) -> None:
     locks = await another()
+    held = asyncio.Event()
     rolled_back = False
 
     async def hold() -> None:
         nonlocal rolled_back
         async with locks.hold("name", ttl=20):
+            held.set()
             try:
                 await asyncio.sleep(5)
             finally:
@@ -312,7 +316,7 @@ async def test_closing_waits_for_bodies_that_clean_up(nodes: Nodes, another: Ope
                 rolled_back = True
 
     task = asyncio.create_task(hold())
-    await asyncio.sleep(0.05)
+    await held.wait()
     await locks.__aexit__(None, None, None)
     assert rolled_back
     assert await nodes.lock_keys() == 0
