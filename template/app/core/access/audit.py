@@ -13,7 +13,7 @@ from redis.asyncio import RedisCluster
 from redis.exceptions import RedisError
 
 from app.core.access import metrics
-from app.core.redis import RedisClient, Script
+from app.core.redis import RedisClient, Script, stop_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -61,10 +61,8 @@ class Audit:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        while self._task is not None and not self._task.done():
-            # Again and again: up to Python 3.11, `wait_for` in the client can swallow one.
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=0.1)
+        if self._task is not None:
+            await stop_tasks([self._task])
         await self._client.aclose()
 
     async def look(self) -> None:

@@ -16,7 +16,7 @@ from app.core.cache.options import PolicyOptions
 from app.core.cache.policy import CachePolicy
 from app.core.cache.recovery import Recovery
 from app.core.cache.store import CacheStore, CacheUnavailable
-from app.core.redis import BatchReader, RedisClient
+from app.core.redis import BatchReader, RedisClient, stop_tasks
 from app.core.serializers import Serializer
 
 T = TypeVar("T")
@@ -91,9 +91,7 @@ class Cache:
         traceback: TracebackType | None,
     ) -> None:
         await self.engine.drain(patience=5)
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await stop_tasks(self._running)
         await self._recovery.finish(self._store)
 
     @overload

@@ -12,7 +12,7 @@ from app.core.events.outbox import EventsUnavailable, Outbox
 from app.core.events.stream import Stream
 from app.core.events.subscription import Subscription
 from app.core.events.turns import OwnTurn, SharedTurn
-from app.core.redis import Link, RedisClient
+from app.core.redis import Link, RedisClient, stop_tasks
 
 E = TypeVar("E", bound=Event)
 
@@ -132,9 +132,7 @@ class Events:
     ) -> None:
         await asyncio.gather(*(each.stop(_PATIENCE) for each in self._subscriptions.values()))
         await self._outbox.drain(_PATIENCE)
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await stop_tasks(self._running)
         self._running = []
         self._outbox.close()
 

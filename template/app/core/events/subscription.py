@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from app.core.events.handling import Handlers
 from app.core.events.stream import Position, Record, Stream
 from app.core.events.turns import Turn, TurnLost
+from app.core.redis import stop_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -56,8 +57,7 @@ class Subscription:
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._idle.wait()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await stop_tasks([self._task])
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._finish()

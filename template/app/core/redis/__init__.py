@@ -13,6 +13,7 @@ from app.core.redis.outages import OUTAGES
 from app.core.redis.pool import PoolTimeout
 from app.core.redis.report import ServerReport, report
 from app.core.redis.script import Script
+from app.core.redis.tasks import stop_tasks
 from app.core.redis.urls import RedisAddress, Topology, parse_url, with_login
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "create_standalone_client",
     "parse_url",
     "report",
+    "stop_tasks",
     "with_login",
 ]
