@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -209,7 +209,7 @@ def start(services: dict[str, Path], tmp_path: Path) -> Start:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("before", "after"), list(combinations(SERIALIZERS, 2)))
+@pytest.mark.parametrize(("before", "after"), pairwise(SERIALIZERS))
 async def test_old_and_new_replicas_serve_side_by_side(
     start: Start, redis: EmbeddedValkey, before: str, after: str
 ) -> None:

@@ -36,12 +36,11 @@ VERSIONS = [
     pytest.param(EARLIER),
     *(pytest.param(version, marks=pytest.mark.slow) for version in (BETWEEN, *releases(ROOT))),
 ]
+# Each answer is given up once, and once chosen instead of another one.
 CHANGES = [
     ({name: old}, {name: new})
     for name, found in closed_questions(asked_only=True).items()
-    for old in found
-    for new in found
-    if old != new
+    for old, new in zip(found, [*found[1:], found[0]], strict=True)
 ]
 EDITS = [
     pytest.param(typical, id="edited"),
