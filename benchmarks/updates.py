@@ -54,7 +54,7 @@ def main() -> None:
         folder = Path(name)
         template = snapshot(ROOT, folder / "template")
         plain = (*named_in_exclude(), *CONFLICTS)
-        part = part_of(template, folder / "part", plain=plain)
+        part = snapshot(part_of(template, folder / "part", plain=plain), folder / "part-released")
         for versions in (template, part):
             add_earlier_versions(versions)
         times(template, folder)

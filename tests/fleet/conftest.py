@@ -60,7 +60,8 @@ def fleet(tmp_path: Path) -> Fleet:
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What answers can change, and no more: a fleet of it is updated in a fraction of the time."""
     scratch = tmp_path_factory.mktemp("fleet")
-    template = part_of(snapshot(ROOT, scratch / "whole"), scratch, plain=())
+    part = part_of(snapshot(ROOT, scratch / "whole"), scratch / "part", plain=())
+    template = snapshot(part, scratch / "repository")
     add_releases(template)
     return template
 

@@ -14,7 +14,7 @@ from jinja2 import Environment
 
 from tests.template.answers import ROOT
 
-sys.path.insert(0, str(ROOT / "template"))
+sys.path.append(str(ROOT / "template"))  # behind this repository, which has a `benchmarks`, too
 
 from app.core.access import DEVELOPMENT_SECRET, Logins, Policy, load_policy
 from app.core.access.acl import acl_file

@@ -144,8 +144,11 @@ async def test_writers_at_once_lose_no_update(items: ItemRepository) -> None:
 async def test_control_writers_that_do_not_say_what_they_read_lose_updates(
     items: ItemRepository,
 ) -> None:
-    item = await items.create(ItemCreate(name="words:"))
-    assert len(await add_to_names(items, item, careful=False)) < WRITERS * WRITES
+    for _ in range(20):  # they may be lucky, but not for long
+        item = await items.create(ItemCreate(name="words:"))
+        if len(await add_to_names(items, item, careful=False)) < WRITERS * WRITES:
+            return
+    pytest.fail("no update was ever lost")
 
 
 async def test_an_earlier_holder_of_the_lock_can_neither_claim_nor_write(

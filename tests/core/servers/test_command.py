@@ -69,7 +69,7 @@ def render_environment(service: Path, database: str, lock_strategy: str = "lua")
     )
     template = (_TEMPLATE / "devservers" / "environment.py.jinja").read_text()
     text = jinja.from_string(template).render(
-        database=database, lock_strategy=lock_strategy, port="8123"
+        database=database, lock_strategy=lock_strategy, access=False, port="8123"
     )
     (service / "devservers" / "environment.py").write_text(text)
 
