@@ -209,7 +209,7 @@ def start(services: dict[str, Path], tmp_path: Path) -> Start:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("before", "after"), pairwise(SERIALIZERS))
+@pytest.mark.parametrize(("before", "after"), list(pairwise(SERIALIZERS)))
 async def test_old_and_new_replicas_serve_side_by_side(
     start: Start, redis: EmbeddedValkey, before: str, after: str
 ) -> None:
