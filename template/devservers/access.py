@@ -67,7 +67,7 @@ class RuledValkey(EmbeddedValkey):
 
     def __init__(self, settings: Settings | None = None, **configuration: str) -> None:
         """Says how to start it, for these settings, or those of the environment."""
-        super().__init__(aclfile="users.acl", **configuration)  # type: ignore[arg-type]
+        super().__init__(aclfile="users.acl", **configuration)  # type: ignore[arg-type]  # any of them
         self._settings = settings or load_settings()
 
     def _prepare(self) -> None:
