@@ -124,6 +124,39 @@ async def test_an_entry_that_vanishes_before_the_lease_is_not_a_fallback(
 
 
 @pytest.mark.parametrize("invalidate", WAYS.values(), ids=WAYS)
+async def test_who_comes_afterwards_gets_no_fallback_from_before(
+    another: OpenCache, monkeypatch: pytest.MonkeyPatch, invalidate: Invalidate
+) -> None:
+    """The lease is granted before the invalidation; that answer arrives after the next reader."""
+    cache, other = await another(), await another()
+    policy = policy_of(cache, ttl=0.02, jitter=0, stale_while_revalidate=0)
+    source = Source("old")
+    await read(policy, source)
+    await asyncio.sleep(0.03)
+
+    granted, go_on = asyncio.Event(), asyncio.Event()
+    lease_many = cache._store.lease_many
+
+    async def held(*arguments: object) -> object:
+        reply = await lease_many(*arguments)  # type: ignore[arg-type]  # passed through
+        granted.set()
+        await go_on.wait()
+        return reply
+
+    monkeypatch.setattr(cache._store, "lease_many", held)
+    early = read(policy, source)
+    await granted.wait()
+    await invalidate(other, policy_of(other))
+    source.error = OSError("down")
+    late = read(policy, source)
+    await asyncio.sleep(0.03)
+    go_on.set()
+    assert await early == "old"  # it came before, and this is what the fallback is for
+    with pytest.raises(OSError, match="down"):
+        await late
+
+
+@pytest.mark.parametrize("invalidate", WAYS.values(), ids=WAYS)
 async def test_a_load_without_a_lease_is_not_joined_after_an_invalidation(
     another: OpenCache, invalidate: Invalidate
 ) -> None:

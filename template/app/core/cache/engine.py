@@ -84,11 +84,13 @@ class Engine:
             if (kept := near.get(address.value)) is not None:
                 return _copy(kind, address, kept)
             generation = near.generation(address.value)
+        at = monotonic()
         try:
             raw, *versions = await self.store.read(address.read_keys)
         except CacheUnavailable as unavailable:
             return Seen(None, None, Miss.UNAVAILABLE, b"", online=not unavailable.outage)
         seen = kind.unpack(address, raw, versions)
+        seen.at = at
         if near is not None:
             near.put(kind, address, seen, generation)
         return seen
@@ -112,6 +114,19 @@ class Engine:
         self.refresher.start(recipe.kind, asks, lambda _: _load(recipe))
 
     async def _join(self, recipe: Recipe, seen: Seen) -> Loaded:
+        while True:
+            flight = await self._flight(recipe, seen)
+            checked = flight.token is not None
+            loaded: Loaded = await flight.wait()
+            if checked or not seen.online or loaded.as_of >= seen.at:
+                return loaded
+            # It answered with what it had read before this caller came, who knows better.
+            self.flights.forget(flight)
+            if loaded.outcome is Outcome.STALE_ERROR and (old := fallback(seen)):
+                return old
+
+    async def _flight(self, recipe: Recipe, seen: Seen) -> Flight:
+        """The flight of a caller's key: one under way that will do, or a new one."""
         key = recipe.address.value
         while (flight := self.flights.find(key)) is not None:
             if not await self._is_current(flight, recipe, seen):
@@ -125,8 +140,7 @@ class Engine:
                 lambda flight: self._fill(flight, recipe, seen),
                 (key, *recipe.address.versions),
             )
-        loaded: Loaded = await flight.wait()
-        return loaded
+        return flight
 
     async def _is_current(self, flight: Flight, recipe: Recipe, seen: Seen) -> bool:
         """Whether a flight's value will do for a caller who comes now.

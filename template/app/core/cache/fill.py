@@ -115,7 +115,7 @@ class Filler:
         Raises:
             Exception: what the loader raised.
         """
-        asks = list(granted.values())
+        asks, as_of = list(granted.values()), monotonic()
         try:
             values, cost = await self._load(kind, load)
         except BaseException as error:
@@ -130,7 +130,7 @@ class Filler:
             kind, list(zip(asks, loaded.values(), strict=True)), cost, b"".join(versions.values())
         )
         return {
-            key: Loaded(value, Outcome.MISS, entry.created, entry.fresh_until)
+            key: Loaded(value, Outcome.MISS, entry.created, entry.fresh_until, as_of)
             for (key, value), entry in zip(loaded.items(), entries, strict=True)
         }
 
@@ -141,6 +141,7 @@ class Filler:
         load: Callable[[], Awaitable[Mapping[K, Any]]],
     ) -> dict[K, Loaded]:
         """Load what cannot be kept, because there is no lease to be had; see `fill`."""
+        as_of = monotonic()
         try:
             values, _ = await self._load(kind, load)
         except Exception as error:
@@ -149,7 +150,7 @@ class Filler:
             log.warning("cache.load_failed", policy=kind.policy, error=repr(error))
             return old
         now = now_ms()
-        return {key: Loaded(values.get(key), Outcome.MISS, now, now) for key in wanted}
+        return {key: Loaded(values.get(key), Outcome.MISS, now, now, as_of) for key in wanted}
 
     async def _keep(
         self, kind: Kind, values: Sequence[tuple[Ask, Any]], cost: float, versions: bytes

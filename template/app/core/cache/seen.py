@@ -1,9 +1,9 @@
 """What a read found, and what its caller gets."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from time import time
+from time import monotonic, time
 from typing import Any
 
 from app.core.cache.entry import Entry, Miss
@@ -33,6 +33,8 @@ class Seen:
     online: bool = True
     near: bool = False
     """It came from this process's memory."""
+    at: float = field(default_factory=monotonic)
+    """When it was asked for: it knows of every invalidation from before."""
 
 
 @dataclass(slots=True)
@@ -43,6 +45,8 @@ class Loaded:
     outcome: Outcome
     created: int
     fresh_until: int
+    as_of: float = 0
+    """The moment, by `monotonic`, for which it is right: no invalidation from before is missing."""
 
 
 def now_ms() -> int:
@@ -52,7 +56,7 @@ def now_ms() -> int:
 
 def served(seen: Seen, entry: Entry, outcome: Outcome) -> Loaded:
     """A stored value, on its way to a caller."""
-    return Loaded(seen.value, outcome, entry.created, entry.fresh_until)
+    return Loaded(seen.value, outcome, entry.created, entry.fresh_until, seen.at)
 
 
 def fallback(seen: Seen) -> Loaded | None:
