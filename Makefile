@@ -5,12 +5,16 @@
 
 # The environment comes first: it holds the tools, and uv where that had to be fetched.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# The tests start some hundred processes of Python: what one has compiled is there for the next, whatever the machine's
+# settings are.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/bytecode
 
 # A file of tests stays in one process, which renders for all of them (but see tests/conftest.py), and long files
 # start early: they are collected first.
 # There is a process more than cores, because tests often wait.
 WORKERS := $(shell python3 -c "import os; print(1 + os.cpu_count())")
-PYTEST := pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST := pytest $(PYTEST_EXTRA) -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -27,6 +27,7 @@ def benchmarks(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_an_experiment_runs(tmp_path: Path) -> None:
     name = "reads"

@@ -146,6 +146,7 @@ def work(proposal: Proposal, path: str, old: str, new: str) -> None:
     git("push", "--quiet", "origin", "main", cwd=service)
 
 
+@pytest.mark.slow
 def test_an_update_is_proposed_with_the_notes_it_crosses(proposal: Proposal) -> None:
     work(proposal, "renewed.txt", "last", "last, ours")
     main = git("rev-parse", "main", cwd=proposal.remote)

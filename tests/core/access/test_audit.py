@@ -89,6 +89,7 @@ async def test_each_denial_is_told_once_whoever_looks(
     assert [line["count"] for line in await told(*audits)] == [1]
 
 
+@pytest.mark.slow
 async def test_denials_of_other_services_are_not_ours_and_wrong_passwords_are(
     server: EmbeddedValkey, policy: Policy, connect: Connect
 ) -> None:
@@ -101,6 +102,7 @@ async def test_denials_of_other_services_are_not_ours_and_wrong_passwords_are(
     assert [(line["role"], line["reason"]) for line in lines] == [("reader", "auth")]
 
 
+@pytest.mark.slow
 async def test_in_a_cluster_every_node_is_asked(policy: Policy, connect: Connect) -> None:
     with EmbeddedCluster() as cluster:
         for node in cluster.nodes:
@@ -117,6 +119,7 @@ async def test_in_a_cluster_every_node_is_asked(policy: Policy, connect: Connect
         assert await told(looking) == []
 
 
+@pytest.mark.slow
 async def test_behind_sentinels_every_server_has_the_rules(
     policy: Policy, connect: Connect
 ) -> None:
@@ -163,6 +166,7 @@ async def test_a_server_that_is_away_is_said_once_and_asked_again(
     assert events.count("access.audit_unavailable") == 1
 
 
+@pytest.mark.slow
 async def test_it_stops_at_whatever_moment(
     server: EmbeddedValkey, policy: Policy, connect: Connect
 ) -> None:

@@ -33,7 +33,10 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return shipped_policy(tmp_path_factory.mktemp("policy"), "orders")
 
 
-@pytest.fixture(scope="module", params=["standalone", "sentinel", "cluster"])
+MANY_SERVERS = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("sentinel", "cluster")]
+
+
+@pytest.fixture(scope="module", params=["standalone", *MANY_SERVERS])
 def url(request: pytest.FixtureRequest, shipped: Policy) -> Iterator[str]:
     match request.param:
         case "standalone":

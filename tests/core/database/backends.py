@@ -33,7 +33,7 @@ SERVERS: dict[str, Callable[[], EmbeddedServer]] = {
     "s3-ceph": EmbeddedCeph,
 }
 ALL = ("sqlite", *SERVERS)
-SLOW = {"s3-ceph"}
+SLOW = {"mysql", "s3-ceph"}
 
 
 @dataclass(frozen=True)

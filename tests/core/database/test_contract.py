@@ -293,6 +293,7 @@ async def test_killed_it_says_so_at_once_and_recovers_by_itself(backend: Backend
         await recovers(items)
 
 
+@pytest.mark.slow
 async def test_frozen_nobody_hangs_and_thawed_it_recovers(backend: Backend) -> None:
     if backend.server is None:
         pytest.skip("a file cannot be frozen; see test_sqlite.py for one that is locked")

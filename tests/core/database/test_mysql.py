@@ -16,6 +16,8 @@ from app.database.mysql import create_database
 from devservers.mysql import EmbeddedMySQL
 from tests.core.database.backends import installed
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 1.0
 SLACK = 4.0
 

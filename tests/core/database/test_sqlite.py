@@ -50,6 +50,7 @@ async def test_a_reader_does_not_wait_for_a_writer(database: Database) -> None:
         assert monotonic() - started < 1
 
 
+@pytest.mark.slow
 async def test_a_file_that_another_process_keeps_locked_is_a_clear_error(
     database: Database, tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ async def test_a_handler_that_always_fails_is_given_up_and_the_rest_goes_on(
     assert outcomes("failed") - failed == 1
 
 
+@pytest.mark.slow
 async def test_an_outage_is_waited_for(redis: Redis, server: EmbeddedValkey) -> None:
     tried: list[int] = []
 

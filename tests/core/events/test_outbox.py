@@ -134,6 +134,7 @@ async def test_the_end_sends_what_waits(redis: Redis, server: EmbeddedValkey) ->
     assert await published(redis) == list(range(1_000))
 
 
+@pytest.mark.slow
 async def test_the_end_is_not_held_up_by_a_server_that_is_away(
     redis: Redis, proxy: FaultProxy
 ) -> None:

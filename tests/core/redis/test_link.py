@@ -66,6 +66,7 @@ async def test_it_hears(redis: Redis, connect: Connect, server: EmbeddedValkey) 
     assert owner.messages == [b"0", b"1", b"2"]
 
 
+@pytest.mark.slow
 async def test_silence_of_the_server_is_no_loss(
     redis: Redis, connect: Connect, server: EmbeddedValkey
 ) -> None:
@@ -74,6 +75,7 @@ async def test_silence_of_the_server_is_no_loss(
         assert (owner.subscriptions, owner.losses) == (1, 0)
 
 
+@pytest.mark.slow
 async def test_a_half_open_connection_is_noticed_within_the_deadline(
     redis: Redis, connect: Connect, proxy: FaultProxy
 ) -> None:

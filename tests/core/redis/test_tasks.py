@@ -2,9 +2,12 @@
 
 import asyncio
 
+import pytest
+
 from app.core.redis import stop_tasks
 
 
+@pytest.mark.slow
 async def test_a_task_that_swallows_its_cancellation_is_cancelled_again() -> None:
     swallowed = 0
 

@@ -82,6 +82,7 @@ def test_given_redis_that_does_not_answer(url: str, monkeypatch: pytest.MonkeyPa
         redis_server().__enter__()
 
 
+@pytest.mark.slow
 def test_given_redis_that_is_frozen_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     with EmbeddedValkey() as valkey:
         monkeypatch.setenv("REDIS_URL", valkey.url)
@@ -129,6 +130,7 @@ def test_absent_docker_is_noticed_at_once() -> None:
     assert time.monotonic() - started < 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("mute_engine")
 def test_mute_docker_is_noticed_within_a_second() -> None:
     is_docker_there()

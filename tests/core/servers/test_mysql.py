@@ -15,6 +15,8 @@ from devservers.guard import ServerUnavailable
 from devservers.mysql import EmbeddedMySQL
 from tests.core.database.backends import installed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedMySQL]:

@@ -169,6 +169,7 @@ async def test_using_it_makes_it_last(alice: Browser, redis: Redis) -> None:
     assert await redis.ttl(key) > 3000
 
 
+@pytest.mark.slow
 async def test_expired_absolute(
     make_app: MakeApp,
     browser: MakeBrowser,

@@ -73,6 +73,7 @@ def cluster() -> Iterator[EmbeddedCluster]:
         yield cluster
 
 
+@pytest.mark.slow
 async def test_on_a_cluster(cluster: EmbeddedCluster) -> None:
     client = create_client(cluster.url, ClientOptions(name="test", timeout=2))
     assert isinstance(client, RedisCluster)
@@ -99,6 +100,7 @@ async def test_on_a_cluster(cluster: EmbeddedCluster) -> None:
         await client.aclose()
 
 
+@pytest.mark.slow
 async def test_behind_sentinels_sessions_outlive_their_primary() -> None:
     with ReplicatedValkey() as servers:
         async with open_sessions(servers.url) as sessions:
