@@ -11,6 +11,7 @@ from scripts.snapshot import snapshot
 from tests.template.answers import ROOT, named_in_exclude
 from tests.template.edits import CORE
 from tests.template.parts import part_of
+from tests.template.quick_copier import quick_copier
 
 Render = Callable[..., Path]
 
@@ -94,7 +95,8 @@ def renderer(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render
         if key not in done:
             folder = tmp_path_factory.mktemp("render") / "service"
             # No `unsafe`: a stranger has to be able to use the template without trusting it.
-            run_copy(str(template), folder, answers, defaults=True, quiet=True)
+            with quick_copier():
+                run_copy(str(template), folder, answers, defaults=True, quiet=True)
             done[key] = folder
         return done[key]
 

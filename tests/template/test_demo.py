@@ -18,8 +18,18 @@ DEMO = [sys.executable, "-m", "scripts.demo"]
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_it_shows_what_happens_and_serves_until_interrupted() -> None:
-    demo = subprocess.Popen([*DEMO, "--serve"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def test_it_shows_what_happens_and_serves_until_interrupted(
+    request: pytest.FixtureRequest,
+) -> None:
+    demo = subprocess.Popen(
+        [*DEMO, "--serve"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell's background job, which the tests may be, ignores Ctrl-C, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    request.addfinalizer(demo.terminate)
     assert demo.stdout
     shown = []
     for line in demo.stdout:

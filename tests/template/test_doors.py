@@ -23,19 +23,21 @@ def test_both_ask_the_same_questions() -> None:
     assert (ROOT / "cookiecutter.json").read_text("utf-8") == cookiecutter_json()
 
 
-PROFILES = [
-    pytest.param(answers, id=label(answers), marks=[] if number == 0 else [pytest.mark.slow])
-    for number, answers in enumerate(covering_profiles())
-]
-
-
-@pytest.mark.parametrize("answers", PROFILES)
-def test_both_write_the_same_bytes(
-    cookies: Cookies, template: Path, render: Render, answers: Answers
-) -> None:
-    baked = cookies.bake(extra_context=answers, template=str(template))
+def test_both_write_the_same_bytes(cookies: Cookies, template: Path, render: Render) -> None:
+    baked = cookies.bake(template=str(template))
     assert baked.exception is None
-    assert differences(read_tree(baked.project_path), read_tree(render(**answers))) == []
+    assert differences(read_tree(baked.project_path), read_tree(render())) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answers", covering_profiles(), ids=label)
+def test_both_make_the_same_of_answers(
+    cookies: Cookies, varying_template: Path, tmp_path: Path, answers: Answers
+) -> None:
+    baked = cookies.bake(extra_context=answers, template=str(varying_template))
+    assert baked.exception is None
+    run_copy(str(varying_template), tmp_path / "copied", answers, defaults=True, quiet=True)
+    assert differences(read_tree(baked.project_path), read_tree(tmp_path / "copied")) == []
 
 
 @pytest.mark.parametrize(
