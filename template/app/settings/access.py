@@ -26,7 +26,7 @@ class AccessSettings(RedisSettings):
     are those of `python -m app.access token`, in development only."""
     access_issuer: Claim = "development"
     """The `iss` that tokens have to have."""
-    access_audience: Claim
+    access_audience: Claim  # its default is in __init__.py
     access_algorithms: str = "RS256,ES256"
     """What tokens may be signed with, separated by commas."""
     access_leeway: float = Field(default=30.0, ge=0, le=300)

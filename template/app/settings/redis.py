@@ -25,10 +25,10 @@ class RedisSettings(ServiceSettings):
 
     @classmethod
     def _redis_address(cls, url: str) -> RedisAddress:
-        """The servers of a URL that a setting may have.
+        """The servers of a URL; a part that allows fewer URLs extends it.
 
         Raises:
-            ValueError: it may not.
+            ValueError: a setting may not have this URL.
         """
         return parse_url(url)
 
@@ -48,6 +48,7 @@ class RedisSettings(ServiceSettings):
         return found
 
     def _unsafe_login(self, name: str, redis: RedisAddress) -> list[str]:
+        """What it refuses of the login; a part that has logins elsewhere overrides it."""
         if redis.password or all(is_local(host) for host, _ in redis.nodes):
             return []
         return [f"{name} needs a password: rediss://user:password@host"]

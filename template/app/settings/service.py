@@ -14,7 +14,7 @@ class ServiceSettings(BaseSettings):
         extra="ignore", validate_default=True, hide_input_in_errors=True
     )
 
-    service_name: str
+    service_name: str  # its default is in __init__.py
     environment: Literal["development", "test", "production"] = "development"
     """`production` refuses unsafe settings."""
     debug: bool = False

@@ -11,7 +11,7 @@ from app.settings.service import ServiceSettings, is_local
 class DatabaseSettings(ServiceSettings):
     """Where the bucket is, who may use it, and how long the service waits for it."""
 
-    database_url: SecretStr
+    database_url: SecretStr  # its default is in __init__.py
     s3_endpoint_url: str = ""
     """The S3 server, such as https://s3.example:9000; empty: that of AWS."""
     s3_region: str = "us-east-1"
