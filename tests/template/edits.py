@@ -47,7 +47,7 @@ def add_a_feature(service: Path) -> None:
 
 
 def add_settings(service: Path) -> None:
-    insert_after(service / "app/settings.py", OWN_SETTINGS, "    payments_url: str = ''\n")
+    insert_after(service / "app/settings/__init__.py", OWN_SETTINGS, "    payments_url: str = ''\n")
 
 
 def add_a_dependency(service: Path) -> None:

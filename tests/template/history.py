@@ -46,7 +46,8 @@ def turn_back(files: Path) -> None:
     replace(project, '"fastapi>=0.', '"fastapi>=0.0.')
     replace(project, '  "uvicorn[standard]>=', '  "hypercorn>=')
     replace(files / "app/main.py.jinja", "    app.include_router(create_metrics_router())\n", "")
-    replace(files / "app/settings.py.jinja", '    private_hosts: str = ""\n', "")
+    settings = files / "app/settings/__init__.py.jinja"
+    replace(settings, '    service_name: str = "{{ service_name }}"\n', "")
     readme = files / "README.md.jinja"
     replace(readme, "## Watching it\n", "## Metrics\n")
     replace(readme, "{% if github %}", "{% if true %}")  # nobody was asked yet

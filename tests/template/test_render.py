@@ -72,7 +72,7 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
     ("serializer", "json"): ("serializers/json", "serializers.json"),
     ("serializer", "msgpack"): ("ormsgpack", "serializers/msgpack", "serializers.msgpack"),
     ("serializer", "pickle"): ("pickle", "signing_key", "serializers/pickle", "serializers.pickle"),
-    ("lock_strategy", "redlock"): ("locks/redlock",),
+    ("lock_strategy", "redlock"): ("locks/redlock", "settings/redlock", "settings.redlock"),
     ("sessions", True): (
         "core/sessions", "core.sessions", "session_", "accounts", "argon2",
     ),
@@ -89,6 +89,7 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
 # The same for what several answers have in common.
 SQL = {
     "sqlalchemy[", "from sqlalchemy", "alembic", "migration", "database/engine", "items/in_sql",
+    "database/sql.py",
 }  # fmt: skip
 
 

@@ -1,0 +1,43 @@
+"""PostgreSQL."""
+
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import SecretStr, field_validator
+
+from app.settings.database.sql import SqlSettings
+from app.settings.service import is_local
+
+
+class DatabaseSettings(SqlSettings):
+    """A password that is not the default, and TLS, on the way to another host."""
+
+    database_url: SecretStr = SecretStr(
+        "postgresql+asyncpg://postgres:postgres@127.0.0.1:5432/postgres"
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url_is_valid(cls, url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().startswith("postgresql+asyncpg://"):
+            raise ValueError("this service runs on PostgreSQL: postgresql+asyncpg://...")
+        try:
+            _ = urlsplit(url.get_secret_value()).port
+        except ValueError:  # without its text, which may be the password
+            raise ValueError("what follows :// or @ in a database URL is not host:port") from None
+        return url
+
+    def _unsafe(self) -> list[str]:
+        found = super()._unsafe()
+        database = urlsplit(self.database_url.get_secret_value())
+        query = parse_qs(database.query)
+        hosts = [database.hostname or "", *query.get("host", [])]
+        remote = {host.partition(":")[0] for host in hosts if not is_local(host)}
+        if database.password == "postgres" or (remote and not database.password):
+            found.append("DATABASE_URL needs a password that is not the default")
+        verified = query.get("ssl", [""])[-1] in {"require", "verify-ca", "verify-full"}
+        if not verified and not all(self._is_trusted(host) for host in remote):
+            found.append(
+                "DATABASE_URL needs TLS (?ssl=verify-full), or its host in PRIVATE_HOSTS if the "
+                "network in between is yours"
+            )
+        return found

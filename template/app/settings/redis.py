@@ -1,0 +1,54 @@
+"""Redis: redis://, rediss:// (TLS), redis+sentinel://, redis+cluster://."""
+
+from pydantic import Field, SecretStr, field_validator
+
+from app.core.redis import RedisAddress, parse_url
+from app.settings.service import ServiceSettings, is_local
+
+
+class RedisSettings(ServiceSettings):
+    """Where Redis is, and how long the service waits for it."""
+
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    redis_timeout: float = Field(default=0.2, gt=0)
+    """The longest wait for a connection, and for one reply."""
+    redis_pool_size: int = Field(default=32, ge=1)
+    """Connections per process and purpose (the cache, your own commands)."""
+    redis_pool_timeout: float = Field(default=0.2, gt=0)
+    """The longest wait for a connection to come free."""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url_is_valid(cls, url: SecretStr) -> SecretStr:
+        cls._redis_address(url.get_secret_value())
+        return url
+
+    @classmethod
+    def _redis_address(cls, url: str) -> RedisAddress:
+        """The servers of a URL; a part that allows fewer URLs extends it.
+
+        Raises:
+            ValueError: a setting may not have this URL.
+        """
+        return parse_url(url)
+
+    def _unsafe(self) -> list[str]:
+        found = super()._unsafe()
+        return found + self._unsafe_redis("REDIS_URL", self.redis_url.get_secret_value())
+
+    def _unsafe_redis(self, name: str, url: str) -> list[str]:
+        """What production refuses of a Redis that the setting `name` has."""
+        redis = parse_url(url)
+        found = self._unsafe_login(name, redis)
+        if not redis.tls and not all(self._is_trusted(host) for host, _ in redis.nodes):
+            found.append(
+                f"{name} needs TLS (rediss://), or its host in PRIVATE_HOSTS if the network in "
+                "between is yours"
+            )
+        return found
+
+    def _unsafe_login(self, name: str, redis: RedisAddress) -> list[str]:
+        """What it refuses of the login; a part that has logins elsewhere overrides it."""
+        if redis.password or all(is_local(host) for host, _ in redis.nodes):
+            return []
+        return [f"{name} needs a password: rediss://user:password@host"]

@@ -1,0 +1,82 @@
+"""Sessions."""
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+
+from app.core.secret_strength import weakness
+from app.core.sessions.csrf import check_origins
+from app.core.sessions.keyring import DEVELOPMENT_SECRET, KeyRing
+from app.settings.redis import RedisSettings
+from app.settings.service import listed
+
+
+class SessionSettings(RedisSettings):
+    """Where sessions are, what encrypts them, and when they end."""
+
+    session_keys: SecretStr = SecretStr(DEVELOPMENT_SECRET)
+    """Secrets, separated by commas: the first one encrypts, all of them decrypt. Make one with
+    `openssl rand -base64 32`."""
+    session_redis_url: SecretStr = SecretStr("")
+    """A Redis that evicts nothing; empty: that of `redis_url`, which is for a cache."""
+    session_pool_size: int = Field(default=16, ge=1)
+    """Connections per process."""
+    session_idle_timeout: float = Field(default=3600.0, ge=1)
+    """A session ends when it was not used for so long."""
+    session_absolute_timeout: float = Field(default=43_200.0, ge=1)
+    """A session ends so long after its login in any case."""
+    session_trusted_origins: str = ""
+    """Other origins whose pages may write, separated by commas: https://app.example."""
+
+    @field_validator("session_redis_url")
+    @classmethod
+    def _session_redis_url_is_valid(cls, url: SecretStr) -> SecretStr:
+        if url.get_secret_value():
+            cls._redis_address(url.get_secret_value())
+        return url
+
+    @field_validator("session_keys")
+    @classmethod
+    def _session_keys_are_valid(cls, keys: SecretStr) -> SecretStr:
+        KeyRing(listed(keys.get_secret_value()))
+        return keys
+
+    @field_validator("session_trusted_origins")
+    @classmethod
+    def _session_origins_are_valid(cls, origins: str) -> str:
+        check_origins(listed(origins))
+        return origins
+
+    @field_validator("session_absolute_timeout")
+    @classmethod
+    def _session_timeouts_fit(cls, seconds: float, info: ValidationInfo) -> float:
+        if seconds < info.data.get("session_idle_timeout", 0):
+            raise ValueError("is shorter than SESSION_IDLE_TIMEOUT")
+        return seconds
+
+    @property
+    def has_session_redis(self) -> bool:
+        """Whether sessions have a Redis of their own."""
+        return bool(self.session_redis_url.get_secret_value())
+
+    @property
+    def session_url(self) -> str:
+        """Where sessions are: on a Redis of their own, or on the cache's."""
+        return self.session_redis_url.get_secret_value() or self.redis_url.get_secret_value()
+
+    @property
+    def session_key_ring(self) -> list[str]:
+        return listed(self.session_keys.get_secret_value())
+
+    @property
+    def session_origins(self) -> list[str]:
+        return listed(self.session_trusted_origins)
+
+    def _unsafe(self) -> list[str]:
+        found = super()._unsafe()
+        if self.has_session_redis:
+            found += self._unsafe_redis("SESSION_REDIS_URL", self.session_url)
+        found += [
+            f"key {place} of SESSION_KEYS {why}: make one with `openssl rand -base64 32`"
+            for place, key in enumerate(self.session_key_ring, start=1)
+            if (why := weakness(key, development=DEVELOPMENT_SECRET))
+        ]
+        return found
