@@ -70,7 +70,7 @@ class Cache:
             self._listener = Listener(near_client, self.keyspace.channel, self._near)
         self._store = CacheStore(
             client,
-            BatchReader(client, timeout=read_timeout),
+            BatchReader(client, timeout=read_timeout, observe=metrics.read_seconds.observe),
             self._breaker,
             self.keyspace.channel if self._near else None,
         )

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from secrets import token_bytes
-from time import perf_counter
 from typing import Any, TypeVar
 
 from redis.asyncio import RedisCluster
@@ -13,7 +12,6 @@ from redis.exceptions import ClusterError, NoScriptError, RedisClusterException,
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from app.core.cache import metrics
 from app.core.cache.announcements import entries_message, versions_message
 from app.core.cache.breaker import Breaker
 from app.core.cache.entry import VERSION_SIZE
@@ -77,7 +75,6 @@ class CacheStore:
         """Values by key; shares its round trip with the other reads of this moment."""
         if self._breaker.is_open:
             raise CacheUnavailable("the breaker is open", outage=True)
-        started = perf_counter()
         try:
             values = await self._reader.read(keys)
         except _OUTAGE as error:
@@ -85,7 +82,6 @@ class CacheStore:
             raise CacheUnavailable(str(error), outage=True) from error
         except RedisError as error:
             raise CacheUnavailable(str(error), outage=False) from error
-        metrics.read_seconds.observe(perf_counter() - started)
         self._breaker.succeeded()
         return values
 
