@@ -22,6 +22,7 @@ from typing import Any
 from app.core.cache import early, metrics
 from app.core.cache.backoff import Backoff
 from app.core.cache.bulkhead import waiting
+from app.core.cache.decoded import Decoded
 from app.core.cache.entry import Miss
 from app.core.cache.fill import Ask, Filler
 from app.core.cache.flight import Flight, SingleFlight
@@ -47,6 +48,7 @@ class Engine:
         self.store = store
         self.filler = filler
         self._near = near
+        self._decoded = Decoded()
         context = copy_context()
         self.flights = SingleFlight(context)
         self.refresher = Refresher(filler, context, most=max_refreshes)
@@ -89,8 +91,7 @@ class Engine:
             raw, *versions = await self.store.read(address.read_keys)
         except CacheUnavailable as unavailable:
             return Seen(None, None, Miss.UNAVAILABLE, b"", online=not unavailable.outage)
-        seen = kind.unpack(address, raw, versions)
-        seen.at = at
+        seen = self._decoded.unpack(kind, address, raw, versions, at)
         if near is not None:
             near.put(kind, address, seen, generation)
         return seen

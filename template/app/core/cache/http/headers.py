@@ -75,25 +75,34 @@ class Sender:
         self, stored: StoredResponse, loaded: Loaded, now: int, if_none_match: bytes | None
     ) -> tuple[int, Headers, bytes]:
         """Status, headers and body; `now` in milliseconds since 1970."""
-        about = [
-            (b"etag", stored.etag),
-            *self._fixed,
-            (b"age", b"%d" % max((now - loaded.created) // 1000, 0)),
-            (b"cache-status", self._status(loaded, now)),
-        ]
+        age = max((now - loaded.created) // 1000, 0)
+        left = (loaded.fresh_until - now) // 1000
         if (
             if_none_match is not None
             and stored.status < 300
             and matches(if_none_match, stored.etag)
         ):
-            return 304, [pair for pair in stored.headers if pair[0] in _OF_304] + about, b""
-        return stored.status, stored.headers + about, stored.body
+            kept = [pair for pair in stored.headers if pair[0] in _OF_304]
+            return 304, kept + self._about(stored, age, left, loaded.outcome), b""
+        told = age, left, loaded.outcome
+        # They change once a second: a popular response has them ready.
+        if stored.sent is None or stored.sent[0] != told:
+            stored.sent = told, stored.headers + self._about(stored, *told)
+        # A copy, because whoever is outside of us may add to it.
+        return stored.status, stored.sent[1].copy(), stored.body
 
-    def _status(self, loaded: Loaded, now: int) -> bytes:
-        if loaded.outcome is Outcome.MISS:
+    def _about(self, stored: StoredResponse, age: int, left: int, outcome: Outcome) -> Headers:
+        return [
+            (b"etag", stored.etag),
+            *self._fixed,
+            (b"age", b"%d" % age),
+            (b"cache-status", self._status(left, outcome)),
+        ]
+
+    def _status(self, left: int, outcome: Outcome) -> bytes:
+        if outcome is Outcome.MISS:
             return b"%s; fwd=miss" % self._service
-        left = (loaded.fresh_until - now) // 1000
-        detail = b"; detail=stale-if-error" if loaded.outcome is Outcome.STALE_ERROR else b""
+        detail = b"; detail=stale-if-error" if outcome is Outcome.STALE_ERROR else b""
         return b"%s; hit; ttl=%d%s" % (self._service, left, detail)
 
 

@@ -1,6 +1,7 @@
 """A response as it is kept: status, headers and body, ready to be sent."""
 
 import json
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from struct import Struct
@@ -32,6 +33,8 @@ class StoredResponse:
     """An HTTPException was raised; `body` is its detail as JSON, for the handler to render."""
     unstorable: Any = None
     """The response itself, where it is not one to keep: a cookie is set, no-store, a stream."""
+    sent: "tuple[Hashable, Headers] | None" = field(default=None, compare=False)
+    """The headers it was last sent with, and what they depended on."""
 
 
 def stored_response(status: int, headers: Headers, body: bytes) -> StoredResponse:

@@ -1,0 +1,76 @@
+"""What was decoded last, so that a popular entry is not taken apart anew for every read of it.
+
+As long as nobody stores, Redis answers with the same bytes. Comparing 1 KB of them takes 0.05
+microseconds, checking and decoding them 7: as much as all the rest of a hit in this process.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.core.cache.keys import Address
+from app.core.cache.recipe import Kind
+from app.core.cache.seen import Seen
+
+MAX_BYTES = 8 * 1024 * 1024
+"""The most memory that this takes of a process."""
+
+_OVERHEAD = 2_000
+"""Bytes of what is remembered beside the stored bytes, the payload and the body made of it."""
+
+
+@dataclass(slots=True)
+class _Known:
+    kind: Kind
+    raw: bytes
+    versions: Sequence[bytes | None]
+    seen: Seen
+
+
+class Decoded:
+    """Decodes what was read. For values that all callers may share; the others get a new copy."""
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._known: dict[str, _Known] = {}
+
+    def unpack(
+        self,
+        kind: Kind,
+        address: Address,
+        raw: bytes | None,
+        versions: Sequence[bytes | None],
+        at: float,
+    ) -> Seen:
+        """What `Kind.unpack` says, for bytes that were asked for `at` a moment."""
+        known = self._known.get(address.value)
+        if (
+            known is not None
+            and raw == known.raw
+            and versions == known.versions
+            and kind is known.kind
+        ):
+            seen = known.seen
+            return Seen(seen.entry, seen.value, None, seen.id, versions, at=at)
+        seen = kind.unpack(address, raw, versions)
+        seen.at = at
+        if raw is not None and seen.entry is not None and kind.codec.shareable:
+            self._keep(address.value, _Known(kind, raw, versions, seen))
+        return seen
+
+    def _keep(self, key: str, known: _Known) -> None:
+        if (old := self._known.pop(key, None)) is not None:
+            self._bytes -= _size(old)
+        if (size := _size(known)) > self._max_bytes:
+            return
+        if self._bytes + size > self._max_bytes:  # rare, and simpler than to know the oldest
+            self._known.clear()
+            self._bytes = 0
+        self._known[key] = known
+        self._bytes += size
+
+
+def _size(known: _Known) -> int:
+    entry = known.seen.entry
+    payload = len(entry.payload) if entry is not None else 0
+    return len(known.raw) + 2 * payload + _OVERHEAD
