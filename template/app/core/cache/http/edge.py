@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from time import time
 from typing import Any
 
+from fastapi import FastAPI
 from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,11 +19,9 @@ from app.core.cache.http.checks import check, header_names, principal_calls
 from app.core.cache.http.headers import find
 from app.core.cache.http.parameters import ParameterReader, reader_for
 from app.core.cache.http.route import SEEN, CachedRoute
+from app.core.cache.http.shortcut import FOUND, TEMPLATE, Found, Shortcut
 from app.core.cache.keys import Address
 from app.core.cache.seen import Loaded, Outcome
-
-TEMPLATE = "route.template"
-"""In the scope: the path template of a request that no route has seen."""
 
 _MOST_KNOWN = 10_000
 
@@ -45,9 +44,9 @@ class HttpCacheMiddleware:
             await self._app(scope, receive, send)
             return
         if self._table is None and "app" in scope:
-            self._table = _Table(scope["app"].routes)
+            self._look_at(scope["app"])
         if self._table is not None and (found := self._table.find(scope)) is not None:
-            route, address = found
+            route, address, scope[FOUND] = found
             if scope["method"] == "HEAD":
                 send = _without_body(send)
             if address is not None and await route.answer(address, scope, send):
@@ -62,7 +61,7 @@ class HttpCacheMiddleware:
     async def _start(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Look at the routes once, when the application starts."""
         try:
-            self._table = _Table(scope["app"].routes)
+            self._look_at(scope["app"])
         except Exception as error:
             # A server takes an error that is only raised for an application without a lifespan,
             # and serves it.
@@ -70,6 +69,11 @@ class HttpCacheMiddleware:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
         await self._app(scope, receive, send)
+
+    def _look_at(self, app: FastAPI) -> None:
+        routes = [route for route in app.routes if not isinstance(route, Shortcut)]
+        self._table = _Table(routes)
+        app.router.routes[:] = [Shortcut(), *routes]
 
 
 class _Table:
@@ -88,15 +92,15 @@ class _Table:
         self._elsewhere = self._by_start.get(None, [])
         # What was found for a path and query stays right, unless a route looks at something else.
         self._remembers = all(isinstance(r, _EdgeRoute) or of is not None for r, of in relevant)
-        self._known: dict[tuple[str, bytes], tuple[_EdgeRoute, Address]] = {}
+        self._known: dict[tuple[str, bytes], tuple[_EdgeRoute, Address | None, Found]] = {}
         self._heads = [
             context
             for context, cached in contexts
             if cached is None and "HEAD" in (context.methods or ())
         ]
 
-    def find(self, scope: Scope) -> "tuple[_EdgeRoute, Address | None] | None":
-        """The cached route that a GET of this path is for, and where its answer is kept.
+    def find(self, scope: Scope) -> "tuple[_EdgeRoute, Address | None, Found] | None":
+        """The cached route that a GET of this path is for, where its answer is kept, and the way.
 
         There is no address for what only the route can tell.
         """
@@ -108,11 +112,12 @@ class _Table:
             return None
         route, parameters = found
         address = route.address(parameters, scope["query_string"])
-        if plain and address is not None and self._remembers:
+        result = route, address, Found(route.context, scope["path"], parameters)
+        if plain and self._remembers:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            self._known[key] = route, address
-        return route, address
+            self._known[key] = result
+        return result
 
     def _search(self, scope: Scope) -> "tuple[_EdgeRoute, dict[str, str]] | None":
         """The route, and its path parameters as text."""
@@ -137,6 +142,7 @@ class _EdgeRoute:
     """One cached route, as the edge sees it."""
 
     def __init__(self, context: RouteContext, cached: CachedRoute) -> None:
+        self.context = context
         self.template = context.path_format or ""
         self.pattern = context.path_regex
         self._cached = cached

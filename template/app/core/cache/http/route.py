@@ -18,7 +18,7 @@ from fastapi import HTTPException, Request, Response
 from app.core.cache.decorator import Arguments, Tags
 from app.core.cache.http.headers import Freshness, Sender, find
 from app.core.cache.http.producer import Failed, Producer
-from app.core.cache.http.response import RESPONSE_FORMAT, StoredResponse, is_negative
+from app.core.cache.http.response import RESPONSE_FORMAT, Headers, StoredResponse, is_negative
 from app.core.cache.http.signature import PRINCIPAL, REQUEST, RESPONSE, for_callers, for_fastapi
 from app.core.cache.keys import Address, canonical
 from app.core.cache.outliving import check_outlives
@@ -32,6 +32,17 @@ SEEN = "app.cache.seen"
 """In the scope: the address that the edge has read for this request, and what it found."""
 TOUCHED = "app.touched"
 """In the scope: the dependency that read something of whoever asks, such as a session."""
+
+_MOST_ADDRESSES = 10_000
+"""Of a route: to hash a key and who asks takes longer than to look their address up."""
+
+
+class _Ready(Response):
+    """Has its headers already: Starlette's own would be made to be thrown away."""
+
+    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
+        self.status_code, self.raw_headers, self.body = status, headers, body
+        self.background = None
 
 
 class CachedRoute:
@@ -70,6 +81,7 @@ class CachedRoute:
         self.ignored = frozenset(ignore)
         self.returns = hints["return"]
         self.producer = Producer(function, self.returns)
+        self._addresses: dict[tuple[str, str], Address] = {}
         self.checked = False
         """Set at start-up, by the middleware."""
         self.varies_by: frozenset[Any] = frozenset()
@@ -118,8 +130,7 @@ class CachedRoute:
         status, headers, body = self.sender.prepare(
             stored, loaded, int(time() * 1000), find(request.scope["headers"], b"if-none-match")
         )
-        response = Response(body, status)
-        response.raw_headers = headers
+        response = _Ready(status, headers, body)
         if not self.producer.returns_response:  # as FastAPI does: a Response goes out as it is
             headers += from_dependencies.raw_headers
         return response
@@ -127,11 +138,19 @@ class CachedRoute:
     def address(self, arguments: dict[str, Any], principal: Any) -> Address:
         """Where the response for these arguments is kept."""
         key = self.arguments.key(arguments)
-        if not self.public:
-            # Hashed: who reads key names in Redis does not read names of people.
-            who = blake2b(canonical(principal).encode("utf-8", "surrogatepass"), digest_size=16)
-            key += f"@{who.hexdigest()}"
-        return self.policy.address(key, self.arguments.tags(arguments))
+        who = "" if self.public else canonical(principal)
+        address = self._addresses.get((key, who))
+        if address is None:
+            hashed = ""
+            if not self.public:
+                # Who reads key names in Redis does not read names of people.
+                digest = blake2b(who.encode("utf-8", "surrogatepass"), digest_size=16)
+                hashed = f"@{digest.hexdigest()}"
+            address = self.policy.address(key + hashed, self.arguments.tags(arguments))
+            if len(self._addresses) >= _MOST_ADDRESSES:
+                self._addresses.clear()
+            self._addresses[key, who] = address
+        return address
 
     async def invalidate(self, **arguments: Any) -> None:
         """Remove the response for these arguments; for a route with `vary_by` use a tag.

@@ -1,0 +1,66 @@
+"""The way to a cached route that the edge has found already.
+
+A router tries one route after the other, 2.6 microseconds each where it was included: with a dozen
+in front, finding a route takes longer than answering. Not for traced requests: FastAPI tells its
+telemetry the route while it looks for it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from fastapi.routing import RouteContext
+from starlette.routing import BaseRoute, Match, NoMatchFound
+from starlette.types import Receive, Scope, Send
+
+FOUND = "app.cache.found"
+"""In the scope: where the edge says that this request belongs."""
+
+TEMPLATE = "route.template"
+"""In the scope: the path template of a request, where it cannot be had from FastAPI."""
+
+_TRACED = "fastapi.telemetry"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The route of a GET."""
+
+    context: RouteContext
+    path: str
+    """What was looked for: a middleware may have made it another request since."""
+    parameters: Mapping[str, str]
+    """Those of the path, as text."""
+
+
+class Shortcut(BaseRoute):
+    """The first route of an application: takes what was found, leaves the rest to the others."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        found: Found | None = scope.get(FOUND)
+        if (
+            found is None
+            or scope["type"] != "http"
+            or scope["method"] != "GET"
+            or scope["path"] != found.path
+            or scope.get("root_path")
+            or _TRACED in scope
+        ):
+            return Match.NONE, {}
+        context = found.context
+        convertors = context.param_convertors
+        parameters: dict[str, Any] = {
+            name: convertors[name].convert(text) for name, text in found.parameters.items()
+        }
+        return Match.FULL, {
+            "endpoint": context.endpoint,
+            "path_params": parameters,
+            "route": context.original_route,
+            TEMPLATE: context.path_format,  # that route does not know the prefix it is included at
+        }
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await scope[FOUND].context.app(scope, receive, send)
+
+    def url_path_for(self, name: str, /, **path_params: Any) -> NoReturn:
+        raise NoMatchFound(name, path_params)
