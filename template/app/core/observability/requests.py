@@ -12,9 +12,11 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.observability.logging import reported, request_id
+from app.core.observability.tally import Tally
 
 log = structlog.get_logger(__name__)
 
+_tally = Tally()
 total = Counter("http_requests", "Requests answered.", ["method", "route", "status"])
 seconds = Histogram(
     "http_request_duration_seconds",
@@ -79,8 +81,11 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                headers = message.get("headers", ())
+                if status == 500:  # `internal_error` has it already
+                    headers = [pair for pair in headers if pair[0] != _HEADER]
                 # A copy: the message may belong to a cache that sends it again.
-                message = {**message, "headers": [*message.get("headers", ()), header]}
+                message = {**message, "headers": [*headers, header]}
             await send(message)
 
         failure: Exception | None = None
@@ -106,8 +111,7 @@ class RequestMiddleware:
             meters = total.labels(method, route, str(status)), seconds.labels(method, route)
             if method != "other":
                 self._meters[method, route, status] = meters
-        meters[0].inc()
-        meters[1].observe(took)
+        _tally.add(*meters, took)
 
 
 async def internal_error(request: Request, error: Exception) -> JSONResponse:

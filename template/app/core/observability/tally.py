@@ -1,0 +1,50 @@
+"""Requests, counted and timed a hundred at a time.
+
+Telling Prometheus of each as it ends costs a cached response a tenth of its time, of many in a row
+a third of that. Whoever scrapes is told of all of them.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterable
+
+from prometheus_client import REGISTRY, Counter, Histogram
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+_MOST = 100
+
+
+class Tally(Collector):
+    """What Prometheus is not told of yet. It has no metrics of its own.
+
+    Make it before the metrics: a registry asks its collectors in the order in which they came.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Counter, Histogram, float]] = deque()
+        # Where several processes share a port, another one may be asked for this one's.
+        self._most = 1 if "PROMETHEUS_MULTIPROC_DIR" in os.environ else _MOST
+        REGISTRY.register(self)
+
+    def add(self, total: Counter, seconds: Histogram, took: float) -> None:
+        """Count one, and observe that it took so many seconds."""
+        self._waiting.append((total, seconds, took))
+        if len(self._waiting) >= self._most:
+            self._tell()
+
+    def collect(self) -> Iterable[Metric]:
+        self._tell()
+        return ()
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def _tell(self) -> None:
+        while self._waiting:
+            try:
+                total, seconds, took = self._waiting.popleft()
+            except IndexError:  # another thread scrapes, too
+                return
+            total.inc()
+            seconds.observe(took)
