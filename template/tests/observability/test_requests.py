@@ -198,3 +198,17 @@ async def test_a_cancelled_request_is_not_an_error_of_the_service(lines: Lines) 
             await asyncio.wait_for(http.get("/"), 0.01)
     assert counted(method="GET", route="/waits", status="499") == 1
     assert lines() == []
+
+
+async def test_whoever_asks_is_told_of_every_request() -> None:
+    named = {"method": "GET", "route": "/v1/things/{thing_id}"}
+    async with client(create_app()) as http:
+        for number in range(130):
+            await http.get("/v1/things/1")
+            if number in (0, 98, 99, 129):  # they are gathered by the hundred
+                total = counted(**named, status="200")
+                observed = REGISTRY.get_sample_value("http_request_duration_seconds_count", named)
+                assert observed is not None
+                if number == 0:
+                    first, first_observed = total, observed
+                assert (total - first, observed - first_observed) == (number, number)

@@ -1,6 +1,7 @@
 """Reads of the same moment share a command, and nothing else: not errors, not cancellations."""
 
 import asyncio
+import errno
 import time
 from collections.abc import Iterator
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -168,3 +170,19 @@ async def test_stopped_in_the_middle_nobody_is_left_waiting(connect: Connect) ->
         answers = await asyncio.gather(*readers, return_exceptions=True)
         assert all(isinstance(a, asyncio.CancelledError | RedisError) for a in answers)
         server.thaw()
+
+
+async def test_a_connection_that_the_system_gives_up_is_an_error_and_not_an_answer(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(redis, 1)
+    reader = BatchReader(redis, timeout=1)
+
+    async def timed_out(*_: object) -> bytes:
+        raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.StreamReader, "read", timed_out)
+        with pytest.raises(RedisConnectionError):
+            await reader.read(["k0"])
+    assert await reader.read(["k0"]) == [b"v0"]

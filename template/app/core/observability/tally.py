@@ -7,6 +7,7 @@ a third of that. Whoever scrapes is told of all of them.
 import os
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 
 from prometheus_client import REGISTRY, Counter, Histogram
 from prometheus_client.metrics_core import Metric
@@ -41,10 +42,11 @@ class Tally(Collector):
         return ()
 
     def _tell(self) -> None:
-        while self._waiting:
-            try:
+        counts: dict[Counter, int] = {}
+        with suppress(IndexError):  # none is left: another thread may scrape, too
+            while True:
                 total, seconds, took = self._waiting.popleft()
-            except IndexError:  # another thread scrapes, too
-                return
-            total.inc()
-            seconds.observe(took)
+                seconds.observe(took)
+                counts[total] = counts.get(total, 0) + 1
+        for total, count in counts.items():
+            total.inc(count)

@@ -1,0 +1,106 @@
+"""Middleware around the cache stands around FastAPI's own, in the order it was added in."""
+
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.core.application import Application
+from app.core.cache import HttpCacheMiddleware
+from app.core.observability.requests import RequestMiddleware, internal_error
+
+
+class Named:
+    def __init__(self, app: ASGIApp, name: str, passed: list[str]) -> None:
+        self._app, self._name, self._passed = app, name, passed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._passed.append(self._name)
+        await self._app(scope, receive, send)
+
+
+def asking(app: FastAPI) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://service")
+
+
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The layers that a request passed."""
+    layers: list[str] = []
+
+    def watch(layer: type[Any]) -> None:
+        original = layer.__call__
+
+        async def call(self: Any, scope: Scope, receive: Receive, send: Send) -> None:
+            layers.append(layer.__name__)
+            await original(self, scope, receive, send)
+
+        monkeypatch.setattr(layer, "__call__", call)
+
+    watch(ServerErrorMiddleware)
+    watch(HttpCacheMiddleware)
+    return layers
+
+
+@pytest.mark.parametrize(
+    ("kind", "cached", "order"),
+    [
+        (
+            Application,
+            True,
+            ["after", "HttpCacheMiddleware", "ServerErrorMiddleware", "before"],
+        ),
+        (Application, False, ["ServerErrorMiddleware", "after", "before"]),
+        (FastAPI, True, ["ServerErrorMiddleware", "after", "HttpCacheMiddleware", "before"]),
+    ],
+)
+async def test_the_order(
+    kind: type[FastAPI], cached: bool, order: list[str], passed: list[str]
+) -> None:
+    app = kind()
+    app.add_middleware(Named, name="before", passed=passed)
+    if cached:
+        app.add_middleware(HttpCacheMiddleware)
+    app.add_middleware(Named, name="after", passed=passed)
+    async with asking(app) as http:
+        assert (await http.get("/nowhere")).status_code == 404
+    assert passed == order
+    assert len(app.user_middleware) == 2 + cached
+
+
+@pytest.mark.parametrize("kind", [Application, FastAPI])
+async def test_a_broken_route_is_answered_with_one_id(kind: type[FastAPI]) -> None:
+    app = kind()
+    app.add_middleware(HttpCacheMiddleware)
+    app.add_middleware(RequestMiddleware)
+    app.add_exception_handler(Exception, internal_error)
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError("the reason")
+
+    async with asking(app) as http:
+        response = await http.get("/broken", headers={"x-request-id": "mine"})
+    assert response.status_code == 500
+    assert response.json()["request_id"] == "mine"
+    assert response.headers.get_list("x-request-id") == ["mine"]
+
+
+async def test_what_was_added_last_sees_every_answer() -> None:
+    app = Application()
+    app.add_middleware(HttpCacheMiddleware)
+    app.add_middleware(CORSMiddleware, allow_origins=["http://page"])
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError("the reason")
+
+    async with asking(app) as http:
+        response = await http.get("/broken", headers={"origin": "http://page"})
+    assert response.status_code == 500
+    assert response.headers["access-control-allow-origin"] == "http://page"
