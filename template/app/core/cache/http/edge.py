@@ -21,7 +21,7 @@ from app.core.cache.http.parameters import ParameterReader, reader_for
 from app.core.cache.http.route import SEEN, CachedRoute
 from app.core.cache.http.shortcut import FOUND, TEMPLATE, Found, Shortcut
 from app.core.cache.keys import Address
-from app.core.cache.seen import Loaded, Outcome
+from app.core.cache.seen import Outcome
 
 _MOST_KNOWN = 10_000
 
@@ -146,6 +146,7 @@ class _EdgeRoute:
         self.template = context.path_format or ""
         self.pattern = context.path_regex
         self._cached = cached
+        self._engine = cached.policy.cache.engine
         self._reader: ParameterReader | None = None
         if cached.public:
             self._reader = reader_for(
@@ -169,10 +170,9 @@ class _EdgeRoute:
 
     async def answer(self, address: Address, scope: Scope, send: Send) -> bool:
         """Answer if there is a fresh entry; otherwise leave what was read in the scope."""
-        cached, engine = self._cached, self._cached.policy.cache.engine
-        seen = await engine.read(cached.kind, address)
+        cached, options = self._cached, self._cached.kind.options
+        seen = await self._engine.read(cached.kind, address)
         entry, now = seen.entry, int(time() * 1000)
-        options = cached.kind.options
         if (
             entry is None
             or now >= entry.fresh_until
@@ -187,9 +187,8 @@ class _EdgeRoute:
         outcome = Outcome.NEAR if seen.near else Outcome.HIT
         cached.kind.count(outcome)
         scope[TEMPLATE] = self.template
-        loaded = Loaded(seen.value, outcome, entry.created, entry.fresh_until)
         status, headers, body = cached.sender.prepare(
-            seen.value, loaded, now, find(scope["headers"], b"if-none-match")
+            seen.value, outcome, entry, now, find(scope["headers"], b"if-none-match")
         )
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from app.core.cache.entry import Entry
 from app.core.cache.http.response import Headers, StoredResponse
 from app.core.cache.seen import Loaded, Outcome
 
@@ -72,19 +73,24 @@ class Sender:
         self._fixed = [*self._control, *([(b"vary", value)] if value else [])]
 
     def prepare(
-        self, stored: StoredResponse, loaded: Loaded, now: int, if_none_match: bytes | None
+        self,
+        stored: StoredResponse,
+        outcome: Outcome,
+        times: Entry | Loaded,
+        now: int,
+        if_none_match: bytes | None,
     ) -> tuple[int, Headers, bytes]:
         """Status, headers and body; `now` in milliseconds since 1970."""
-        age = max((now - loaded.created) // 1000, 0)
-        left = (loaded.fresh_until - now) // 1000
+        age = max((now - times.created) // 1000, 0)
+        left = (times.fresh_until - now) // 1000
         if (
             if_none_match is not None
             and stored.status < 300
             and matches(if_none_match, stored.etag)
         ):
             kept = [pair for pair in stored.headers if pair[0] in _OF_304]
-            return 304, kept + self._about(stored, age, left, loaded.outcome), b""
-        told = age, left, loaded.outcome
+            return 304, kept + self._about(stored, age, left, outcome), b""
+        told = age, left, outcome
         # They change once a second: a popular response has them ready.
         if stored.sent is None or stored.sent[0] != told:
             stored.sent = told, stored.headers + self._about(stored, *told)

@@ -128,7 +128,11 @@ class CachedRoute:
                 headers={k.decode("latin-1"): v.decode("latin-1") for k, v in stored.headers},
             )
         status, headers, body = self.sender.prepare(
-            stored, loaded, int(time() * 1000), find(request.scope["headers"], b"if-none-match")
+            stored,
+            loaded.outcome,
+            loaded,
+            int(time() * 1000),
+            find(request.scope["headers"], b"if-none-match"),
         )
         response = _Ready(status, headers, body)
         if not self.producer.returns_response:  # as FastAPI does: a Response goes out as it is
