@@ -1,7 +1,7 @@
 """What was decoded last, so that a popular entry is not taken apart anew for every read of it.
 
-As long as nobody stores, Redis answers with the same bytes. Comparing 1 KB of them takes 0.05
-microseconds, checking and decoding them 7: as much as all the rest of a hit in this process.
+As long as nobody stores, Redis answers with the same bytes. Checking and decoding 1 KB takes 6
+microseconds, a third of a hit in the application; recognizing it takes 0.5.
 """
 
 from collections.abc import Sequence
