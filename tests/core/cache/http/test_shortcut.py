@@ -4,6 +4,7 @@ from uuid import UUID
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.cache import Cache, HttpCacheMiddleware
@@ -94,3 +95,23 @@ async def test_what_became_another_request_finds_its_own_way(
         response = await http.get(f"/v1/p/{NUMBER}")
     assert response.status_code == answer[0]
     assert answer[1] is None or response.json() == answer[1]
+
+
+class Handled(APIRoute):
+    """A route class of the service's own."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["path_params"]["other"] = "handled"
+        await super().handle(scope, receive, send)
+
+
+async def test_a_route_class_with_a_way_of_its_own_goes_it(cache: Cache) -> None:
+    router = APIRouter(route_class=Handled)
+
+    @router.get("/{other}")
+    @cache.policy("handled", ttl=60).http(vary_by=lambda: "somebody")
+    async def read(other: str) -> str:
+        return other
+
+    async with asking(application(router)) as http:
+        assert (await http.get("/x")).json() == "handled"

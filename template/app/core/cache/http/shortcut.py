@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from fastapi.routing import RouteContext
+from fastapi.routing import APIRoute, RouteContext
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
@@ -48,6 +48,8 @@ class Shortcut(BaseRoute):
         ):
             return Match.NONE, {}
         context = found.context
+        if type(context.original_route).handle is not APIRoute.handle:
+            return Match.NONE, {}  # a route class with a way of its own
         convertors = context.param_convertors
         parameters: dict[str, Any] = {
             name: convertors[name].convert(text) for name, text in found.parameters.items()
