@@ -18,7 +18,7 @@ from fastapi import HTTPException, Request, Response
 from app.core.cache.decorator import Arguments, Tags
 from app.core.cache.http.headers import Freshness, Sender, find
 from app.core.cache.http.producer import Failed, Producer
-from app.core.cache.http.response import RESPONSE_FORMAT, Headers, StoredResponse, is_negative
+from app.core.cache.http.response import RESPONSE_FORMAT, StoredResponse, is_negative
 from app.core.cache.http.signature import PRINCIPAL, REQUEST, RESPONSE, for_callers, for_fastapi
 from app.core.cache.keys import Address, canonical
 from app.core.cache.outliving import check_outlives
@@ -32,17 +32,6 @@ SEEN = "app.cache.seen"
 """In the scope: the address that the edge has read for this request, and what it found."""
 TOUCHED = "app.touched"
 """In the scope: the dependency that read something of whoever asks, such as a session."""
-
-_MOST_ADDRESSES = 4_000
-"""How many a route remembers (about 3 MB): hashing the key and who asks takes 4 microseconds."""
-
-
-class _Ready(Response):
-    """Has its headers already: Starlette's own would be made to be thrown away."""
-
-    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
-        self.status_code, self.raw_headers, self.body = status, headers, body
-        self.background = None
 
 
 class CachedRoute:
@@ -81,7 +70,6 @@ class CachedRoute:
         self.ignored = frozenset(ignore)
         self.returns = hints["return"]
         self.producer = Producer(function, self.returns)
-        self._addresses: dict[tuple[str, str], Address] = {}
         self.checked = False
         """Set at start-up, by the middleware."""
         self.varies_by: frozenset[Any] = frozenset()
@@ -134,7 +122,8 @@ class CachedRoute:
             int(time() * 1000),
             find(request.scope["headers"], b"if-none-match"),
         )
-        response = _Ready(status, headers, body)
+        response = Response(body, status)
+        response.raw_headers = headers
         if not self.producer.returns_response:  # as FastAPI does: a Response goes out as it is
             headers += from_dependencies.raw_headers
         return response
@@ -142,18 +131,11 @@ class CachedRoute:
     def address(self, arguments: dict[str, Any], principal: Any) -> Address:
         """Where the response for these arguments is kept."""
         key = self.arguments.key(arguments)
-        if self.public:
-            return self.policy.address(key, self.arguments.tags(arguments))
-        who = canonical(principal)
-        if (known := self._addresses.get((key, who))) is not None:
-            return known
-        # Hashed: who reads key names in Redis does not read names of people.
-        digest = blake2b(who.encode("utf-8", "surrogatepass"), digest_size=16)
-        address = self.policy.address(f"{key}@{digest.hexdigest()}", self.arguments.tags(arguments))
-        if len(self._addresses) >= _MOST_ADDRESSES:
-            self._addresses.clear()
-        self._addresses[key, who] = address
-        return address
+        if not self.public:
+            # Hashed: who reads key names in Redis does not read names of people.
+            who = blake2b(canonical(principal).encode("utf-8", "surrogatepass"), digest_size=16)
+            key += f"@{who.hexdigest()}"
+        return self.policy.address(key, self.arguments.tags(arguments))
 
     async def invalidate(self, **arguments: Any) -> None:
         """Remove the response for these arguments; for a route with `vary_by` use a tag.
