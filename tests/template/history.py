@@ -10,6 +10,7 @@ from copier import run_copy, run_update
 from scripts.snapshot import NEWEST, git, release
 from tests.template.answers import CONFIG, Answers, services_own
 from tests.template.edits import Edit, replace
+from tests.template.quick_copier import quick_copier
 from tests.template.trees import Tree, read_tree
 
 EARLIER = "v0.0.1"
@@ -54,7 +55,8 @@ def turn_back(files: Path) -> None:
 
 
 def copy(template: Path, folder: Path, ref: str, answers: Answers) -> Path:
-    run_copy(str(template), folder, answers, vcs_ref=ref, defaults=True, quiet=True)
+    with quick_copier():
+        run_copy(str(template), folder, answers, vcs_ref=ref, defaults=True, quiet=True)
     return folder
 
 

@@ -160,18 +160,20 @@ def is_tidy(text: str) -> bool:
     return one_end and not re.search(r"[ \t]$", text, re.MULTILINE) and "\r" not in text
 
 
-@pytest.mark.timeout(600)  # run alone, it renders them all
-@pytest.mark.parametrize(
-    "several",
-    [
-        pytest.param(FEW, id="few"),
-        pytest.param(COMBINATIONS, id="all", marks=pytest.mark.slow),
-    ],
-)
+@combinations
 def test_renders_are_as_their_formatter_and_linter_want_them(
-    assemble: Render, several: list[Answers]
+    assemble: Render, texts: Texts, several: list[Answers]
 ) -> None:
-    assert_linted(*(assemble(**answers) for answers in several))
+    """A text that several have at one place, under the same rules, is looked at once."""
+    seen: set[tuple[str, str, str]] = set()
+    files: list[Path] = []
+    for answers in several:
+        rules = repr(tomllib.loads(texts(**answers)["pyproject.toml"])["tool"]["ruff"])
+        for path, text in texts(**answers).items():
+            if path.endswith((".py", ".toml")) and (path, text, rules) not in seen:
+                seen.add((path, text, rules))
+                files.append(assemble(**answers) / path)
+    assert_linted(*files)
 
 
 @combinations
