@@ -12,9 +12,9 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/bytecode
 
 # A file of tests stays in one process, which renders for all of them (but see tests/conftest.py), and long files
 # start early: they are collected first.
-# There is a process more than cores, because tests often wait.
-WORKERS := $(shell python3 -c "import os; print(1 + os.cpu_count())")
-PYTEST := pytest $(PYTEST_EXTRA) -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# There are more processes than cores, because tests often wait.
+WORKERS := $(shell python3 -c "import os; print(2 + os.cpu_count())")
+PYTEST := pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

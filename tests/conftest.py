@@ -1,6 +1,7 @@
 """How the tests are shared out among the processes of `-n`, where that is `--dist loadfile`."""
 
 import re
+import signal
 
 import pytest
 from xdist.remote import Producer
@@ -10,6 +11,9 @@ from xdist.scheduler import LoadFileScheduling
 SHARED_OUT = ("test_profiles.py", "test_update.py")
 # The tests of all combinations with one database, which are rendered once for them.
 ALL_WITH = re.compile(r"all with \w+")
+
+# A background job of a shell ignores Ctrl-C, and so would the programs that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class FilesAndLongTests(LoadFileScheduling):  # type: ignore[misc] # xdist is not typed

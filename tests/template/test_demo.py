@@ -21,14 +21,7 @@ DEMO = [sys.executable, "-m", "scripts.demo"]
 def test_it_shows_what_happens_and_serves_until_interrupted(
     request: pytest.FixtureRequest,
 ) -> None:
-    demo = subprocess.Popen(
-        [*DEMO, "--serve"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        # A shell's background job, which the tests may be, ignores Ctrl-C, and hands that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    demo = subprocess.Popen([*DEMO, "--serve"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     request.addfinalizer(demo.terminate)
     assert demo.stdout
     shown = []
