@@ -30,20 +30,17 @@ COMBINATIONS = every_combination()
 # Quickly: the ones that hold every pair of answers. Slowly: all. These are not a test each, because
 # every process collects all tests.
 FEW = [answers for answers in COMBINATIONS if is_covering(answers)]
+ALL = [
+    pytest.param(
+        [answers for answers in COMBINATIONS if answers["database"] == database],
+        id=f"all with {database}",
+        # Run alone, it renders them all.
+        marks=[pytest.mark.slow, pytest.mark.timeout(600)],
+    )
+    for database in options("database")
+]
 combinations = pytest.mark.parametrize(
-    "several",
-    [
-        *(pytest.param([answers], id=label(answers)) for answers in FEW),
-        *(
-            pytest.param(
-                [answers for answers in COMBINATIONS if answers["database"] == database],
-                id=f"all with {database}",
-                # Run alone, it renders them all.
-                marks=[pytest.mark.slow, pytest.mark.timeout(600)],
-            )
-            for database in options("database")
-        ),
-    ],
+    "several", [*(pytest.param([answers], id=label(answers)) for answers in FEW), *ALL]
 )
 
 # A tag of Jinja that was not rendered. GitHub's own expressions are `${{ }}`.
@@ -160,7 +157,7 @@ def is_tidy(text: str) -> bool:
     return one_end and not re.search(r"[ \t]$", text, re.MULTILINE) and "\r" not in text
 
 
-@combinations
+@pytest.mark.parametrize("several", [pytest.param(FEW, id="few"), *ALL])
 def test_renders_are_as_their_formatter_and_linter_want_them(
     assemble: Render, texts: Texts, several: list[Answers]
 ) -> None:
