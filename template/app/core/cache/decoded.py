@@ -15,7 +15,7 @@ MAX_BYTES = 8 * 1024 * 1024
 """The most memory that this takes of a process."""
 
 _OVERHEAD = 2_000
-"""Bytes of what is remembered beside the stored bytes, the payload and the body made of it."""
+"""Bytes of what is remembered beside the stored bytes and the value made of them."""
 
 
 @dataclass(slots=True)
@@ -24,6 +24,7 @@ class _Known:
     raw: bytes
     versions: Sequence[bytes | None]
     seen: Seen
+    size: int
 
 
 class Decoded:
@@ -54,23 +55,19 @@ class Decoded:
             return Seen(seen.entry, seen.value, None, seen.id, versions, at=at)
         seen = kind.unpack(address, raw, versions)
         seen.at = at
-        if raw is not None and seen.entry is not None and kind.codec.shareable:
-            self._keep(address.value, _Known(kind, raw, versions, seen))
+        if raw is not None and (entry := seen.entry) is not None and kind.codec.shareable:
+            size = len(raw) + len(entry.payload) + _OVERHEAD
+            entry.payload = b""  # the value is made of it, and nobody needs another one
+            self._keep(address.value, _Known(kind, raw, versions, seen, size))
         return seen
 
     def _keep(self, key: str, known: _Known) -> None:
         if (old := self._known.pop(key, None)) is not None:
-            self._bytes -= _size(old)
-        if (size := _size(known)) > self._max_bytes:
+            self._bytes -= old.size
+        if known.size > self._max_bytes:
             return
-        if self._bytes + size > self._max_bytes:  # rare, and simpler than to know the oldest
+        if self._bytes + known.size > self._max_bytes:  # rare, and simpler than to know the oldest
             self._known.clear()
             self._bytes = 0
         self._known[key] = known
-        self._bytes += size
-
-
-def _size(known: _Known) -> int:
-    entry = known.seen.entry
-    payload = len(entry.payload) if entry is not None else 0
-    return len(known.raw) + 2 * payload + _OVERHEAD
+        self._bytes += known.size

@@ -91,9 +91,11 @@ class Engine:
             raw, *versions = await self.store.read(address.read_keys)
         except CacheUnavailable as unavailable:
             return Seen(None, None, Miss.UNAVAILABLE, b"", online=not unavailable.outage)
-        seen = self._decoded.unpack(kind, address, raw, versions, at)
-        if near is not None:
-            near.put(kind, address, seen, generation)
+        if near is None:
+            return self._decoded.unpack(kind, address, raw, versions, at)
+        seen = kind.unpack(address, raw, versions)
+        seen.at = at
+        near.put(kind, address, seen, generation)
         return seen
 
     def forget(self, names: Iterable[str]) -> None:
