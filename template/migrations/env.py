@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
+from alembic.autogenerate.render import _repr_type
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -33,7 +34,9 @@ def render(kind: str, item: Any, context: AutogenContext) -> str | Literal[False
 
     Code that a migration imports might be another one when it runs.
     """
-    return f"sa.{item.impl!r}" if isinstance(item, TypeDecorator) else False
+    # Alembic has no public way to ask for it; with what else a database may need, such as
+    # `.with_variant(mysql.DATETIME(fsp=6), "mysql")`, and its import.
+    return _repr_type(item.impl, context) if isinstance(item, TypeDecorator) else False
 
 
 def migrate(connection: Connection) -> None:

@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from devservers.mysql import EmbeddedMySQL
 from scripts.running import service_environment
+from tests.core.database.backends import installed
 from tests.template.conftest import Render
 
 _TABLE = '''"""Orders, as the database keeps them."""
@@ -13,12 +15,13 @@ _TABLE = '''"""Orders, as the database keeps them."""
 from datetime import datetime
 
 from sqlalchemy import DateTime
+from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 
 class Moment(TypeDecorator[datetime]):
-    impl = DateTime(timezone=True)
+    impl = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql")
     cache_ok = True
 
 
@@ -36,8 +39,10 @@ _COLUMN = "    quantity: Mapped[int]\n"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database", ["postgres", "sqlite"])
+@pytest.mark.parametrize("database", ["postgres", "mysql", "sqlite"])
 def test_a_new_feature_and_a_new_column(service: Render, database: str) -> None:
+    if database == "mysql":
+        installed(EmbeddedMySQL)
     folder = service(database=database)
     (folder / "app/orders").mkdir()
     (folder / "app/orders/__init__.py").touch()
@@ -71,5 +76,7 @@ def test_a_new_feature_and_a_new_column(service: Render, database: str) -> None:
     assert run("devservers", "--", "sh", "-c", script) == ""
     [migration] = (folder / "migrations/versions").glob("*add_orders.py")
     assert "price" in migration.read_text()
+    # MySQL would round moments to seconds.
+    assert "DATETIME(fsp=6)" in migration.read_text()
     assert run("ruff", "check", "migrations", "app/items") == ""
     assert run("ruff", "format", "--check", "migrations") == ""
