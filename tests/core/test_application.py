@@ -104,3 +104,20 @@ async def test_what_was_added_last_sees_every_answer() -> None:
         response = await http.get("/broken", headers={"origin": "http://page"})
     assert response.status_code == 500
     assert response.headers["access-control-allow-origin"] == "http://page"
+
+
+def test_whoever_wraps_the_stack_finds_that_of_fastapi() -> None:
+    """As OpenTelemetry's instrumentation does, which gives up when it finds another one."""
+    app = Application()
+    app.add_middleware(HttpCacheMiddleware)
+    original = app.build_middleware_stack
+    assert not isinstance(original(), ServerErrorMiddleware)
+    wrapped: list[ASGIApp] = []
+
+    def build() -> ASGIApp:
+        wrapped.append(original())
+        return wrapped[-1]
+
+    app.build_middleware_stack = build  # type: ignore[method-assign] # so do they
+    assert isinstance(app.build_middleware_stack(), ServerErrorMiddleware)
+    assert wrapped
