@@ -1,6 +1,6 @@
 """SQLite."""
 
-from pydantic import SecretStr, field_validator
+from pydantic import SecretStr
 
 from app.settings.database.sql import SqlSettings
 
@@ -8,11 +8,7 @@ from app.settings.database.sql import SqlSettings
 class DatabaseSettings(SqlSettings):
     """A file on this host."""
 
-    database_url: SecretStr = SecretStr("sqlite+aiosqlite:///./app.db")
+    _product = "SQLite"
+    _example = "sqlite+aiosqlite:///./app.db"
 
-    @field_validator("database_url")
-    @classmethod
-    def _database_url_is_valid(cls, url: SecretStr) -> SecretStr:
-        if not url.get_secret_value().startswith("sqlite+aiosqlite://"):
-            raise ValueError("this service runs on SQLite: sqlite+aiosqlite:///./app.db")
-        return url
+    database_url: SecretStr = SecretStr("sqlite+aiosqlite:///./app.db")
