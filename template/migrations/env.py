@@ -36,7 +36,7 @@ def render(kind: str, item: Any, context: AutogenContext) -> str | Literal[False
     """
     # Alembic has no public way to ask for it; with what else a database may need, such as
     # `.with_variant(mysql.DATETIME(fsp=6), "mysql")`, and its import.
-    return _repr_type(item.impl, context) if isinstance(item, TypeDecorator) else False
+    return _repr_type(item.impl_instance, context) if isinstance(item, TypeDecorator) else False
 
 
 def migrate(connection: Connection) -> None:
