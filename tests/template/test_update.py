@@ -117,10 +117,8 @@ def test_an_update_to_a_commit_without_a_release(
     assert differences(read_tree(service), expected) == []
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [CHANGES[0], *(pytest.param(*c.values, id=c.id, marks=pytest.mark.slow) for c in CHANGES[1:])],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), CHANGES)
 def test_changing_an_answer_equals_generating_with_it(
     varying_template: Path, service: Path, tmp_path: Path, before: Answers, after: Answers
 ) -> None:
