@@ -31,6 +31,32 @@ def read(policy: CachePolicy[str], source: Source[str]) -> asyncio.Task[str]:
     return asyncio.create_task(policy.get_or_load(KEY, source.load, tags=[TAG]))
 
 
+def hold_leases(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, *, granted: bool
+) -> tuple[asyncio.Event, asyncio.Event]:
+    """Whoever asks for a lease sets the first event and waits for the second one.
+
+    With `granted` Redis has answered by then, and only the answer is late.
+    """
+    held, go_on = asyncio.Event(), asyncio.Event()
+    lease_many = cache._store.lease_many
+
+    async def pause() -> None:
+        held.set()
+        await go_on.wait()
+
+    async def late(*arguments: object) -> object:
+        if not granted:
+            await pause()
+        reply = await lease_many(*arguments)  # type: ignore[arg-type]  # passed through
+        if granted:
+            await pause()
+        return reply
+
+    monkeypatch.setattr(cache._store, "lease_many", late)
+    return held, go_on
+
+
 @pytest.mark.parametrize("invalidate", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
 async def test_what_a_running_load_brings_is_neither_stored_nor_served(
@@ -102,15 +128,7 @@ async def test_an_entry_that_vanishes_before_the_lease_is_not_a_fallback(
     await read(policy, source)
     await asyncio.sleep(0.03)
 
-    at_lease, go_on = asyncio.Event(), asyncio.Event()
-    lease_many = cache._store.lease_many
-
-    async def held(*arguments: object) -> object:
-        at_lease.set()
-        await go_on.wait()
-        return await lease_many(*arguments)  # type: ignore[arg-type]  # passed through
-
-    monkeypatch.setattr(cache._store, "lease_many", held)
+    at_lease, go_on = hold_leases(cache, monkeypatch, granted=False)
     early = read(policy, source)
     await at_lease.wait()
     await policy_of(other).invalidate(KEY)
@@ -134,16 +152,7 @@ async def test_who_comes_afterwards_gets_no_fallback_from_before(
     await read(policy, source)
     await asyncio.sleep(0.03)
 
-    granted, go_on = asyncio.Event(), asyncio.Event()
-    lease_many = cache._store.lease_many
-
-    async def held(*arguments: object) -> object:
-        reply = await lease_many(*arguments)  # type: ignore[arg-type]  # passed through
-        granted.set()
-        await go_on.wait()
-        return reply
-
-    monkeypatch.setattr(cache._store, "lease_many", held)
+    granted, go_on = hold_leases(cache, monkeypatch, granted=True)
     early = read(policy, source)
     await granted.wait()
     await invalidate(other, policy_of(other))

@@ -79,7 +79,7 @@ async def test_an_untyped_policy_takes_the_type_from_the_loader(cache: Cache) ->
 async def stored(redis: Redis, policy: Any, key: Any) -> Entry:
     address = policy.address(canonical(key), ())
     raw, *versions = cast(list[bytes], await redis.mget(address.read_keys))
-    entry = policy.kind(int).unpack(address, raw, versions).entry
+    entry = policy.kind(int).unpack(address, raw, versions, at=0).entry
     assert isinstance(entry, Entry)
     return entry
 

@@ -41,6 +41,7 @@ class Decoded:
         address: Address,
         raw: bytes | None,
         versions: Sequence[bytes | None],
+        *,
         at: float,
     ) -> Seen:
         """What `Kind.unpack` says, for bytes that were asked for `at` a moment."""
@@ -53,8 +54,7 @@ class Decoded:
         ):
             seen = known.seen
             return Seen(seen.entry, seen.value, None, seen.id, versions, at=at)
-        seen = kind.unpack(address, raw, versions)
-        seen.at = at
+        seen = kind.unpack(address, raw, versions, at=at)
         if raw is not None and (entry := seen.entry) is not None and kind.codec.shareable:
             size = len(raw) + len(entry.payload) + _OVERHEAD
             entry.payload = b""  # the value is made of it, and nobody needs another one

@@ -90,11 +90,10 @@ class Engine:
         try:
             raw, *versions = await self.store.read(address.read_keys)
         except CacheUnavailable as unavailable:
-            return Seen(None, None, Miss.UNAVAILABLE, b"", online=not unavailable.outage)
+            return Seen(None, None, Miss.UNAVAILABLE, b"", online=not unavailable.outage, at=at)
         if near is None:
-            return self._decoded.unpack(kind, address, raw, versions, at)
-        seen = kind.unpack(address, raw, versions)
-        seen.at = at
+            return self._decoded.unpack(kind, address, raw, versions, at=at)
+        seen = kind.unpack(address, raw, versions, at=at)
         near.put(kind, address, seen, generation)
         return seen
 

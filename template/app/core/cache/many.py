@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from app.core.cache import early
@@ -64,14 +65,15 @@ class ManyReader(Generic[K]):
     async def _read(self) -> dict[K, Seen]:
         values = [address.value for address in self._addresses.values()]
         versions = next(iter(self._addresses.values())).versions
+        at = monotonic()
         try:
             raw = await self._engine.store.read((*values, *versions))
         except CacheUnavailable as unavailable:
-            away = Seen(None, None, Miss.UNAVAILABLE, b"", online=not unavailable.outage)
+            away = Seen(None, None, Miss.UNAVAILABLE, b"", online=not unavailable.outage, at=at)
             return dict.fromkeys(self._addresses, away)
         current = raw[len(values) :]
         return {
-            key: self._kind.unpack(address, one, current)
+            key: self._kind.unpack(address, one, current, at=at)
             for (key, address), one in zip(self._addresses.items(), raw, strict=False)
         }
 

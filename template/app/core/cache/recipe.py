@@ -82,8 +82,15 @@ class Kind:
             metrics.stores.labels(self.policy, "failed").inc()
         return None
 
-    def unpack(self, address: Address, raw: bytes | None, versions: Sequence[bytes | None]) -> Seen:
-        """Make sense of what was read at an address."""
+    def unpack(
+        self,
+        address: Address,
+        raw: bytes | None,
+        versions: Sequence[bytes | None],
+        *,
+        at: float,
+    ) -> Seen:
+        """Make sense of what was read at an address, and asked for `at` a moment."""
         entry = decode(
             raw,
             serializer=self._serializer_format,
@@ -92,16 +99,16 @@ class Kind:
             versions=_joined(versions),
         )
         if isinstance(entry, Miss):
-            return Seen(None, None, entry, entry_id(raw), versions)
+            return Seen(None, None, entry, entry_id(raw), versions, at=at)
         if entry.created > now_ms() + _AHEAD:
-            return Seen(None, None, Miss.FUTURE, entry.id, versions)
+            return Seen(None, None, Miss.FUTURE, entry.id, versions, at=at)
         try:
             value = self.load_payload(entry, address)
         except SignatureError:
-            return Seen(None, None, Miss.SIGNATURE, entry.id, versions)
+            return Seen(None, None, Miss.SIGNATURE, entry.id, versions, at=at)
         except DecodeError:
-            return Seen(None, None, Miss.CORRUPT, entry.id, versions)
-        return Seen(entry, value, None, entry.id, versions)
+            return Seen(None, None, Miss.CORRUPT, entry.id, versions, at=at)
+        return Seen(entry, value, None, entry.id, versions, at=at)
 
     def load_payload(self, entry: Entry, address: Address) -> Any:
         """A new copy of an entry's value."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from time import monotonic, time
+from time import time
 from typing import Any
 
 from app.core.cache.entry import Entry, Miss
@@ -33,8 +33,8 @@ class Seen:
     online: bool = True
     near: bool = False
     """It came from this process's memory."""
-    at: float = field(default_factory=monotonic)
-    """When it was asked for: it knows of every invalidation from before."""
+    at: float = field(kw_only=True)
+    """When it was asked for, by `monotonic`: it knows of every invalidation from before."""
 
 
 @dataclass(slots=True)

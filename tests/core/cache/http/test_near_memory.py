@@ -55,7 +55,7 @@ def test_it_takes_no_more_than_it_was_given(
             address = keyspace.address("item", f"read-{number}", [f"item:{number}"])
             versions, value = [os.urandom(8), os.urandom(8)], make(size)
             entry = kind.new_entry(value, 0.01, b"".join(versions))
-            seen = kind.unpack(address, kind.pack(entry, value, address), versions)
+            seen = kind.unpack(address, kind.pack(entry, value, address), versions, at=0)
             near.put(kind, address, seen, near.generation(address.value))
             if kind is RESPONSES and (kept := near.get(address.value)) is not None:
                 assert kept.entry is not None
