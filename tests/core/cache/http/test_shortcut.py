@@ -1,9 +1,11 @@
 """The router takes the edge's word for a cached route, and tells the route what it always does."""
 
+from collections.abc import Callable, Coroutine
+from typing import Any
 from uuid import UUID
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -115,3 +117,30 @@ async def test_a_route_class_with_a_way_of_its_own_goes_it(cache: Cache) -> None
 
     async with asking(application(router)) as http:
         assert (await http.get("/x")).json() == "handled"
+
+
+class Wrapped(APIRoute):
+    """The way FastAPI documents for looking at what a route does."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def wrapped(request: Request) -> Response:
+            response = await handle(request)
+            response.headers["x-wrapped"] = "yes"
+            return response
+
+        return wrapped
+
+
+async def test_a_route_class_with_a_handler_of_its_own_keeps_it(cache: Cache) -> None:
+    router = APIRouter(route_class=Wrapped)
+
+    @router.get("/{other}")
+    @cache.policy("wrapped", ttl=60).http(vary_by=lambda: "somebody")
+    async def read(other: str) -> str:
+        return other
+
+    async with asking(application(router)) as http:
+        for _ in range(2):
+            assert (await http.get("/x")).headers["x-wrapped"] == "yes"

@@ -16,10 +16,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.cache import early
 from app.core.cache.http.checks import check, header_names, principal_calls
+from app.core.cache.http.handler import handler_for
 from app.core.cache.http.headers import find
 from app.core.cache.http.parameters import ParameterReader, reader_for
 from app.core.cache.http.route import SEEN, CachedRoute
-from app.core.cache.http.shortcut import FOUND, TEMPLATE, Found, Shortcut
+from app.core.cache.http.shortcut import FOUND, TEMPLATE, Found, Shortcut, Way
 from app.core.cache.keys import Address
 from app.core.cache.seen import Outcome
 
@@ -92,14 +93,14 @@ class _Table:
         self._elsewhere = self._by_start.get(None, [])
         # What was found for a path and query stays right, unless a route looks at something else.
         self._remembers = all(isinstance(r, _EdgeRoute) or of is not None for r, of in relevant)
-        self._known: dict[tuple[str, bytes], tuple[_EdgeRoute, Address | None, Found]] = {}
+        self._known: dict[tuple[str, bytes], tuple[_EdgeRoute, Address | None, Found | None]] = {}
         self._heads = [
             context
             for context, cached in contexts
             if cached is None and "HEAD" in (context.methods or ())
         ]
 
-    def find(self, scope: Scope) -> "tuple[_EdgeRoute, Address | None, Found] | None":
+    def find(self, scope: Scope) -> "tuple[_EdgeRoute, Address | None, Found | None] | None":
         """The cached route that a GET of this path is for, where its answer is kept, and the way.
 
         There is no address for what only the route can tell.
@@ -112,7 +113,8 @@ class _Table:
             return None
         route, parameters = found
         address = route.address(parameters, scope["query_string"])
-        result = route, address, Found(route.context, scope["path"], parameters)
+        way = Found(route.way, scope["path"], parameters) if route.way is not None else None
+        result = route, address, way
         if plain and self._remembers:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
@@ -142,7 +144,8 @@ class _EdgeRoute:
     """One cached route, as the edge sees it."""
 
     def __init__(self, context: RouteContext, cached: CachedRoute) -> None:
-        self.context = context
+        handler = handler_for(context, cached)
+        self.way = Way(context, handler) if handler is not None else None
         self.template = context.path_format or ""
         self.pattern = context.path_regex
         self._cached = cached

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from fastapi.routing import APIRoute, RouteContext
+from fastapi.routing import RouteContext
+from starlette.convertors import Convertor
 from starlette.routing import BaseRoute, Match, NoMatchFound
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 FOUND = "app.cache.found"
 """In the scope: where the edge says that this request belongs."""
@@ -22,11 +23,25 @@ TEMPLATE = "route.template"
 _TRACED = "fastapi.telemetry"
 
 
+class Way:
+    """The way to one route."""
+
+    def __init__(self, context: RouteContext, handler: ASGIApp) -> None:
+        self.handler = handler
+        self.convertors: Mapping[str, Convertor[Any]] = context.param_convertors
+        self.told = {
+            "endpoint": context.endpoint,
+            "route": context.original_route,
+            TEMPLATE: context.path_format,  # that route does not know the prefix it is included at
+        }
+        """What a router adds to the scope, but for the parameters."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The route of a GET."""
+    """Where a GET belongs."""
 
-    context: RouteContext
+    way: Way
     path: str
     """What was looked for: a middleware may have made it another request since."""
     parameters: Mapping[str, str]
@@ -47,22 +62,14 @@ class Shortcut(BaseRoute):
             or _TRACED in scope
         ):
             return Match.NONE, {}
-        context = found.context
-        if type(context.original_route).handle is not APIRoute.handle:
-            return Match.NONE, {}  # a route class with a way of its own
-        convertors = context.param_convertors
+        convertors = found.way.convertors
         parameters: dict[str, Any] = {
             name: convertors[name].convert(text) for name, text in found.parameters.items()
         }
-        return Match.FULL, {
-            "endpoint": context.endpoint,
-            "path_params": parameters,
-            "route": context.original_route,
-            TEMPLATE: context.path_format,  # that route does not know the prefix it is included at
-        }
+        return Match.FULL, {**found.way.told, "path_params": parameters}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await scope[FOUND].context.app(scope, receive, send)
+        await scope[FOUND].way.handler(scope, receive, send)
 
     def url_path_for(self, name: str, /, **path_params: Any) -> NoReturn:
         raise NoMatchFound(name, path_params)
