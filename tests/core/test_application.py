@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -104,6 +104,20 @@ async def test_what_was_added_last_sees_every_answer() -> None:
         response = await http.get("/broken", headers={"origin": "http://page"})
     assert response.status_code == 500
     assert response.headers["access-control-allow-origin"] == "http://page"
+
+
+@pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated")
+@pytest.mark.parametrize("root_path", ["", "/behind/a/proxy"])
+async def test_a_path_in_front_of_it_is_known(root_path: str) -> None:
+    app = Application(root_path=root_path)
+
+    @app.get("/where", name="where")
+    async def where(request: Request) -> str:
+        return request.url_for("where").path
+
+    async with asking(app) as http:
+        for _ in range(2):
+            assert (await http.get("/where")).json() == f"{root_path}/where"
 
 
 def test_whoever_wraps_the_stack_finds_that_of_fastapi() -> None:

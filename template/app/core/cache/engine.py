@@ -79,13 +79,22 @@ class Engine:
             kind.count_miss(seen.reason or Miss.EXPIRED)
         return loaded
 
+    def near(self, kind: Kind, address: Address) -> Seen | None:
+        """What the near cache holds at an address."""
+        if self._near is None or not kind.options.near_ttl:
+            return None
+        kept = self._near.get(address.value)
+        if kept is None or kept.entry is None or kind.codec.shareable:
+            return kept
+        # Callers might change the value: each gets one of its own.
+        return replace(kept, value=kind.load_payload(kept.entry, address))
+
     async def read(self, kind: Kind, address: Address) -> Seen:
         """What the near cache or Redis holds at an address."""
+        if (kept := self.near(kind, address)) is not None:
+            return kept
         near = self._near if kind.options.near_ttl else None
-        if near is not None:
-            if (kept := near.get(address.value)) is not None:
-                return _copy(kind, address, kept)
-            generation = near.generation(address.value)
+        generation = near.generation(address.value) if near is not None else (0, 0)
         at = monotonic()
         try:
             raw, *versions = await self.store.read(address.read_keys)
@@ -210,13 +219,6 @@ class Engine:
 
 async def _load(recipe: Recipe) -> Mapping[str, Any]:
     return {recipe.address.value: await recipe.load()}
-
-
-def _copy(kind: Kind, address: Address, kept: Seen) -> Seen:
-    """What is kept near, with a value of its own where callers might change it."""
-    if kept.entry is None or kind.codec.shareable:
-        return kept
-    return replace(kept, value=kind.load_payload(kept.entry, address))
 
 
 def _observe_wait(kind: Kind, started: float, poll: float) -> None:

@@ -9,10 +9,11 @@ import structlog
 from prometheus_client import Counter, Histogram
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.observability.logging import reported, request_id
 from app.core.observability.tally import Tally
+from app.core.reply import Reply
 
 log = structlog.get_logger(__name__)
 
@@ -71,32 +72,20 @@ class RequestMiddleware:
             return
 
         started = perf_counter()
-        status = CLIENT_GONE
         identity = _given_id(scope["headers"]) or f"{getrandbits(128):032x}"
-        header = (_HEADER, identity.encode())
+        reply = Reply(send, identity.encode(), CLIENT_GONE)
         token = request_id.set(identity)
         scope[_SCOPE_ID] = identity
 
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = message.get("headers", ())
-                if status == 500:  # `internal_error` has it already
-                    headers = [pair for pair in headers if pair[0] != _HEADER]
-                # A copy: the message may belong to a cache that sends it again.
-                message = {**message, "headers": [*headers, header]}
-            await send(message)
-
         failure: Exception | None = None
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, reply)
         except Exception as error:
             failure = error
-            status = max(status, 500)
+            reply.status = max(reply.status, 500)
             raise
         finally:
-            took = perf_counter() - started
+            took, status = perf_counter() - started, reply.status
             route = route_template(scope)
             self._measure(scope["method"], route, status, took)
             bad = status >= 500 or took > self._slow

@@ -23,6 +23,7 @@ from app.core.cache.http.route import SEEN, CachedRoute
 from app.core.cache.http.shortcut import FOUND, TEMPLATE, Found, Shortcut, Way
 from app.core.cache.keys import Address
 from app.core.cache.seen import Outcome
+from app.core.reply import Reply
 
 _MOST_KNOWN = 10_000
 
@@ -174,7 +175,8 @@ class _EdgeRoute:
     async def answer(self, address: Address, scope: Scope, send: Send) -> bool:
         """Answer if there is a fresh entry; otherwise leave what was read in the scope."""
         cached, options = self._cached, self._cached.kind.options
-        seen = await self._engine.read(cached.kind, address)
+        engine, kind = self._engine, cached.kind
+        seen = engine.near(kind, address) or await engine.read(kind, address)
         entry, now = seen.entry, int(time() * 1000)
         if (
             entry is None
@@ -190,10 +192,14 @@ class _EdgeRoute:
         outcome = Outcome.NEAR if seen.near else Outcome.HIT
         cached.kind.count(outcome)
         scope[TEMPLATE] = self.template
-        status, headers, body = cached.sender.prepare(
+        head, body = cached.sender.prepare(
             seen.value, outcome, entry, now, find(scope["headers"], b"if-none-match")
         )
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        if isinstance(send, Reply) and send.whole(head, body):
+            return True
+        # A copy, because whoever is outside of us may add to it.
+        headers = head.headers.copy()
+        await send({"type": "http.response.start", "status": head.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
         return True
 

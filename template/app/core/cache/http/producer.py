@@ -14,12 +14,12 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from app.core.cache.http.headers import HOP_BY_HOP, find
 from app.core.cache.http.response import (
     STORABLE_STATUSES,
-    Headers,
     ResponseCodec,
     StoredResponse,
     stored_error,
     stored_response,
 )
+from app.core.reply import Headers
 from app.core.serializers.described import fingerprint
 
 _OURS = frozenset({b"age", b"cache-control", b"cache-status", b"etag"})

@@ -115,17 +115,17 @@ class CachedRoute:
                 detail=json.loads(stored.body),
                 headers={k.decode("latin-1"): v.decode("latin-1") for k, v in stored.headers},
             )
-        status, headers, body = self.sender.prepare(
+        head, body = self.sender.prepare(
             stored,
             loaded.outcome,
             loaded,
             int(time() * 1000),
             find(request.scope["headers"], b"if-none-match"),
         )
-        response = Response(body, status)
-        response.raw_headers = headers
+        response = Response(body, head.status)
+        response.raw_headers = head.headers.copy()
         if not self.producer.returns_response:  # as FastAPI does: a Response goes out as it is
-            headers += from_dependencies.raw_headers
+            response.raw_headers += from_dependencies.raw_headers
         return response
 
     def address(self, arguments: dict[str, Any], principal: Any) -> Address:
