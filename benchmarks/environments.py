@@ -88,7 +88,8 @@ class Environments:
         python = folder / "bin/python"
         if not python.exists():
             _run([UV, "venv", "--quiet", "--python", sys.executable, str(folder)])
-        install = [UV, "pip", "install", "--quiet", "--python", str(python)]
+        # Compiled once: else every start of an application compiles all that it imports.
+        install = [UV, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python)]
         if environment is SERVICE:
             install += ["--requirements", str(self.service() / "pyproject.toml")]
         _run([*install, *COMMON, *environment.requirements])

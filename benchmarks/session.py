@@ -59,6 +59,21 @@ class Session:
             }
 
     @contextmanager
+    def serving_apart(
+        self, peers: Sequence[Peer], **variables: str
+    ) -> Iterator[dict[Peer, tuple[Application, EmbeddedValkey]]]:
+        """All of them at once, each with a Redis of its own."""
+        with ExitStack() as stack:
+            found = {}
+            for peer in peers:
+                redis = stack.enter_context(self.redis())
+                found[peer] = (
+                    stack.enter_context(self.serve(peer, redis.url, None, **variables)),
+                    redis,
+                )
+            yield found
+
+    @contextmanager
     def serve(
         self, peer: Peer, redis_url: str, calls: Path | None = None, **variables: str
     ) -> Iterator[Application]:

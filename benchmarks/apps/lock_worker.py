@@ -2,7 +2,8 @@
 
     python lock_worker.py ours|redis-py|pottery URL...
 
-Questions: {"do": "alone", "runs": 100} - seconds of an acquisition with its release, each;
+Questions: {"do": "alone", "runs": 100, "most": 1} - seconds of an acquisition with its release,
+each, of those that began within `most` seconds;
 {"do": "contend", "tasks": 10, "turns": 10} - when which task held the one lock they all want:
 [from, to, task], by the machine's clock.
 """
@@ -63,10 +64,12 @@ async def pottery(urls: Sequence[str]) -> AsyncIterator[Hold]:
 LIBRARIES = {"ours": ours, "redis-py": redis_py, "pottery": pottery}
 
 
-async def alone(hold: Hold, runs: int) -> list[float]:
+async def alone(hold: Hold, runs: int, most: float) -> list[float]:
     times = []
+    end = time.perf_counter() + most
     for run in range(runs):
-        began = time.perf_counter()
+        if (began := time.perf_counter()) > end:
+            break
         async with hold(f"free-{run % 50}"):
             pass
         times.append(time.perf_counter() - began)

@@ -1,7 +1,9 @@
 """The database frozen for five seconds under load: what is still served."""
 
+import asyncio
+
 from benchmarks import load
-from benchmarks.figures import milliseconds, percentile
+from benchmarks.figures import percentile, spread
 from benchmarks.peers import (
     ALCAZABA_PLAIN,
     CACHE2_REDIS,
@@ -13,14 +15,20 @@ from benchmarks.peers import (
     Peer,
 )
 from benchmarks.results import Result, Table
+from benchmarks.servers import Application
 from benchmarks.session import Session
 from devservers.postgres import EmbeddedPostgres
+from devservers.valkey import EmbeddedValkey
 
 TTL = 2
-RATE = 150
+RATE = 40
+FROZEN = 5.0
 GOOD = 1.0
-PATIENCE = 6.0
+PATIENCE = FROZEN + 2
 _ITEMS = 20
+_PATHS = [f"1000-{number}" for number in range(_ITEMS)]
+
+Serving = dict[Peer, tuple[Application, EmbeddedValkey]]
 
 
 def measure(session: Session) -> Result:
@@ -33,58 +41,71 @@ def measure(session: Session) -> Result:
         ALCAZABA_PLAIN,
         NO_CACHE,
     )
-    session.steps(len(peers))
-    rows = []
+    session.steps(session.rounds)
+    samples: dict[Peer, list[load.Sample]] = {peer: [] for peer in peers}
     with EmbeddedPostgres() as postgres:
-        for peer in peers:
-            session.step(peer.name)
-            sample = _frozen(session, peer, postgres)
-            good = sum(answer.status == 200 and answer.seconds < GOOD for answer in sample.answers)
-            total = sum(sample.statuses.values())
-            rows.append(
-                (
-                    peer.name,
-                    f"{good / total:.0%}",
-                    str(sample.errors),
-                    milliseconds(percentile(sample.seconds, 0.5)),
-                    milliseconds(percentile(sample.seconds, 0.99)),
-                )
-            )
+        database = postgres.url.replace("+asyncpg", "")
+        with session.serving_apart(peers, TTL=str(TTL), DATABASE=database) as serving:
+            for _ in range(session.rounds):
+                session.step("frozen")
+                load.run(_steadily(serving, session.seconds(1, 0.3)))
+                for peer, sample in zip(
+                    serving, load.run(_frozen(session, serving, postgres)), strict=True
+                ):
+                    samples[peer].append(sample)
     return Result(
         title="Database away",
         question=f"{RATE} requests a second for {_ITEMS} items, fresh for {TTL} s, from a "
-        "PostgreSQL that is frozen for five seconds. How many are answered all the same?",
+        f"PostgreSQL that is frozen for {FROZEN:.0f} seconds. How many are answered all the same?",
         tables=(
             Table(
                 "While the database is frozen",
-                ("", f"answered in {GOOD:.0f} s", "errors", "p50, ms", "p99, ms"),
-                tuple(rows),
+                ("", f"answered in {GOOD:.0f} s, %", "errors", "p50, ms", "p99, ms"),
+                tuple(
+                    (
+                        peer.name,
+                        str(spread([100 * _good(one) for one in found])),
+                        str(spread([one.errors for one in found])),
+                        str(spread([percentile(one.seconds, 0.5) * 1000 for one in found])),
+                        str(spread([percentile(one.seconds, 0.99) * 1000 for one in found])),
+                    )
+                    for peer, found in samples.items()
+                ),
                 "Ours serves what it had (`stale_if_error`), and says so in its headers.",
             ),
         ),
+        rounds=session.rounds,
     )
 
 
-def _frozen(session: Session, peer: Peer, postgres: EmbeddedPostgres) -> load.Sample:
+def _good(sample: load.Sample) -> float:
+    """The share of the requests that were answered well and soon."""
+    good = sum(answer.status == 200 and answer.seconds < GOOD for answer in sample.answers)
+    return good / sum(sample.statuses.values())
+
+
+async def _steadily(serving: Serving, seconds: float) -> list[load.Sample]:
+    return await load.together(
+        load.steadily(
+            application.port,
+            peer.url_paths(_PATHS),
+            rate=RATE,
+            seconds=seconds,
+            patience=PATIENCE,
+        )
+        for peer, (application, _) in serving.items()
+    )
+
+
+async def _frozen(
+    session: Session, serving: Serving, postgres: EmbeddedPostgres
+) -> list[load.Sample]:
     """What comes of the requests that are sent while the database is frozen."""
-    database = postgres.url.replace("+asyncpg", "")
-    with (
-        session.redis() as redis,
-        session.serve(peer, redis.url, TTL=str(TTL), DATABASE=database) as application,
-    ):
-        paths = [peer.url_path(f"1000-{number}") for number in range(_ITEMS)]
-        load.run(load.fetch_all(application.port, paths))
-        load.run(load.steadily(application.port, paths, rate=RATE, seconds=session.seconds(1, 0.3)))
-        postgres.freeze()
-        try:
-            return load.run(
-                load.steadily(
-                    application.port,
-                    paths,
-                    rate=RATE,
-                    seconds=session.seconds(5, 0.5),
-                    patience=session.seconds(PATIENCE, 1),
-                )
-            )
-        finally:
-            postgres.thaw()
+    seconds = session.seconds(FROZEN, 0.5)
+    postgres.freeze()
+    asking = asyncio.create_task(_steadily(serving, seconds))
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        postgres.thaw()
+    return await asking

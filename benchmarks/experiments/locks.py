@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from redis import Redis
 
-from benchmarks.figures import interleaved, milliseconds, percentile, ratios, shown, spread
+from benchmarks.figures import interleaved, milliseconds, percentile, ratios, spread
 from benchmarks.peers import POTTERY, SERVICE, Environment
 from benchmarks.results import Result, Table
 from benchmarks.session import Session
@@ -15,7 +15,9 @@ from benchmarks.workers import Worker, working
 from devservers.valkey import EmbeddedValkey
 
 _NODES = 5
-_PROCESSES, _TASKS = 2, 10
+_PROCESSES, _TASKS, _TURNS = 2, 10, 2
+_MOST = 1.0
+"""Seconds of a round after which no lock is taken any more: some take seconds without a node."""
 # Commands that are messages. The server also counts those that a script calls: ours sets inside of
 # scripts, the others take their locks with SET itself.
 _SCRIPTED = ("evalsha", "eval", "subscribe", "unsubscribe", "ping")
@@ -43,7 +45,7 @@ def measure(session: Session) -> Result:
     if not session.quick:
         strategies += [POTTERY_ONE, POTTERY_FIVE]
     quorums = [strategy for strategy in strategies if strategy.nodes > 1]
-    session.steps(len(strategies) * (session.rounds + 1) + len(quorums))
+    session.steps((2 * len(strategies) + 2 * len(quorums)) * session.rounds)
     session.used.update(strategy.environment.name for strategy in strategies)
     session.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -69,22 +71,37 @@ def measure(session: Session) -> Result:
 
         def alone(strategy: Strategy) -> float:
             session.step(f"{strategy.name}, alone")
-            runs = 10 if session.quick else 150
-            return percentile(crews[strategy][0].ask(do="alone", runs=runs), 0.5)
+            return _typical(crews[strategy][0], 10 if session.quick else 150)
+
+        def contended(strategy: Strategy) -> _HandOffs:
+            session.step(f"{strategy.name}, contended")
+            return _hand_offs(strategy, crews[strategy], urls)
+
+        def some(strategy: Strategy) -> float:
+            session.step(f"{strategy.name}, quorum")
+            return _typical(crews[strategy][0], 10)
 
         for strategy in strategies:
-            crews[strategy][0].ask(do="alone", runs=10)
+            _typical(crews[strategy][0], 10)
         times = interleaved(session.rounds, strategies, alone)
-        handed = {strategy: _hand_offs(session, strategy, crews, urls) for strategy in strategies}
-        degraded = _minority_gone(session, quorums, crews, servers)
+        handed = interleaved(session.rounds, strategies, contended)
+        healthy = interleaved(session.rounds, quorums, some)
+        servers[-1].kill()
+        servers[-2].freeze()
+        try:
+            degraded = interleaved(session.rounds, quorums, some)
+        finally:
+            servers[-2].thaw()
     rows = [
         (
             strategy.name,
             milliseconds(spread(times[strategy]).median),
             str(ratios(times[strategy], times[REDIS_PY])),
-            milliseconds(percentile(handed[strategy].seconds, 0.5)),
-            milliseconds(percentile(handed[strategy].seconds, 0.95)),
-            shown(handed[strategy].messages),
+            *(
+                str(spread([percentile(one.seconds, share) * 1000 for one in handed[strategy]]))
+                for share in (0.5, 0.95)
+            ),
+            str(spread([one.messages for one in handed[strategy]])),
         )
         for strategy in strategies
     ]
@@ -111,11 +128,11 @@ def measure(session: Session) -> Result:
                 tuple(
                     (
                         strategy.name,
-                        milliseconds(healthy),
-                        milliseconds(gone),
-                        shown(gone / healthy),
+                        milliseconds(spread(healthy[strategy]).median),
+                        milliseconds(spread(gone).median),
+                        str(ratios(gone, healthy[strategy])),
                     )
-                    for strategy, (healthy, gone) in degraded.items()
+                    for strategy, gone in degraded.items()
                 ),
             ),
         ),
@@ -131,16 +148,17 @@ class _HandOffs:
     """Commands that clients sent, per turn."""
 
 
-def _hand_offs(
-    session: Session, strategy: Strategy, crews: dict[Strategy, list[Worker]], urls: Sequence[str]
-) -> _HandOffs:
-    session.step(f"{strategy.name}, contended")
-    turns = 2 if session.quick else 8
+def _typical(worker: Worker, runs: int) -> float:
+    """Seconds to acquire and release a lock that nobody else wants."""
+    return percentile(worker.ask(do="alone", runs=runs, most=_MOST), 0.5)
+
+
+def _hand_offs(strategy: Strategy, crew: Sequence[Worker], urls: Sequence[str]) -> _HandOffs:
     nodes = urls[: strategy.nodes]
     before = _count(strategy.messages, nodes)
-    for worker in crews[strategy]:
-        worker.tell(do="contend", tasks=_TASKS, turns=turns)
-    periods = sorted(period for worker in crews[strategy] for period in worker.answer())
+    for worker in crew:
+        worker.tell(do="contend", tasks=_TASKS, turns=_TURNS)
+    periods = sorted(period for worker in crew for period in worker.answer())
     messages = (_count(strategy.messages, nodes) - before) / len(periods)
     busiest = periods[len(periods) // 10 : -len(periods) // 10]  # while all compete
     return _HandOffs(
@@ -152,31 +170,6 @@ def _hand_offs(
         ],
         messages,
     )
-
-
-def _minority_gone(
-    session: Session,
-    quorums: Sequence[Strategy],
-    crews: dict[Strategy, list[Worker]],
-    servers: Sequence[EmbeddedValkey],
-) -> dict[Strategy, tuple[float, float]]:
-    """Median seconds to acquire and release, before and after."""
-    runs = 5 if session.quick else 60
-
-    def typical(strategy: Strategy) -> float:
-        return percentile(crews[strategy][0].ask(do="alone", runs=runs), 0.5)
-
-    healthy = {strategy: typical(strategy) for strategy in quorums}
-    servers[-1].kill()
-    servers[-2].freeze()
-    try:
-        found = {}
-        for strategy in quorums:
-            session.step(f"{strategy.name}, two nodes gone")
-            found[strategy] = (healthy[strategy], typical(strategy))
-        return found
-    finally:
-        servers[-2].thaw()
 
 
 def _count(commands: Sequence[str], urls: Sequence[str]) -> int:

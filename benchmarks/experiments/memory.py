@@ -1,9 +1,12 @@
 """Bytes per entry, in Redis and in the process."""
 
+from collections.abc import Callable, Sequence
+
 import psutil
 from redis import Redis
 
 from benchmarks import load
+from benchmarks.figures import spread
 from benchmarks.peers import IN_MEMORY, NO_CACHE, ON_REDIS, OURS, OURS_NEAR, Peer
 from benchmarks.results import Result, Table
 from benchmarks.session import Session
@@ -22,47 +25,70 @@ def measure(session: Session) -> Result:
             Table(
                 "In Redis",
                 ("", "bytes per entry", "/ body"),
-                tuple((peer.name, *_shown(_in_redis(session, peer))) for peer in on_redis),
+                tuple(_row(peer, _in_redis(session, peer)) for peer in on_redis),
                 "By `used_memory` of the server: entry, key, expiry and everything else.",
             ),
             Table(
                 "In the process",
                 ("", "bytes per entry", "/ body"),
-                tuple((peer.name, *_shown(_in_process(session, peer))) for peer in in_memory),
+                tuple(_row(peer, _in_process(session, peer)) for peer in in_memory),
                 "By the resident memory of the process. The line without a cache says what the "
                 "requests alone leave behind.",
             ),
         ),
+        rounds=session.rounds,
     )
 
 
-def _shown(size: float) -> tuple[str, str]:
-    return f"{size:.0f}", f"{size / SIZE:.2f}"
+def _row(peer: Peer, sizes: Sequence[float]) -> tuple[str, ...]:
+    return (
+        peer.name,
+        str(spread([round(size) for size in sizes])),
+        str(spread([size / SIZE for size in sizes])),
+    )
 
 
-def _in_redis(session: Session, peer: Peer) -> float:
+def _in_redis(session: Session, peer: Peer) -> list[float]:
+    """Bytes of an entry, by round."""
     session.step(f"in Redis: {peer.name}")
-    entries = 200 if session.quick else 3_000
     with session.redis() as redis, session.serve(peer, redis.url) as application:
+
+        def used() -> float:
+            with Redis.from_url(redis.url) as client:
+                return float(client.info("memory")["used_memory"])
+
         _ask(application.port, peer, 0, 100)  # connections, scripts, the first of the table
-        with Redis.from_url(redis.url) as client:
-            before = client.info("memory")["used_memory"]
-            _ask(application.port, peer, 100, 100 + entries)
-            return float(client.info("memory")["used_memory"] - before) / entries
+        return _grown(
+            session, used, 400, lambda first, end: _ask(application.port, peer, first, end)
+        )
 
 
-def _in_process(session: Session, peer: Peer) -> float:
+def _in_process(session: Session, peer: Peer) -> list[float]:
+    """Bytes of an entry, by round."""
     session.step(f"in the process: {peer.name}")
-    warm, entries = (100, 500) if session.quick else (1_000, 6_000)
     with session.redis() as redis, session.serve(peer, redis.url) as application:
         process = psutil.Process(application.pid)
-        # A near cache keeps what it has seen in Redis: everything is asked for twice.
-        for _ in range(2):
-            _ask(application.port, peer, 0, warm)
-        before = process.memory_info().rss
-        for _ in range(2):
-            _ask(application.port, peer, warm, warm + entries)
-        return (process.memory_info().rss - before) / entries
+
+        def ask(first: int, end: int) -> None:
+            # A near cache keeps what it has seen in Redis: everything is asked for twice.
+            for _ in range(2):
+                _ask(application.port, peer, first, end)
+
+        ask(0, 100 if session.quick else 1_000)
+        return _grown(session, lambda: float(process.memory_info().rss), 900, ask)
+
+
+def _grown(
+    session: Session, used: Callable[[], float], entries: int, ask: Callable[[int, int], None]
+) -> list[float]:
+    """By how much each entry of a round made it grow."""
+    entries = 100 if session.quick else entries
+    sizes = []
+    for number in range(1, session.rounds + 1):
+        before = used()
+        ask(number * entries + 1_000, (number + 1) * entries + 1_000)
+        sizes.append((used() - before) / entries)
+    return sizes
 
 
 def _ask(port: int, peer: Peer, first: int, end: int) -> None:
