@@ -8,7 +8,7 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any, NamedTuple, TypeVar, cast
@@ -63,9 +63,18 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return runner.run(work)
 
 
-async def together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """What each of them gives, in their order."""
-    return await asyncio.gather(*works)
+async def together(works: Sequence[Coroutine[Any, Any, T]], *, every: float) -> list[T]:
+    """What each of them gives, in their order.
+
+    They begin one after the other within `every` seconds, the time from one request of each to its
+    next, so that not all requests come at the same moment.
+    """
+
+    async def begin(number: int, work: Coroutine[Any, Any, T]) -> T:
+        await asyncio.sleep(number * every / len(works))
+        return await work
+
+    return await asyncio.gather(*(begin(number, work) for number, work in enumerate(works)))
 
 
 async def saturate(

@@ -51,6 +51,7 @@ OURS = Peer("ours, public", *_SERVICE, "/public/{item}")
 OURS_PRIVATE = Peer("ours, per principal", *_SERVICE, "/private/{item}")
 OURS_NEAR = Peer("ours, near cache", *_SERVICE, "/near/{item}")
 OURS_STRICT = Peer("ours, nothing stale", *_SERVICE, "/strict/{item}")
+OURS_KEPT = Peer("ours, nothing expires", *_SERVICE, "/public/{item}", {"TTL": "3600"})
 OURS_TAGGED = Peer("ours, tagged", *_SERVICE, "/tagged/{tags}/{item}")
 OURS_STATIC = Peer("static route in our service", *_SERVICE, "/static/{item}")
 

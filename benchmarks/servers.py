@@ -75,7 +75,7 @@ class Applications:
             process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env=_environment(folder, redis_url, calls, {**peer.variables, **variables}),
+                env=_environment(folder, redis_url, calls, {**variables, **peer.variables}),
                 stdin=subprocess.PIPE,  # the application ends when we, who hold it, are gone
                 stdout=output,
                 stderr=subprocess.STDOUT,

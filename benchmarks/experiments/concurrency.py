@@ -34,7 +34,7 @@ def measure(session: Session) -> Result:
             peer, connections = contestant
             session.step(f"{peer.name}, {connections} connections")
             ports, paths = [serving[peer].port], peer.url_paths(ITEMS)
-            seconds = session.seconds(0.3)
+            seconds = session.seconds(0.25)
             return load.run(load.saturate(ports, paths, connections=connections, seconds=seconds))
 
         contestants = [(peer, connections) for connections in steps for peer in peers]

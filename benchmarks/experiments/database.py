@@ -86,14 +86,17 @@ def _good(sample: load.Sample) -> float:
 
 async def _steadily(serving: Serving, seconds: float) -> list[load.Sample]:
     return await load.together(
-        load.steadily(
-            application.port,
-            peer.url_paths(_PATHS),
-            rate=RATE,
-            seconds=seconds,
-            patience=PATIENCE,
-        )
-        for peer, (application, _) in serving.items()
+        [
+            load.steadily(
+                application.port,
+                peer.url_paths(_PATHS),
+                rate=RATE,
+                seconds=seconds,
+                patience=PATIENCE,
+            )
+            for peer, (application, _) in serving.items()
+        ],
+        every=1 / RATE,
     )
 
 

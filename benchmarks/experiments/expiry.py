@@ -1,8 +1,10 @@
 """A popular key that expires every two seconds, under steady load."""
 
+import math
+
 from benchmarks import load
 from benchmarks.figures import Spread, milliseconds, percentile, shown, spread, verdict
-from benchmarks.peers import ON_REDIS, OURS, OURS_STRICT, Peer
+from benchmarks.peers import ON_REDIS, OURS, OURS_KEPT, OURS_STRICT, Peer
 from benchmarks.results import Chart, Point, Result, Table
 from benchmarks.session import Session
 
@@ -20,7 +22,7 @@ _TOGETHER = 5
 
 
 def measure(session: Session) -> Result:
-    ours = session.peers(OURS, OURS_STRICT)
+    ours = session.peers(OURS, OURS_STRICT, OURS_KEPT)
     others = session.peers(*ON_REDIS)
     groups = [ours, *(others[i : i + _TOGETHER] for i in range(0, len(others), _TOGETHER))]
     session.steps(len(groups))
@@ -28,9 +30,9 @@ def measure(session: Session) -> Result:
     for group in groups:
         session.step(", ".join(peer.name for peer in group))
         found |= _expiries(session, group)
-    steady = percentile(found[OURS].quiet, 0.99)
-    worst = spread([max(seconds) / steady for seconds in found[OURS].rounds])
-    slow = {peer: one.slow() for peer, one in found.items()}
+    twice = 2 * percentile([one for seconds in found[OURS_KEPT].rounds for one in seconds], 0.99)
+    above, anyway = found[OURS].slower(twice), found[OURS_KEPT].slower(twice)
+    slow = {peer: one.slower(SLOW) for peer, one in found.items()}
     return Result(
         title="Hot key",
         question=f"One item is asked for {RATE} times a second, is fresh for {TTL} s, and takes "
@@ -57,13 +59,14 @@ def measure(session: Session) -> Result:
                 ("", "target", "found", ""),
                 (
                     (
-                        "ours: worst of a round / p99 while nothing expires "
-                        f"({milliseconds(steady)} ms)",
-                        "at most 2",
-                        str(worst),
-                        verdict(worst.median <= 2),
+                        f"ours: requests above twice the steady p99 ({milliseconds(twice)} ms)",
+                        f"as if nothing expired: {anyway}",
+                        str(above),
+                        verdict(above.median <= anyway.median),
                     ),
                 ),
+                "The steady p99 is that of the same service, at the same time, with an item that "
+                "does not expire. What is above it then is the machine's doing.",
             ),
         ),
         charts=(
@@ -91,17 +94,14 @@ class _Found:
     def __init__(self, sample: load.Sample, rounds: int, calls: int) -> None:
         self.calls = calls
         self.errors = sample.errors
-        self.quiet: list[float] = []
         self.rounds: list[list[float]] = [[] for _ in range(rounds)]
         for answer in sample.answers:
-            due = answer.ended - answer.seconds
-            if due < QUIET:
-                self.quiet.append(answer.seconds)
-            else:
-                self.rounds[min(int((due - QUIET) / PERIOD), rounds - 1)].append(answer.seconds)
+            number = math.floor((answer.ended - answer.seconds - QUIET) / PERIOD)
+            if 0 <= number < rounds:
+                self.rounds[number].append(answer.seconds)
 
-    def slow(self) -> Spread:
-        return spread([sum(one > SLOW for one in seconds) for seconds in self.rounds])
+    def slower(self, than: float) -> Spread:
+        return spread([sum(one > than for one in seconds) for seconds in self.rounds])
 
     def quantile(self, share: float) -> Spread:
         """In milliseconds."""
@@ -117,8 +117,13 @@ def _expiries(session: Session, peers: list[Peer]) -> dict[Peer, _Found]:
         seconds = QUIET + session.rounds * PERIOD
         samples = load.run(
             load.together(
-                load.steadily(application.port, [peer.url_path(ITEM)], rate=RATE, seconds=seconds)
-                for peer, (application, _) in serving.items()
+                [
+                    load.steadily(
+                        application.port, [peer.url_path(ITEM)], rate=RATE, seconds=seconds
+                    )
+                    for peer, (application, _) in serving.items()
+                ],
+                every=1 / RATE,
             )
         )
         return {

@@ -18,7 +18,7 @@ ADDED = 0.075
 RATE = 30
 """Low, because all are measured at once: together they keep their core less than half busy."""
 PATIENCE = 3.0
-BEFORE, AWAY, AFTER = 0.5, 2.0, 2.5
+BEFORE, AWAY, AFTER = 0.3, 1.5, 2.5
 """Seconds."""
 _ITEMS = 20
 _PATHS = [f"1000-{number}" for number in range(_ITEMS)]
@@ -49,7 +49,8 @@ def measure(session: Session) -> Result:
         with session.serving_apart(peers, LOADER=str(LOADER)) as serving:
             for _ in range(session.rounds):
                 session.step(accident.name)
-                _warm(serving)
+                # All items are cached then where that is possible: some do not come back.
+                load.run(_steadily(serving, rate=50, seconds=_ITEMS / 50, patience=1))
                 happened = load.run(_happening(session, serving, accident))
                 for peer, sample in zip(serving, happened, strict=True):
                     samples[peer].append(sample)
@@ -59,7 +60,7 @@ def measure(session: Session) -> Result:
     return Result(
         title="Redis away",
         question=f"{RATE} requests a second for {_ITEMS} items that take {LOADER * 1000:.0f} ms to "
-        f"load; soon Redis is gone for {AWAY:.0f} s, then it is back. A client gives up after "
+        f"load; soon Redis is gone for {AWAY} s, then it is back. A client gives up after "
         f"{PATIENCE:.0f} s. Who fails, and how long does it take?",
         tables=(*tables, Table("Targets", ("", "target", "found", ""), tuple(targets))),
         charts=tuple(charts),
@@ -67,11 +68,22 @@ def measure(session: Session) -> Result:
     )
 
 
-def _warm(serving: Serving) -> None:
-    """Have all items cached where that is possible: some do not come back from an outage."""
-    for peer, (application, _) in serving.items():
-        paths = peer.url_paths(_PATHS)
-        load.run(load.steadily(application.port, paths, rate=200, seconds=0.15, patience=1))
+async def _steadily(
+    serving: Serving, *, rate: float, seconds: float, patience: float
+) -> list[load.Sample]:
+    return await load.together(
+        [
+            load.steadily(
+                application.port,
+                peer.url_paths(_PATHS),
+                rate=rate,
+                seconds=seconds,
+                patience=patience,
+            )
+            for peer, (application, _) in serving.items()
+        ],
+        every=1 / rate,
+    )
 
 
 def _times(session: Session) -> tuple[float, float, float]:
@@ -89,16 +101,8 @@ async def _happening(session: Session, serving: Serving, accident: Accident) -> 
             await asyncio.gather(*(asyncio.to_thread(what, redis) for _, redis in serving.values()))
 
     happening = asyncio.create_task(happen())
-    samples = await load.together(
-        load.steadily(
-            application.port,
-            peer.url_paths(_PATHS),
-            rate=RATE,
-            seconds=before + away + after,
-            patience=PATIENCE,
-        )
-        for peer, (application, _) in serving.items()
-    )
+    seconds = before + away + after
+    samples = await _steadily(serving, rate=RATE, seconds=seconds, patience=PATIENCE)
     await happening
     return samples
 
@@ -143,7 +147,7 @@ def _chart(accident: Accident, samples: dict[Peer, list[load.Sample]]) -> Chart:
         bars.append(Point(peer.name, failed.median, failed.low, failed.high))
     return Chart(
         f"outage-{accident.name}",
-        f"Redis {accident.name} for {AWAY:.0f} s, {RATE} requests a second",
+        f"Redis {accident.name} for {AWAY} s, {RATE} requests a second",
         "bars",
         "",
         "failed requests",
