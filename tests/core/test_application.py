@@ -4,14 +4,18 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.application import Application
 from app.core.cache import HttpCacheMiddleware
 from app.core.observability.requests import RequestMiddleware, internal_error
+from tests.core.cache.http.serving import serving
 
 
 class Named:
@@ -106,18 +110,23 @@ async def test_what_was_added_last_sees_every_answer() -> None:
     assert response.headers["access-control-allow-origin"] == "http://page"
 
 
-@pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated")
-@pytest.mark.parametrize("root_path", ["", "/behind/a/proxy"])
-async def test_a_path_in_front_of_it_is_known(root_path: str) -> None:
-    app = Application(root_path=root_path)
+async def test_its_requests_are_traced() -> None:
+    """By FastAPI's own telemetry, also after the start, when the layers are built."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    app = Application(telemetry={"tracer_provider": provider})
+    app.add_middleware(HttpCacheMiddleware)
 
-    @app.get("/where", name="where")
-    async def where(request: Request) -> str:
-        return request.url_for("where").path
+    @app.get("/items/{item_id}")
+    async def read(item_id: int) -> int:
+        return item_id
 
-    async with asking(app) as http:
-        for _ in range(2):
-            assert (await http.get("/where")).json() == f"{root_path}/where"
+    async with serving(app) as port, httpx.AsyncClient() as http:
+        for item_id in range(2):
+            await http.get(f"http://127.0.0.1:{port}/items/{item_id}")
+    requests = [span.name for span in exporter.get_finished_spans() if span.parent is None]
+    assert requests == ["GET /items/{item_id}"] * 2
 
 
 def test_whoever_wraps_the_stack_finds_that_of_fastapi() -> None:

@@ -1,7 +1,7 @@
 """FastAPI, with the HTTP cache and all that is outside of it around everything else."""
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from app.core.cache import HttpCacheMiddleware
 
@@ -15,13 +15,6 @@ class Application(FastAPI):
     takes in the application. What a middleware around the cache raises is not answered by the
     application's handlers but by the server, with a plain 500.
     """
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.middleware_stack is None or self.root_path:
-            await super().__call__(scope, receive, send)
-            return
-        scope["app"] = self
-        await self.middleware_stack(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
         if "build_middleware_stack" in vars(self):
