@@ -18,10 +18,20 @@ from starlette.types import Message, Send
 Headers = list[tuple[bytes, bytes]]
 
 _ID = b"x-request-id"
-_USED = {
-    "access_log", "default_headers", "disconnected", "flow", "keep_alive", "message_event",
-    "on_response", "response_complete", "response_started", "transport", "waiting_for_100_continue",
+_STATE = {
+    "access_log", "access_logger", "body", "bytearray", "chunked_encoding", "default_headers",
+    "disconnected", "expected_content_length", "flow", "keep_alive", "logger", "message_event",
+    "more_body", "on_response", "response_complete", "response_started", "scope", "transport",
+    "waiting_for_100_continue",
 }  # fmt: skip
+
+
+def is_known(cycle: type[Any]) -> bool:
+    """Whether a uvicorn's cycles have the state that is known here, no less and no more."""
+    code = getattr(cycle.__init__, "__code__", None)
+    return code is not None and set(code.co_names) == _STATE
+
+
 _cycle: type[Any] | None = None
 _status_lines: dict[int, bytes] = {}
 try:
@@ -29,7 +39,7 @@ try:
 except ImportError:
     pass
 else:
-    if _USED.issubset(RequestResponseCycle.__init__.__code__.co_names):
+    if is_known(RequestResponseCycle):
         _cycle, _status_lines = RequestResponseCycle, STATUS_LINE
 
 # RFC 9110, 5.6.2 and 5.5: what neither a name nor a value may hold.
@@ -40,36 +50,40 @@ _OF_THE_CONNECTION = (b"connection", b"transfer-encoding")
 _MOST_BYTES = 65_536
 
 
-class Head:
-    """The status and the headers of a response that is sent more than once."""
+class Ready:
+    """A response that is sent more than once."""
 
-    __slots__ = ("_before", "_wire", "headers", "status")
+    __slots__ = ("_before", "_head", "body", "headers", "status")
 
-    def __init__(self, status: int, headers: Headers) -> None:
+    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
         self.status = status
         self.headers = headers
+        self.body = body
         self._before: Headers | None = None
-        self._wire: bytes | None = None
+        self._head: bytes | None = None
 
-    def wire(self, before: Headers, size: int) -> bytes | None:
-        """The head as it is sent with a body of `size` bytes, the server's headers in front.
+    def head(self, before: Headers) -> bytes | None:
+        """Status and headers as they are sent, the server's own `before` them; more can follow.
 
-        More headers can follow. None if it is one that a server has to look at.
+        None if it is one that a server has to look at.
         """
         if self._before is not before:  # the server has a new list every second
-            self._before, self._wire = before, self._made(before, size)
-        return self._wire
+            self._before, self._head = before, self._made(before)
+        return self._head
 
-    def _made(self, before: Headers, size: int) -> bytes | None:
-        if (b"content-length", b"%d" % size) not in self.headers:
+    def _made(self, before: Headers) -> bytes | None:
+        headers = [*before, *self.headers]
+        lengths = [value for name, value in headers if name == b"content-length"]
+        if lengths != [b"%d" % len(self.body)] or len(self.body) > _MOST_BYTES:
             return None
-        for name, value in self.headers:
+        for name, value in headers:
             if not name or _NOT_IN_NAME.search(name) or _NOT_IN_VALUE.search(value):
                 return None
             if name in _OF_THE_CONNECTION:
                 return None
-        lines = [b"%s: %s\r\n" % header for header in (*before, *self.headers)]
-        return b"".join((_status_lines[self.status], *lines))
+        return b"".join(
+            (_status_lines[self.status], *(b"%s: %s\r\n" % header for header in headers))
+        )
 
 
 class Reply:
@@ -93,7 +107,7 @@ class Reply:
             message = {**message, "headers": [*headers, (_ID, self._id)]}
         await self._send(message)
 
-    def whole(self, head: Head, body: bytes) -> bool:
+    def whole(self, ready: Ready) -> bool:
         """Answer a GET in one piece. False if it has to go through ASGI: nothing is sent then."""
         cycle: Any = getattr(self._send, "__self__", None)
         if (
@@ -103,14 +117,13 @@ class Reply:
             or cycle.access_log
             or not cycle.keep_alive
             or cycle.flow.write_paused
-            or len(body) > _MOST_BYTES
-            or (wire := head.wire(cycle.default_headers, len(body))) is None
+            or (head := ready.head(cycle.default_headers)) is None
         ):
             return False
-        self.status = head.status
+        self.status = ready.status
         cycle.waiting_for_100_continue = False
         cycle.response_started = cycle.response_complete = True
-        cycle.transport.write(b"%s%s: %s\r\n\r\n%s" % (wire, _ID, self._id, body))
+        cycle.transport.write(b"%s%s: %s\r\n\r\n%s" % (head, _ID, self._id, ready.body))
         cycle.message_event.set()
         cycle.on_response()
         return True

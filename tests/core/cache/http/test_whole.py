@@ -9,7 +9,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from app.core.application import Application
 from app.core.cache import Cache, HttpCacheMiddleware
 from app.core.observability.requests import RequestMiddleware
-from app.core.reply import Head, Reply
+from app.core.reply import Ready, Reply
 from tests.core.cache.http.serving import Item, exchange, serving
 
 
@@ -42,8 +42,8 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     answers: list[bool] = []
     original = Reply.whole
 
-    def watched(self: Reply, head: Head, body: bytes) -> bool:
-        answers.append(original(self, head, body))
+    def watched(self: Reply, ready: Ready) -> bool:
+        answers.append(original(self, ready))
         return answers[-1]
 
     monkeypatch.setattr(Reply, "whole", watched)

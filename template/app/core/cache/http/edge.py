@@ -192,15 +192,15 @@ class _EdgeRoute:
         outcome = Outcome.NEAR if seen.near else Outcome.HIT
         cached.kind.count(outcome)
         scope[TEMPLATE] = self.template
-        head, body = cached.sender.prepare(
+        ready = cached.sender.prepare(
             seen.value, outcome, entry, now, find(scope["headers"], b"if-none-match")
         )
-        if isinstance(send, Reply) and send.whole(head, body):
+        if isinstance(send, Reply) and send.whole(ready):
             return True
         # A copy, because whoever is outside of us may add to it.
-        headers = head.headers.copy()
-        await send({"type": "http.response.start", "status": head.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        headers = ready.headers.copy()
+        await send({"type": "http.response.start", "status": ready.status, "headers": headers})
+        await send({"type": "http.response.body", "body": ready.body})
         return True
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from app.core.cache.entry import Entry
 from app.core.cache.http.response import StoredResponse
 from app.core.cache.seen import Loaded, Outcome
-from app.core.reply import Head, Headers
+from app.core.reply import Headers, Ready
 
 # What a 304 repeats of the response it stands for (RFC 9110, 15.4.5).
 _OF_304 = frozenset({b"content-location", b"date", b"expires", b"vary"})
@@ -80,8 +80,8 @@ class Sender:
         times: Entry | Loaded,
         now: int,
         if_none_match: bytes | None,
-    ) -> tuple[Head, bytes]:
-        """The head, which may be kept, and the body; `now` in milliseconds since 1970."""
+    ) -> Ready:
+        """The response to send; `now` in milliseconds since 1970."""
         age = max((now - times.created) // 1000, 0)
         left = (times.fresh_until - now) // 1000
         if (
@@ -90,12 +90,13 @@ class Sender:
             and matches(if_none_match, stored.etag)
         ):
             kept = [pair for pair in stored.headers if pair[0] in _OF_304]
-            return Head(304, kept + self._about(stored, age, left, outcome)), b""
+            return Ready(304, kept + self._about(stored, age, left, outcome), b"")
         told = age, left, outcome
         # They change once a second: a popular response has them ready.
         if stored.sent is None or stored.sent[0] != told:
-            stored.sent = told, Head(stored.status, stored.headers + self._about(stored, *told))
-        return stored.sent[1], stored.body
+            headers = stored.headers + self._about(stored, *told)
+            stored.sent = told, Ready(stored.status, headers, stored.body)
+        return stored.sent[1]
 
     def _about(self, stored: StoredResponse, age: int, left: int, outcome: Outcome) -> Headers:
         return [

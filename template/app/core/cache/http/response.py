@@ -8,7 +8,7 @@ from struct import Struct
 from struct import error as StructError
 from typing import Any
 
-from app.core.reply import Head, Headers
+from app.core.reply import Headers, Ready
 from app.core.serializers import DecodeError, NotStorable
 
 RESPONSE_FORMAT = 0
@@ -32,8 +32,8 @@ class StoredResponse:
     """An HTTPException was raised; `body` is its detail as JSON, for the handler to render."""
     unstorable: Any = None
     """The response itself, where it is not one to keep: a cookie is set, no-store, a stream."""
-    sent: "tuple[Hashable, Head] | None" = field(default=None, compare=False)
-    """The head it was last sent with, and what that depended on."""
+    sent: "tuple[Hashable, Ready] | None" = field(default=None, compare=False)
+    """As it was sent last, and what that depended on."""
 
 
 def stored_response(status: int, headers: Headers, body: bytes) -> StoredResponse:

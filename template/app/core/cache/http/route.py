@@ -115,15 +115,15 @@ class CachedRoute:
                 detail=json.loads(stored.body),
                 headers={k.decode("latin-1"): v.decode("latin-1") for k, v in stored.headers},
             )
-        head, body = self.sender.prepare(
+        ready = self.sender.prepare(
             stored,
             loaded.outcome,
             loaded,
             int(time() * 1000),
             find(request.scope["headers"], b"if-none-match"),
         )
-        response = Response(body, head.status)
-        response.raw_headers = head.headers.copy()
+        response = Response(ready.body, ready.status)
+        response.raw_headers = ready.headers.copy()
         if not self.producer.returns_response:  # as FastAPI does: a Response goes out as it is
             response.raw_headers += from_dependencies.raw_headers
         return response
