@@ -1,15 +1,18 @@
-"""Solving a route's dependencies by a plan, exactly where that is certain to agree with FastAPI.
+"""Solving a route's dependencies by a plan that is made once, where FastAPI's way has no surprises.
 
 FastAPI looks at each dependency anew for each request: what kind of function it is, what it takes,
 whether its result is there already. That is half the time of a cached route, and always comes out
 the same. A plan calls functions and methods, awaited or in a thread, with single values of the
-request and what was called before. What yields, is wrapped, or takes a body, a model or a list is
-FastAPI's to do, and so is to say what is wrong with a request.
+request and what was called before. What yields, is wrapped, or takes a body, a model, a list or a
+value with a validator of its own is FastAPI's to do, and so is to say what is wrong with a request.
+
+One thing is another: all values are read before the first call. A dependency that replaces the
+headers or the path's parameters in the scope changes nothing for those after it.
 """
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from enum import Enum
 from operator import attrgetter
@@ -30,6 +33,13 @@ _QUERY: Read = attrgetter("query_params")
 _HEADER: Read = attrgetter("headers")
 _COOKIE: Read = attrgetter("cookies")
 _SINGLE = (str, int, float, bool, UUID, date, datetime, NoneType)
+
+_KNOWN = {
+    "path_params", "query_params", "header_params", "cookie_params", "body_params", "dependencies",
+    "name", "call", "request_param_name", "websocket_param_name", "http_connection_param_name",
+    "response_param_name", "background_tasks_param_name", "security_scopes_param_name",
+    "own_oauth_scopes", "parent_oauth_scopes", "use_cache", "path", "scope", "concurrency",
+}  # fmt: skip
 
 # What a plan knows of a request is a list: the request, the response that dependencies may change,
 # what is read of the request, and then the result of each call. Arguments are places in that list.
@@ -58,13 +68,9 @@ class Solver:
         )
         """Whether a dependency can change the response."""
 
-    async def solve(self, request: Request, response: Response) -> dict[str, Any] | None:
-        """The arguments by name, or None if FastAPI should say: then nothing was called.
-
-        Raises:
-            Exception: what a dependency raised.
-        """
-        known: list[Any] = [request, response]
+    def read(self, request: Request) -> list[Any] | None:
+        """All values of the request, or None if FastAPI should say what is wrong with them."""
+        values: list[Any] = []
         for read, field in self._reads:
             value = read(request).get(field.alias)
             if value is not None:
@@ -75,7 +81,18 @@ class Solver:
                 return None
             else:
                 value = field.default
-            known.append(value)
+            values.append(value)
+        return values
+
+    async def solve(
+        self, values: list[Any], request: Request, response: Response
+    ) -> dict[str, Any]:
+        """The arguments by name; `values` are what was read of this request.
+
+        Raises:
+            Exception: what a dependency raised.
+        """
+        known = [request, response, *values]
         for call in self._calls:
             arguments = {name: known[place] for name, place in call.takes}
             if call.is_async:
@@ -116,7 +133,8 @@ class Solver:
 
 def can_solve(dependant: Dependant) -> bool:
     """Whether a plan does for this route's function what FastAPI would."""
-    return all(
+    # What a newer FastAPI knows of a dependency, and nobody here does, may matter.
+    return {field.name for field in fields(Dependant)} == _KNOWN and all(
         _takes_plainly(part) and (part is dependant or _is_async(part.call) is not None)
         for part in tree(dependant)
     )
@@ -147,7 +165,10 @@ def _is_single(field: Any) -> bool:
     """Whether FastAPI looks for one value under one name, and hands it to be validated."""
     info = field.field_info
     if (
-        info.validation_alias not in (None, field.alias)
+        # Constraints (annotated_types) only refuse values. Whatever else is there may do anything,
+        # before the dependencies that should have come first.
+        any(type(part).__module__ != "annotated_types" for part in info.metadata)
+        or info.validation_alias not in (None, field.alias)
         or info.default_factory is not None
         or info.validate_default
         or field.config
@@ -169,7 +190,8 @@ def _is_async(call: Any) -> bool | None:
         function = function.__func__
     if (
         not isinstance(function, FunctionType)
-        or vars(function)  # wrapped, or marked as what it does not look like
+        or hasattr(call, "__wrapped__")
+        or vars(function)  # wrapped, too, or marked as what it does not look like
         or inspect.isgeneratorfunction(function)
         or inspect.isasyncgenfunction(function)
     ):
