@@ -1,9 +1,10 @@
 """Hits leave in one piece, as the same bytes, and never past a middleware that would see them."""
 
 import re
+from typing import Annotated
 
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, Header, Response
 from fastapi.middleware.cors import CORSMiddleware
 
 from app.core.application import Application
@@ -13,16 +14,38 @@ from app.core.reply import Ready, Reply
 from tests.core.cache.http.serving import Item, exchange, serving
 
 
-def application(cache: Cache, *, between: bool = False) -> Application:
+async def user(x_user: Annotated[str, Header()] = "nobody") -> str:
+    return x_user
+
+
+async def naming_user(response: Response, x_user: Annotated[str, Header()] = "nobody") -> str:
+    response.headers["x-you-are"] = x_user
+    return x_user
+
+
+def application(cache: Cache, *, between: bool = False, inside: bool = False) -> Application:
     app = Application()
     router = APIRouter()
+    policy = cache.policy("item", ttl=60)
 
     @router.get("/items/{item_id}")
-    @cache.policy("item", ttl=60).http(public=True)
+    @policy.http(public=True)
     async def read(item_id: int) -> Item:
         return Item(id=item_id)
 
+    @router.get("/mine/{item_id}")
+    @policy.http(vary_by=user)
+    async def read_mine(item_id: int) -> Item:
+        return Item(id=item_id)
+
+    @router.get("/named/{item_id}")
+    @policy.http(vary_by=naming_user)
+    async def read_named(item_id: int) -> Item:
+        return Item(id=item_id)
+
     app.include_router(router)
+    if inside:
+        app.add_middleware(CORSMiddleware, allow_origins=["*"])
     app.add_middleware(HttpCacheMiddleware)
     if between:
         app.add_middleware(CORSMiddleware, allow_origins=["*"])
@@ -30,8 +53,8 @@ def application(cache: Cache, *, between: bool = False) -> Application:
     return app
 
 
-def asked(method: str = "GET", **headers: str) -> str:
-    lines = [f"{method} /items/7 HTTP/1.1", "X-Request-ID: id", "Origin: http://page"]
+def asked(method: str = "GET", of: str = "items", **headers: str) -> str:
+    lines = [f"{method} /{of}/7 HTTP/1.1", "X-Request-ID: id", "Origin: http://page"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "".join(f"{line}\r\n" for line in lines)
 
@@ -50,11 +73,13 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return answers
 
 
-async def test_the_bytes_are_those_of_asgi(cache: Cache, whole: list[bool]) -> None:
-    requests = [asked(), asked(), asked("HEAD"), asked()]
+@pytest.mark.parametrize("of", ["items", "mine"])
+async def test_the_bytes_are_those_of_asgi(cache: Cache, whole: list[bool], of: str) -> None:
+    requests = [asked(of=of), asked(of=of), asked("HEAD", of), asked(of=of)]
     app = application(cache)
     async with serving(app, http="httptools", access_log=False) as port:
-        await exchange(port, asked())
+        await exchange(port, asked(of=of), asked(of=of))
+        whole.clear()
         one_piece = await exchange(port, *requests)
     assert whole == [True, True, False]  # not the last one, which closes the connection
     async with serving(app, http="h11", access_log=False) as port:
@@ -70,11 +95,31 @@ def comparable(answer: bytes) -> bytes:
     return re.sub(rb"ttl=\d+", b"ttl", re.sub(rb"HTTP/1.1 200 [^\r]*", b"200", answer))
 
 
-async def test_a_middleware_between_sees_the_hit(cache: Cache, whole: list[bool]) -> None:
+@pytest.mark.parametrize("of", ["items", "mine"])
+async def test_a_middleware_between_sees_the_hit(cache: Cache, whole: list[bool], of: str) -> None:
     app = application(cache, between=True)
     async with serving(app, http="httptools", access_log=False) as port:
-        answers = await exchange(port, asked(), asked(), asked())
+        answers = await exchange(port, *[asked(of=of)] * 3)
     assert answers.count(b"access-control-allow-origin: *\r\n") == 3
+    assert whole == []
+
+
+async def test_a_middleware_inside_sees_what_comes_from_the_route(
+    cache: Cache, whole: list[bool]
+) -> None:
+    app = application(cache, inside=True)
+    async with serving(app, http="httptools", access_log=False) as port:
+        answers = await exchange(port, *[asked(of="mine")] * 3)
+        assert whole == []
+        await exchange(port, *[asked()] * 3)
+    assert answers.count(b"access-control-allow-origin: *\r\n") == 3
+    assert whole == [True, False]  # after the miss; the last one closes the connection
+
+
+async def test_what_a_dependency_adds_is_sent(cache: Cache, whole: list[bool]) -> None:
+    async with serving(application(cache), http="httptools", access_log=False) as port:
+        answers = await exchange(port, *[asked(of="named", X_User="ann")] * 3)
+    assert answers.count(b"x-you-are: ann\r\n") == 3
     assert whole == []
 
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.cache import early
 from app.core.cache.http.checks import check, header_names, principal_calls
-from app.core.cache.http.handler import handler_for
+from app.core.cache.http.handler import REPLY, handler_for
 from app.core.cache.http.headers import find
 from app.core.cache.http.parameters import ParameterReader, reader_for
 from app.core.cache.http.route import SEEN, CachedRoute
@@ -37,6 +37,7 @@ class HttpCacheMiddleware:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._table: _Table | None = None
+        self._is_innermost = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" and "app" in scope:
@@ -58,6 +59,8 @@ class HttpCacheMiddleware:
                 # request as it came, so the name of the route goes with it.
                 scope[TEMPLATE] = route.template
                 scope = {**scope, "method": "GET"}
+            elif self._is_innermost and isinstance(send, Reply):
+                scope[REPLY] = send
         await self._app(scope, receive, send)
 
     async def _start(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,6 +78,8 @@ class HttpCacheMiddleware:
     def _look_at(self, app: FastAPI) -> None:
         routes = [route for route in app.routes if not isinstance(route, Shortcut)]
         self._table = _Table(routes)
+        classes: list[object] = [middleware.cls for middleware in app.user_middleware]
+        self._is_innermost = classes[-1:] == [HttpCacheMiddleware]
         app.router.routes[:] = [Shortcut(), *routes]
 
 

@@ -6,11 +6,14 @@ from fastapi import Request, Response, routing
 from fastapi.routing import APIRoute, RouteContext, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.core.cache.http.response import CachedResponse
 from app.core.cache.http.route import CachedRoute
 from app.core.cache.http.solver import Solver, can_solve
 
-_READ = "app.cache.read"
-"""In the scope: what the solver has read of this request."""
+REPLY = "app.cache.reply"
+"""In the scope: what the request is answered through, if no middleware is in between."""
+_GIVEN = "app.cache.given"
+"""In the scope, for a moment: what the solver has read of this request, and its reply."""
 
 
 def handler_for(context: RouteContext, cached: CachedRoute) -> ASGIApp | None:
@@ -49,6 +52,9 @@ class CachedHandler:
         self._app = request_response(self._respond)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Taken away again: through it the scope would hold itself, and only garbage collection ends
+        # that.
+        reply = scope.pop(REPLY, None)
         if getattr(self._provider, "dependency_overrides", None):
             await self._fastapi(scope, receive, send)
             return
@@ -56,13 +62,16 @@ class CachedHandler:
         if read is None:
             await self._fastapi(scope, receive, send)
             return
-        scope[_READ] = read
+        scope[_GIVEN] = read, reply
         await self._app(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
+        read, reply = request.scope.pop(_GIVEN)
         response = _no_response() if self._solver.gives_response else self._unchanged
-        read = request.scope[_READ]
-        return await self._cached(**await self._solver.solve(read, request, response))
+        answer = await self._cached(**await self._solver.solve(read, request, response))
+        if isinstance(answer, CachedResponse):
+            answer.reply = reply
+        return answer
 
 
 def _no_response() -> Response:

@@ -8,7 +8,10 @@ from struct import Struct
 from struct import error as StructError
 from typing import Any
 
-from app.core.reply import Headers, Ready
+from fastapi import Response
+from starlette.types import Receive, Scope, Send
+
+from app.core.reply import Headers, Ready, Reply
 from app.core.serializers import DecodeError, NotStorable
 
 RESPONSE_FORMAT = 0
@@ -34,6 +37,31 @@ class StoredResponse:
     """The response itself, where it is not one to keep: a cookie is set, no-store, a stream."""
     sent: "tuple[Hashable, Ready] | None" = field(default=None, compare=False)
     """As it was sent last, and what that depended on."""
+
+
+class CachedResponse(Response):
+    """A stored response on its way through FastAPI."""
+
+    def __init__(self, ready: Ready) -> None:
+        # Not by way of Response, which would make headers and a body of what is there already.
+        self.status_code = ready.status
+        self.body = ready.body
+        self.raw_headers = ready.headers.copy()
+        self.background = None
+        self.reply: Reply | None = None
+        """Where it may leave in one piece, if it still is what it was."""
+        self._ready = ready
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ready = self._ready
+        if (
+            self.reply is not None
+            and self.background is None
+            and self.raw_headers == ready.headers
+            and self.reply.whole(ready)
+        ):
+            return
+        await super().__call__(scope, receive, send)
 
 
 def stored_response(status: int, headers: Headers, body: bytes) -> StoredResponse:

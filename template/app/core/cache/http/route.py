@@ -18,7 +18,12 @@ from fastapi import HTTPException, Request, Response
 from app.core.cache.decorator import Arguments, Tags
 from app.core.cache.http.headers import Freshness, Sender, find
 from app.core.cache.http.producer import Failed, Producer
-from app.core.cache.http.response import RESPONSE_FORMAT, StoredResponse, is_negative
+from app.core.cache.http.response import (
+    RESPONSE_FORMAT,
+    CachedResponse,
+    StoredResponse,
+    is_negative,
+)
 from app.core.cache.http.signature import PRINCIPAL, REQUEST, RESPONSE, for_callers, for_fastapi
 from app.core.cache.keys import Address, canonical
 from app.core.cache.outliving import check_outlives
@@ -122,8 +127,7 @@ class CachedRoute:
             int(time() * 1000),
             find(request.scope["headers"], b"if-none-match"),
         )
-        response = Response(ready.body, ready.status)
-        response.raw_headers = ready.headers.copy()
+        response = CachedResponse(ready)
         if not self.producer.returns_response:  # as FastAPI does: a Response goes out as it is
             response.raw_headers += from_dependencies.raw_headers
         return response
