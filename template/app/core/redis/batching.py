@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import cast
+from typing import Any, cast
 
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -134,42 +134,22 @@ class BatchReader:
     async def _fetch(self, keys: Keys) -> Values:
         task = asyncio.current_task()
         assert task is not None
-        loop = asyncio.get_running_loop()
         cancelled_before = task.cancelling()
         started = perf_counter()
-        due = loop.time() + self._timeout
-        timer: asyncio.Handle
-        expired = False
-
-        def expire() -> None:
-            nonlocal due, timer
-            late = loop.time() - due
-            if late > _STALL:
-                due = loop.time() + min(late, self._timeout)
-                timer = loop.call_at(due, expire)
-            else:
-                last_turns(_GRACE_TURNS)
-
-        def last_turns(left: int) -> None:
-            nonlocal expired, timer
-            if left:
-                timer = loop.call_soon(last_turns, left - 1)
-            else:
-                expired = True
-                task.cancel()
-
-        timer = loop.call_at(due, expire)
+        deadline = _Deadline(task, self._timeout)
         try:
             values = await self._command(keys)
         except asyncio.CancelledError:
-            if not expired or task.uncancel() > cancelled_before:
+            if not deadline.expired or task.uncancel() > cancelled_before:
                 raise
             if isinstance(self._client, FairCluster):
                 self._client.rediscover()
             raise RedisTimeoutError(f"no reply within {self._timeout} s") from None
         finally:
-            timer.cancel()
-        if expired:  # up to Python 3.11, `wait_for` swallows the cancellation of what is just done
+            deadline.end()
+        if (
+            deadline.expired
+        ):  # up to 3.11, `wait_for` swallows the cancellation of what is just done
             task.uncancel()
         self._observe(perf_counter() - started)
         return values
@@ -205,6 +185,41 @@ class BatchReader:
         # Whoever queued behind a batch that found the server gone has waited long enough.
         waiting, self._waiting = self._waiting, []
         _fail((future for _, future in waiting), error)
+
+
+class _Deadline:
+    """Cancels a task that takes too long, though not because the event loop did."""
+
+    __slots__ = ("_due", "_loop", "_task", "_timeout", "_timer", "expired")
+
+    def __init__(self, task: asyncio.Task[Any], timeout: float) -> None:
+        self.expired = False
+        self._task = task
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._due = self._loop.time() + timeout
+        self._timer: asyncio.Handle | None = self._loop.call_at(self._due, self._expire)
+
+    def end(self) -> None:
+        """From now on it does nothing."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None  # it holds what holds it
+
+    def _expire(self) -> None:
+        late = self._loop.time() - self._due
+        if late > _STALL:
+            self._due = self._loop.time() + min(late, self._timeout)
+            self._timer = self._loop.call_at(self._due, self._expire)
+        else:
+            self._last_turns(_GRACE_TURNS)
+
+    def _last_turns(self, left: int) -> None:
+        if left:
+            self._timer = self._loop.call_soon(self._last_turns, left - 1)
+        else:
+            self.expired = True
+            self._task.cancel()
 
 
 def _packed(keys: Keys) -> bytes:
