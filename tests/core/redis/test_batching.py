@@ -45,6 +45,20 @@ async def test_reads_that_wait_share_one_command(redis: Redis, wire: Wire) -> No
     assert len(wire) == 2  # the first alone, the others together
 
 
+async def test_readers_that_come_right_back_stay_together(redis: Redis, wire: Wire) -> None:
+    await fill(redis, 50)
+    reader = BatchReader(redis, timeout=1)
+    wire.writes.clear()
+
+    async def read_on(number: int) -> None:
+        for _ in range(20):
+            assert await reader.read([f"k{number}"]) == [f"v{number}".encode()]
+
+    await asyncio.gather(*(read_on(number) for number in range(50)))
+    # Not one command for the one that was first, and then one for the others, in turn.
+    assert len(wire) <= 23
+
+
 async def test_a_key_that_many_want_is_asked_for_once(redis: Redis, wire: Wire) -> None:
     await fill(redis, 2)
     reader = BatchReader(redis, timeout=1)

@@ -93,6 +93,10 @@ class BatchReader:
                 batch = self._take_batch()
                 try:
                     await self._answer(batch)
+                    if len(self._waiting) < len(batch) // 2:
+                        # Those who were answered may have another question: a turn of the loop
+                        # lets them ask before the few who are waiting go alone.
+                        await asyncio.sleep(0)
                 except (RedisConnectionError, RedisTimeoutError) as error:
                     self._fail_waiting(error)
         finally:
