@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,9 @@ from pydantic import BaseModel
 
 _LONGEST = 160
 _READABLE = 64
+# Addresses that are remembered: about 1 MB of them.
+_REMEMBERED = 1_024
+_FEW_TAGS = 10
 _MOST_TAGS = 254
 
 
@@ -115,11 +119,18 @@ class Keyspace:
     def __init__(self, service: str, epoch: int = 1) -> None:
         """A new `epoch` leaves all entries of the old one behind."""
         self._prefix = f"{service}:{epoch}"
+        # Popular entries are asked for again and again.
+        self._remembered = lru_cache(_REMEMBERED)(self._address)
 
     def address(self, policy: str, key: str, tags: Sequence[str]) -> Address:
         """`key` is a canonical text; the order of `tags` does not matter."""
         if isinstance(tags, str):
             raise TypeError(f"tags are a sequence of strings, not the string {tags!r}")
+        if len(key) > _LONGEST or len(tags) > _FEW_TAGS:
+            return self._address(policy, key, tuple(tags))
+        return self._remembered(policy, key, tuple(tags))
+
+    def _address(self, policy: str, key: str, tags: tuple[str, ...]) -> Address:
         if len(names := sorted(set(tags)) if len(tags) > 1 else tags) > _MOST_TAGS:
             raise ValueError(f"an entry takes {_MOST_TAGS} tags at most, not {len(names)}")
         readable = key

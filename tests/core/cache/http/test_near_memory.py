@@ -60,7 +60,7 @@ def test_it_takes_no_more_than_it_was_given(
             if kind is RESPONSES and (kept := near.get(address.value)) is not None:
                 assert kept.entry is not None
                 sender.prepare(kept.value, Outcome.NEAR, kept.entry, now_ms(), None)
-        del address, versions, value, entry, seen
+        del address, keyspace, versions, value, entry, seen
         gc.collect()
         taken, _ = tracemalloc.get_traced_memory()
     finally:

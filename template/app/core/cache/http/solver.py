@@ -26,12 +26,13 @@ from fastapi.dependencies.models import Dependant
 
 from app.core.cache.http.parameters import tree
 
-Read = Callable[[Request], Mapping[str, Any]]
+Place = Callable[[Request], Mapping[str, Any]]
 
-_PATH: Read = attrgetter("path_params")
-_QUERY: Read = attrgetter("query_params")
-_HEADER: Read = attrgetter("headers")
-_COOKIE: Read = attrgetter("cookies")
+_PATH: Place = attrgetter("path_params")
+_QUERY: Place = attrgetter("query_params")
+_HEADER: Place = attrgetter("headers")
+_COOKIE: Place = attrgetter("cookies")
+_TEXT = (str, str | None)
 _SINGLE = (str, int, float, bool, UUID, date, datetime, NoneType)
 
 _KNOWN = {
@@ -47,6 +48,20 @@ _REQUEST, _RESPONSE, _READ = 0, 1, 2
 Takes = tuple[tuple[str, int], ...]
 
 
+class _Read:
+    """A value of the request."""
+
+    def __init__(self, place: Place, field: Any) -> None:
+        info = field.field_info
+        self.place = place
+        self.field = field
+        """FastAPI's, which validates the value."""
+        self.alias: str = field.alias
+        self.required: bool = info.is_required()
+        # From a header or a query comes text: nothing is to be validated.
+        self.is_text = place is not _PATH and info.annotation in _TEXT and not info.metadata
+
+
 @dataclass(frozen=True, slots=True)
 class _Call:
     function: Callable[..., Any]
@@ -59,7 +74,7 @@ class Solver:
 
     def __init__(self, dependant: Dependant) -> None:
         """`dependant` is one that `can_solve`."""
-        self._reads = [pair for part in tree(dependant) for pair in _fields(part)]
+        self._reads = [_Read(*pair) for part in tree(dependant) for pair in _fields(part)]
         self._calls: list[_Call] = []
         self._shared: dict[Any, int] = {}
         self._takes = self._taken_by(dependant)
@@ -71,16 +86,16 @@ class Solver:
     def read(self, request: Request) -> list[Any] | None:
         """All values of the request, or None if FastAPI should say what is wrong with them."""
         values: list[Any] = []
-        for read, field in self._reads:
-            value = read(request).get(field.alias)
-            if value is not None:
-                value, errors = field.validate(value)
+        for one in self._reads:
+            value = one.place(request).get(one.alias)
+            if value is None:
+                if one.required:
+                    return None
+                value = one.field.default
+            elif not one.is_text:
+                value, errors = one.field.validate(value)
                 if errors:
                     return None
-            elif field.field_info.is_required():
-                return None
-            else:
-                value = field.default
             values.append(value)
         return values
 
@@ -106,9 +121,9 @@ class Solver:
         results = [(child.name, self._result_of(child)) for child in dependant.dependencies]
         takes = {name: place for name, place in results if name is not None}
         own = [field for _, field in _fields(dependant)]
-        for place, (_, field) in enumerate(self._reads, _READ):
-            if any(field is one for one in own):
-                takes[field.name] = place
+        for place, read in enumerate(self._reads, _READ):
+            if any(read.field is field for field in own):
+                takes[read.field.name] = place
         for name, place in (
             (dependant.http_connection_param_name, _REQUEST),
             (dependant.request_param_name, _REQUEST),
@@ -153,7 +168,7 @@ def _takes_plainly(dependant: Dependant) -> bool:
     ) and all(_is_single(field) for _, field in _fields(dependant))
 
 
-def _fields(dependant: Dependant) -> Iterator[tuple[Read, Any]]:
+def _fields(dependant: Dependant) -> Iterator[tuple[Place, Any]]:
     """What one function takes from a request."""
     yield from ((_PATH, field) for field in dependant.path_params)
     yield from ((_QUERY, field) for field in dependant.query_params)
