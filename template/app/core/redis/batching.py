@@ -151,9 +151,8 @@ class BatchReader:
             raise RedisTimeoutError(f"no reply within {self._timeout} s") from None
         finally:
             deadline.end()
-        if (
-            deadline.expired
-        ):  # up to 3.11, `wait_for` swallows the cancellation of what is just done
+        if deadline.expired:
+            # Up to Python 3.11, `wait_for` swallows the cancellation of what is just done.
             task.uncancel()
         self._observe(perf_counter() - started)
         return values

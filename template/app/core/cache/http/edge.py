@@ -119,8 +119,9 @@ class _Table:
             return None
         route, parameters = found
         address = route.address(parameters, scope["query_string"])
-        way = Found(route.way, scope["path"], parameters) if route.way is not None else None
-        result = route, address, way
+        way = route.way
+        place = Found(way, scope["path"], parameters) if way is not None else None
+        result = route, address, place
         if plain and self._remembers:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()

@@ -30,7 +30,7 @@ def handler_for(context: RouteContext, cached: CachedRoute) -> ASGIApp | None:
         # Sentry, among others, puts its own in this place.
         and routing.get_request_handler.__module__ == routing.__name__
         # Nothing is around it, such as a limit for the size of bodies.
-        and getattr(app, "__code__", None) is _plain.__code__
+        and getattr(app, "__code__", None) is _BARE
         and can_solve(context.dependant)
     ):
         return CachedHandler(context, cached)
@@ -82,4 +82,6 @@ def _no_response() -> Response:
     return response
 
 
-_plain: Any = request_response(_no_response)  # type: ignore[arg-type]  # to be looked at only
+_application: Any = request_response(lambda _: _no_response())
+_BARE = _application.__code__
+"""Of what FastAPI makes of any handler."""
