@@ -221,6 +221,7 @@ def server() -> Iterator[EmbeddedValkey]:
 names = count()
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(
     tree=trees,
