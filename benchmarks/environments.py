@@ -107,7 +107,9 @@ def _name(requirement: str) -> str:
 
 
 def _run(command: Sequence[str]) -> str:
-    ours = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    # Not where this process runs, and not where it keeps what is compiled.
+    theirs = ("VIRTUAL_ENV", "PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE")
+    ours = {name: value for name, value in os.environ.items() if name not in theirs}
     done = subprocess.run(
         command, env=ours, capture_output=True, text=True, check=False, timeout=300
     )
