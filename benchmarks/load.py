@@ -63,20 +63,6 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return runner.run(work)
 
 
-async def together(works: Sequence[Coroutine[Any, Any, T]], *, every: float) -> list[T]:
-    """What each of them gives, in their order.
-
-    They begin one after the other within `every` seconds, the time from one request of each to its
-    next, so that not all requests come at the same moment.
-    """
-
-    async def begin(number: int, work: Coroutine[Any, Any, T]) -> T:
-        await asyncio.sleep(number * every / len(works))
-        return await work
-
-    return await asyncio.gather(*(begin(number, work) for number, work in enumerate(works)))
-
-
 async def saturate(
     ports: Sequence[int], paths: Sequence[str], *, connections: int, seconds: float
 ) -> Sample:

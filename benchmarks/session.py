@@ -1,5 +1,6 @@
 """What every experiment is given: how long to measure, applications, a Redis, a progress bar."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -7,10 +8,43 @@ from pathlib import Path
 
 from rich.progress import Progress, TaskID
 
+from benchmarks import load
 from benchmarks.environments import Environments
 from benchmarks.peers import SERVICE, Peer
 from benchmarks.servers import Application, Applications
 from devservers.valkey import EmbeddedValkey
+
+Serving = dict[Peer, tuple[Application, EmbeddedValkey]]
+"""Applications, and the Redis that each has for itself."""
+
+
+async def steadily(
+    serving: Serving,
+    items: Sequence[str],
+    *,
+    rate: float,
+    seconds: float,
+    patience: float = load.PATIENCE,
+) -> list[load.Sample]:
+    """What comes of `rate` requests a second for these items, to each of them; see `load`.
+
+    They begin one after the other within the time from one request of each to its next, so that not
+    all requests come at the same moment.
+    """
+
+    async def ask(number: int, peer: Peer, application: Application) -> load.Sample:
+        await asyncio.sleep(number / rate / len(serving))
+        paths = peer.url_paths(items)
+        return await load.steadily(
+            application.port, paths, rate=rate, seconds=seconds, patience=patience
+        )
+
+    return await asyncio.gather(
+        *(
+            ask(number, peer, application)
+            for number, (peer, (application, _)) in enumerate(serving.items())
+        )
+    )
 
 
 @dataclass(slots=True)
@@ -59,12 +93,10 @@ class Session:
             }
 
     @contextmanager
-    def serving_apart(
-        self, peers: Sequence[Peer], **variables: str
-    ) -> Iterator[dict[Peer, tuple[Application, EmbeddedValkey]]]:
+    def serving_apart(self, peers: Sequence[Peer], **variables: str) -> Iterator[Serving]:
         """All of them at once, each with a Redis of its own."""
         with ExitStack() as stack:
-            found = {}
+            found: Serving = {}
             for peer in peers:
                 redis = stack.enter_context(self.redis())
                 found[peer] = (

@@ -15,20 +15,15 @@ from benchmarks.peers import (
     Peer,
 )
 from benchmarks.results import Result, Table
-from benchmarks.servers import Application
-from benchmarks.session import Session
+from benchmarks.session import Serving, Session, steadily
 from devservers.postgres import EmbeddedPostgres
-from devservers.valkey import EmbeddedValkey
 
 TTL = 2
 RATE = 40
 FROZEN = 5.0
 GOOD = 1.0
 PATIENCE = FROZEN + 2
-_ITEMS = 20
-_PATHS = [f"1000-{number}" for number in range(_ITEMS)]
-
-Serving = dict[Peer, tuple[Application, EmbeddedValkey]]
+_ITEMS = [f"1000-{number}" for number in range(20)]
 
 
 def measure(session: Session) -> Result:
@@ -48,14 +43,14 @@ def measure(session: Session) -> Result:
         with session.serving_apart(peers, TTL=str(TTL), DATABASE=database) as serving:
             for _ in range(session.rounds):
                 session.step("frozen")
-                load.run(_steadily(serving, session.seconds(1, 0.3)))
+                load.run(steadily(serving, _ITEMS, rate=RATE, seconds=session.seconds(1, 0.3)))
                 for peer, sample in zip(
                     serving, load.run(_frozen(session, serving, postgres)), strict=True
                 ):
                     samples[peer].append(sample)
     return Result(
         title="Database away",
-        question=f"{RATE} requests a second for {_ITEMS} items, fresh for {TTL} s, from a "
+        question=f"{RATE} requests a second for {len(_ITEMS)} items, fresh for {TTL} s, from a "
         f"PostgreSQL that is frozen for {FROZEN:.0f} seconds. How many are answered all the same?",
         tables=(
             Table(
@@ -84,29 +79,15 @@ def _good(sample: load.Sample) -> float:
     return good / sum(sample.statuses.values())
 
 
-async def _steadily(serving: Serving, seconds: float) -> list[load.Sample]:
-    return await load.together(
-        [
-            load.steadily(
-                application.port,
-                peer.url_paths(_PATHS),
-                rate=RATE,
-                seconds=seconds,
-                patience=PATIENCE,
-            )
-            for peer, (application, _) in serving.items()
-        ],
-        every=1 / RATE,
-    )
-
-
 async def _frozen(
     session: Session, serving: Serving, postgres: EmbeddedPostgres
 ) -> list[load.Sample]:
     """What comes of the requests that are sent while the database is frozen."""
     seconds = session.seconds(FROZEN, 0.5)
     postgres.freeze()
-    asking = asyncio.create_task(_steadily(serving, seconds))
+    asking = asyncio.create_task(
+        steadily(serving, _ITEMS, rate=RATE, seconds=seconds, patience=PATIENCE)
+    )
     try:
         await asyncio.sleep(seconds)
     finally:

@@ -6,7 +6,7 @@ from benchmarks import load
 from benchmarks.figures import Spread, milliseconds, percentile, shown, spread, verdict
 from benchmarks.peers import ON_REDIS, OURS, OURS_KEPT, OURS_STRICT, Peer
 from benchmarks.results import Chart, Point, Result, Table
-from benchmarks.session import Session
+from benchmarks.session import Session, steadily
 
 TTL = 2
 LOADER = 0.1
@@ -115,17 +115,7 @@ def _expiries(session: Session, peers: list[Peer]) -> dict[Peer, _Found]:
                 load.run(load.fetch_all(application.port, [peer.url_path(item)]))
         before = {peer: application.calls() for peer, (application, _) in serving.items()}
         seconds = QUIET + session.rounds * PERIOD
-        samples = load.run(
-            load.together(
-                [
-                    load.steadily(
-                        application.port, [peer.url_path(ITEM)], rate=RATE, seconds=seconds
-                    )
-                    for peer, (application, _) in serving.items()
-                ],
-                every=1 / RATE,
-            )
-        )
+        samples = load.run(steadily(serving, [ITEM], rate=RATE, seconds=seconds))
         return {
             peer: _Found(sample, session.rounds, application.calls() - before[peer])
             for (peer, (application, _)), sample in zip(serving.items(), samples, strict=True)

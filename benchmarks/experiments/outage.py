@@ -8,8 +8,7 @@ from benchmarks import load
 from benchmarks.figures import milliseconds, percentile, spread, verdict
 from benchmarks.peers import ON_REDIS, OURS, Peer
 from benchmarks.results import Chart, Point, Result, Table
-from benchmarks.servers import Application
-from benchmarks.session import Session
+from benchmarks.session import Serving, Session, steadily
 from devservers.valkey import EmbeddedValkey
 
 LOADER = 0.05
@@ -20,10 +19,7 @@ RATE = 30
 PATIENCE = 3.0
 BEFORE, AWAY, AFTER = 0.3, 1.5, 2.5
 """Seconds."""
-_ITEMS = 20
-_PATHS = [f"1000-{number}" for number in range(_ITEMS)]
-
-Serving = dict[Peer, tuple[Application, EmbeddedValkey]]
+_ITEMS = [f"1000-{number}" for number in range(20)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,7 @@ def measure(session: Session) -> Result:
             for _ in range(session.rounds):
                 session.step(accident.name)
                 # All items are cached then where that is possible: some do not come back.
-                load.run(_steadily(serving, rate=50, seconds=_ITEMS / 50, patience=1))
+                load.run(steadily(serving, _ITEMS, rate=50, seconds=len(_ITEMS) / 50, patience=1))
                 happened = load.run(_happening(session, serving, accident))
                 for peer, sample in zip(serving, happened, strict=True):
                     samples[peer].append(sample)
@@ -59,30 +55,12 @@ def measure(session: Session) -> Result:
         charts.append(_chart(accident, samples))
     return Result(
         title="Redis away",
-        question=f"{RATE} requests a second for {_ITEMS} items that take {LOADER * 1000:.0f} ms to "
-        f"load; soon Redis is gone for {AWAY} s, then it is back. A client gives up after "
+        question=f"{RATE} requests a second for {len(_ITEMS)} items that take "
+        f"{LOADER * 1000:.0f} ms to load; soon Redis is gone for {AWAY} s, then it is back. A client gives up after "
         f"{PATIENCE:.0f} s. Who fails, and how long does it take?",
         tables=(*tables, Table("Targets", ("", "target", "found", ""), tuple(targets))),
         charts=tuple(charts),
         rounds=session.rounds,
-    )
-
-
-async def _steadily(
-    serving: Serving, *, rate: float, seconds: float, patience: float
-) -> list[load.Sample]:
-    return await load.together(
-        [
-            load.steadily(
-                application.port,
-                peer.url_paths(_PATHS),
-                rate=rate,
-                seconds=seconds,
-                patience=patience,
-            )
-            for peer, (application, _) in serving.items()
-        ],
-        every=1 / rate,
     )
 
 
@@ -102,7 +80,7 @@ async def _happening(session: Session, serving: Serving, accident: Accident) -> 
 
     happening = asyncio.create_task(happen())
     seconds = before + away + after
-    samples = await _steadily(serving, rate=RATE, seconds=seconds, patience=PATIENCE)
+    samples = await steadily(serving, _ITEMS, rate=RATE, seconds=seconds, patience=PATIENCE)
     await happening
     return samples
 

@@ -13,7 +13,7 @@ from app.core.cache.keys import Address
 from app.core.cache.recipe import Kind
 from app.core.cache.seen import Seen
 
-_OVERHEAD = 2_600
+_OVERHEAD = 3_000
 """Bytes of an entry beside its payload and its key, as measured with tracemalloc: those of a
 response with its headers and a tag. A plain value takes half of it."""
 _STRIPES = 1024

@@ -27,6 +27,8 @@ FRESHNESS = Freshness(
     service="svc", public=True, max_age=0, stale_while_revalidate=0, stale_if_error=0
 )
 
+DATE = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
+
 
 def response(size: int) -> StoredResponse:
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % size)]
@@ -59,7 +61,8 @@ def test_it_takes_no_more_than_it_was_given(
             near.put(kind, address, seen, near.generation(address.value))
             if kind is RESPONSES and (kept := near.get(address.value)) is not None:
                 assert kept.entry is not None
-                sender.prepare(kept.value, Outcome.NEAR, kept.entry, now_ms(), None)
+                ready = sender.prepare(kept.value, Outcome.NEAR, kept.entry, now_ms(), None)
+                assert size > 10_000 or ready.head(DATE) is not None
         del address, keyspace, versions, value, entry, seen
         gc.collect()
         taken, _ = tracemalloc.get_traced_memory()
