@@ -56,8 +56,8 @@ def measure(session: Session) -> Result:
     return Result(
         title="Redis away",
         question=f"{RATE} requests a second for {len(_ITEMS)} items that take "
-        f"{LOADER * 1000:.0f} ms to load; soon Redis is gone for {AWAY} s, then it is back. A client gives up after "
-        f"{PATIENCE:.0f} s. Who fails, and how long does it take?",
+        f"{LOADER * 1000:.0f} ms to load; soon Redis is gone for {AWAY} s, then it is back. A "
+        f"client gives up after {PATIENCE:.0f} s. Who fails, and how long does it take?",
         tables=(*tables, Table("Targets", ("", "target", "found", ""), tuple(targets))),
         charts=tuple(charts),
         rounds=session.rounds,
