@@ -120,13 +120,14 @@ class Less:
         self.transport = None
 
 
-class More(RequestResponseCycle):
+class More:
     def __init__(self) -> None:
-        self.access_log = self.access_logger = self.body = self.chunked_encoding = None
-        self.default_headers = self.disconnected = self.expected_content_length = None
-        self.flow = self.keep_alive = self.logger = self.message_event = self.more_body = None
-        self.on_response = self.response_complete = self.response_started = self.scope = None
-        self.transport = self.waiting_for_100_continue = bytearray()  # type: ignore[assignment]
+        self.access_log = self.access_logger = self.chunked_encoding = self.default_headers = None
+        self.disconnected = self.expected_content_length = self.flow = self.keep_alive = None
+        self.logger = self.message_event = self.more_body = self.on_response = self.scope = None
+        self.response_complete = self.response_started = self.transport = None
+        self.waiting_for_100_continue = None
+        self.body = bytearray()
         self.trailers = None
 
 

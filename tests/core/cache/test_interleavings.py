@@ -94,6 +94,7 @@ async def violations(
                 stale_while_revalidate=random.choice([0, 0.01, 10]),
                 stale_if_error=random.choice([0, 10]),
                 error_throttle=random.choice([0.005, 0.1]),
+                error_patience=random.choice([0.001, 1]),
                 lease_wait=random.choice([0.004, 3]),
                 early_refresh=random.choice([0, 10]),
             )

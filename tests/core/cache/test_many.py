@@ -217,7 +217,7 @@ async def test_stale_readers_do_not_ask_for_leases_again_and_again(
 
 
 async def test_popular_entries_are_refreshed_before_they_expire(cache: Cache) -> None:
-    policy, table = policy_of(cache, ttl=0.4, early_refresh=1_000_000), Table(a="A")
+    policy, table = policy_of(cache, ttl=1, early_refresh=1_000_000), Table(a="A")
     done = refreshes("item", "done")
 
     async def load(keys: Sequence[str]) -> Mapping[str, str]:

@@ -128,6 +128,12 @@ class Engine:
         while True:
             flight = await self._flight(recipe, seen)
             checked = flight.token is not None
+            if (
+                fallback(seen) is not None
+                and not await flight.lands(recipe.kind.options.error_patience)
+                and (old := fallback(seen)) is not None
+            ):
+                return old
             loaded: Loaded = await flight.wait()
             if checked or not seen.online or loaded.as_of >= seen.at:
                 return loaded

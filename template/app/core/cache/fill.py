@@ -119,7 +119,7 @@ class Filler:
         try:
             values, cost = await self._load(kind, load)
         except BaseException as error:
-            old = _fallbacks(granted) if isinstance(error, Exception) else None
+            old = fallbacks(granted) if isinstance(error, Exception) else None
             await self.give_up(asks, throttle=kind.options.error_throttle if old else 0)
             if old is None:
                 raise
@@ -145,7 +145,7 @@ class Filler:
         try:
             values, _ = await self._load(kind, load)
         except Exception as error:
-            if (old := _fallbacks(wanted)) is None:
+            if (old := fallbacks(wanted)) is None:
                 raise
             log.warning("cache.load_failed", policy=kind.policy, error=repr(error))
             return old
@@ -215,7 +215,7 @@ class Filler:
             self._recovery.queue_entries([(address.value, address.lease)], address.versions[0])
 
 
-def _fallbacks(asks: Mapping[K, Ask]) -> dict[K, Loaded] | None:
+def fallbacks(asks: Mapping[K, Ask]) -> dict[K, Loaded] | None:
     """The old values, if every one of them may be served because there is no new one."""
     old = {key: fallback(a.seen) for key, a in asks.items()}
     found = {key: loaded for key, loaded in old.items() if loaded is not None}

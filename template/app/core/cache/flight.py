@@ -26,7 +26,21 @@ class Flight:
     it has not begun to compute, or there was nobody to ask for a lease."""
     versions: dict[str, bytes] = field(default_factory=dict)
     """The versions, by name, that its value is computed under."""
+    is_late: bool = False
+    """Some waited for it in vain: it goes on without them."""
     _traceback: TracebackType | None = None
+
+    async def lands(self, patience: float) -> bool:
+        """Whether it ends within so many seconds. Nobody waits again for what is late."""
+        if self.is_late or self.task.done():
+            return self.task.done()
+        self.waiters += 1
+        try:
+            await asyncio.wait([self.task], timeout=patience)
+            self.is_late = not self.task.done()
+        finally:
+            self._leave()
+        return not self.is_late
 
     async def wait(self) -> Any:
         """The result of the task.
@@ -44,9 +58,12 @@ class Flight:
                 self._traceback = error.__traceback__
             raise error.with_traceback(self._traceback) from error.__cause__
         finally:
-            self.waiters -= 1
-            if not self.waiters and not self.task.done():
-                self.task.cancel()
+            self._leave()
+
+    def _leave(self) -> None:
+        self.waiters -= 1
+        if not (self.waiters or self.is_late or self.task.done()):
+            self.task.cancel()
 
 
 class Detached:

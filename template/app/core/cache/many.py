@@ -9,7 +9,7 @@ from app.core.cache import early
 from app.core.cache.bulkhead import waiting
 from app.core.cache.engine import Engine
 from app.core.cache.entry import Miss
-from app.core.cache.fill import Ask
+from app.core.cache.fill import Ask, fallbacks
 from app.core.cache.keys import Address
 from app.core.cache.outliving import check_captured
 from app.core.cache.recipe import Kind, Recipe
@@ -94,13 +94,29 @@ class ManyReader(Generic[K]):
         }
         found: dict[K, Any] = {}
         if granted:
-            filled = await filler.fill(
-                self._kind, granted, versions, lambda: self._load(list(granted))
-            )
-            found = self._counted(granted, filled)
+            found = self._counted(granted, await self._fill_granted(granted, versions))
         others = [key for key in asks if key not in granted]
         loaded = await asyncio.gather(*map(self._get_one, others))
         return found | dict(zip(others, loaded, strict=True))
+
+    async def _fill_granted(
+        self, granted: Mapping[K, Ask], versions: Mapping[str, bytes]
+    ) -> dict[K, Loaded]:
+        flight = self._engine.flights.start(
+            "\n".join(ask.token for ask in granted.values()),  # nobody joins it
+            lambda _: self._engine.filler.fill(
+                self._kind, granted, versions, lambda: self._load(list(granted))
+            ),
+            (),
+        )
+        if (
+            fallbacks(granted) is not None
+            and not await flight.lands(self._kind.options.error_patience)
+            and (old := fallbacks(granted)) is not None
+        ):
+            return old
+        loaded: dict[K, Loaded] = await flight.wait()
+        return loaded
 
     async def _load_together(self, asks: Mapping[K, Ask]) -> dict[K, Loaded]:
         """Without leases: the calls of this process for the same entries share one load."""

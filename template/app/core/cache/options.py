@@ -18,6 +18,9 @@ class PolicyOptions:
     """How much longer it is served, at once, while it is computed anew in the background."""
     stale_if_error: float = 0
     """How much longer it is served when computing it anew fails."""
+    error_patience: float = 1
+    """How long callers wait for a load that such an old value can stand in for: then they get that,
+    and the load goes on. A database that hangs raises no error for a long time."""
     error_throttle: float = 5
     """After a failure that an old entry covered: how long no process tries again."""
     negative_ttl: float | None = None

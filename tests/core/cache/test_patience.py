@@ -1,0 +1,128 @@
+"""A load that hangs keeps nobody waiting who can have an old value, and goes on."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from app.core.cache import Cache, CachePolicy
+from tests.core.cache.conftest import OpenCache
+from tests.core.cache.harness import Source, until
+
+PATIENCE = 0.05
+
+
+@pytest.fixture
+async def policy(cache: Cache) -> CachePolicy[str]:
+    return cache.policy(
+        "item", str, ttl=0.02, jitter=0, stale_if_error=3600, error_patience=PATIENCE
+    )
+
+
+async def outdated(policy: CachePolicy[str]) -> Source[str]:
+    """Where "old" is stored, no longer fresh, and a load of "new" hangs."""
+    source = Source("old")
+    await policy.get_or_load("key", source.load)
+    await asyncio.sleep(0.03)
+    source.value = "new"
+    source.hold()
+    return source
+
+
+async def test_callers_get_the_old_value_and_the_load_goes_on(policy: CachePolicy[str]) -> None:
+    source = await outdated(policy)
+    for _ in range(3):
+        calls = [policy.get_or_load("key", source.load) for _ in range(20)]
+        assert set(await asyncio.gather(*calls)) == {"old"}
+    assert (source.loads, source.cancelled) == (2, 0)
+    source.release()
+    await until(lambda: source.finished == 2)
+    assert await policy.get_or_load("key", source.load) == "new"
+
+
+async def test_nobody_waits_again_for_what_is_late(cache: Cache) -> None:
+    policy = cache.policy("slow", str, ttl=0.02, jitter=0, stale_if_error=60, error_patience=2)
+    source = await outdated(policy)
+    assert await policy.get_or_load("key", source.load) == "old"
+    async with asyncio.timeout(1):
+        for _ in range(10):
+            assert await policy.get_or_load("key", source.load) == "old"
+    source.release()
+
+
+async def test_a_load_that_is_soon_done_is_waited_for(policy: CachePolicy[str]) -> None:
+    source = await outdated(policy)
+    call = asyncio.create_task(policy.get_or_load("key", source.load))
+    await source.started.wait()
+    source.release()
+    assert await call == "new"
+
+
+async def test_what_was_invalidated_is_not_served(policy: CachePolicy[str]) -> None:
+    source = await outdated(policy)
+    assert await policy.get_or_load("key", source.load) == "old"
+    await policy.invalidate("key")
+    call = asyncio.create_task(policy.get_or_load("key", source.load))
+    await asyncio.sleep(3 * PATIENCE)
+    assert not call.done()
+    source.release()
+    assert await call == "new"
+
+
+async def test_without_an_old_value_callers_wait(policy: CachePolicy[str]) -> None:
+    source = Source("value")
+    source.hold()
+    call = asyncio.create_task(policy.get_or_load("key", source.load))
+    await asyncio.sleep(3 * PATIENCE)
+    assert not call.done()
+    source.release()
+    assert await call == "value"
+
+
+async def test_a_load_that_nobody_waits_for_yet_is_cancelled_with_its_caller(cache: Cache) -> None:
+    policy = cache.policy("slow", str, ttl=0.02, jitter=0, stale_if_error=60, error_patience=60)
+    source = await outdated(policy)
+    call = asyncio.create_task(policy.get_or_load("key", source.load))
+    await source.started.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await until(lambda: source.cancelled == 1)
+
+
+async def test_a_late_load_that_fails_leaves_the_old_value(
+    policy: CachePolicy[str], cache: Cache
+) -> None:
+    source = await outdated(policy)
+    source.error = OSError("down")
+    assert await policy.get_or_load("key", source.load) == "old"
+    source.release()
+    await until(lambda: not cache.engine.flights.tasks)
+    assert await policy.get_or_load("key", source.load) == "old"
+    assert source.loads == 2  # for a while nobody tries again
+
+
+async def test_many_entries_are_as_patient_as_one(policy: CachePolicy[str]) -> None:
+    source = await outdated(policy)
+
+    async def load_many(keys: Sequence[str]) -> dict[str, str]:
+        return dict.fromkeys(keys, await source.load())
+
+    assert await policy.get_or_load_many(["key"], load_many) == {"key": "old"}
+    with pytest.raises(TimeoutError):  # one of them has nothing that could stand in
+        async with asyncio.timeout(3 * PATIENCE):
+            await policy.get_or_load_many(["key", "other"], load_many)
+    source.release()
+    await until(lambda: source.finished == 2)
+    assert await policy.get_or_load_many(["key"], load_many) == {"key": "new"}
+
+
+async def test_a_late_load_ends_with_the_cache(another: OpenCache, redis: object) -> None:
+    cache = await another()
+    policy = cache.policy(
+        "item", str, ttl=0.02, jitter=0, stale_if_error=60, error_patience=PATIENCE
+    )
+    source = await outdated(policy)
+    assert await policy.get_or_load("key", source.load) == "old"
+    await cache.engine.drain(0.05)
+    assert source.cancelled == 1
