@@ -33,6 +33,7 @@ def is_known(cycle: type[Any]) -> bool:
 
 
 _cycle: type[Any] | None = None
+_cycle_send: Any = None
 _status_lines: dict[int, bytes] = {}
 try:
     from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -41,6 +42,7 @@ except ImportError:
 else:
     if is_known(RequestResponseCycle):
         _cycle, _status_lines = RequestResponseCycle, STATUS_LINE
+        _cycle_send = RequestResponseCycle.send  # another one may be put in its place
 
 # RFC 9110, 5.6.2 and 5.5: what neither a name nor a value may hold.
 _NOT_IN_NAME = re.compile(rb"[^!#$%&'*+.^_`|~0-9a-z-]")
@@ -108,10 +110,12 @@ class Reply:
         await self._send(message)
 
     def whole(self, ready: Ready) -> bool:
-        """Answer a GET in one piece. False if it has to go through ASGI: nothing is sent then."""
+        """Answer in one piece. False if it has to go through ASGI: nothing is sent then."""
         cycle: Any = getattr(self._send, "__self__", None)
         if (
             type(cycle) is not _cycle
+            or self._send.__func__ is not _cycle_send  # type: ignore[attr-defined]
+            or cycle.scope["method"] != "GET"
             or cycle.response_started
             or cycle.disconnected
             or cycle.access_log

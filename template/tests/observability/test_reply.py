@@ -143,6 +143,7 @@ def test_a_cycle_of_another_kind_is_not_known(cycle: type[Any]) -> None:
 @pytest.mark.parametrize(
     ("first", "options"),
     [
+        ("HEAD / HTTP/1.1", {}),
         ("GET / HTTP/1.0", {}),
         ("GET / HTTP/1.1\r\nConnection: close", {}),
         ("GET / HTTP/1.1", {"access_log": True}),

@@ -1,7 +1,7 @@
 """Redis is away, or wrong: the service answers, soon, and nothing invalidated comes back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from time import perf_counter
 
@@ -16,6 +16,7 @@ from tests.core.cache.faults import (
     TOO_SLOW,
     UNREACHABLE,
     Fault,
+    OutOfMemory,
     Patient,
     WrongPassword,
     name_of,
@@ -117,6 +118,55 @@ async def test_a_server_that_only_refuses_writes_is_still_read(
     source.loads = 0
     assert await policy.get_or_load("kept", source.load) == "value"
     assert (source.loads, breaker_is_open(ill)) == (0, False)
+
+
+@pytest.mark.parametrize("many_first", [False, True])
+@pytest.mark.parametrize("fault", REACHABLE, ids=name_of)
+async def test_without_leases_one_entry_and_many_of_one_keep_apart(
+    patient: Patient, ill: Cache, fault: Fault, many_first: bool
+) -> None:
+    policy, source = policy_of(ill), Source("value")
+    await fault.inflict(patient)
+    source.hold()
+
+    async def load_many(keys: Sequence[str]) -> dict[str, str]:
+        return dict.fromkeys(keys, await source.load())
+
+    async def many() -> str | None:
+        return (await policy.get_or_load_many(["a"], load_many))["a"]
+
+    async def one() -> str | None:
+        return await policy.get_or_load("a", source.load)
+
+    calls = []
+    for call in (many, one) if many_first else (one, many):
+        calls.append(asyncio.create_task(call()))
+        await until(lambda: source.loads == len(calls))
+    source.release()
+    assert await asyncio.gather(*calls) == ["value"] * 2
+
+
+async def test_without_leases_nobody_gets_many_that_were_invalidated_before(
+    patient: Patient, ill: Cache, another: OpenCache
+) -> None:
+    policy, source = policy_of(ill), Source("old")
+    elsewhere = policy_of(await another(patient.url))
+    await OutOfMemory().inflict(patient)
+    source.hold()
+
+    async def load_many(keys: Sequence[str]) -> dict[str, str]:
+        return dict.fromkeys(keys, await source.load())
+
+    early = asyncio.create_task(policy.get_or_load_many(["a", "b"], load_many))
+    await source.started.wait()
+    source.value = "new"
+    for key in ("a", "b"):
+        await elsewhere.invalidate(key)
+    late = asyncio.create_task(policy.get_or_load_many(["a", "b"], load_many))
+    await asyncio.sleep(0.1)
+    source.release()
+    await early
+    assert await late == {"a": "new", "b": "new"}
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=name_of)

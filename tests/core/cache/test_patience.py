@@ -126,3 +126,24 @@ async def test_a_late_load_ends_with_the_cache(another: OpenCache, redis: object
     assert await policy.get_or_load("key", source.load) == "old"
     await cache.engine.drain(0.05)
     assert source.cancelled == 1
+
+
+async def test_a_late_load_that_another_one_began_ends_with_the_cache(
+    cache: Cache, policy: CachePolicy[str]
+) -> None:
+    source = await outdated(policy)
+    draining = asyncio.Event()
+
+    async def outer() -> str | None:
+        await draining.wait()
+        return await policy.get_or_load("key", source.load)
+
+    call = asyncio.create_task(cache.policy("outer", str, ttl=60).get_or_load("outer", outer))
+    await until(lambda: len(cache.engine.flights.tasks) == 1)
+    drained = asyncio.create_task(cache.engine.drain(10 * PATIENCE))
+    await asyncio.sleep(0)
+    draining.set()
+    assert await call == "old"
+    await drained
+    assert source.cancelled == 1
+    assert not cache.engine.flights.tasks

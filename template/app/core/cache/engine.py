@@ -112,8 +112,9 @@ class Engine:
 
     async def drain(self, patience: float) -> None:
         """Let loads and stores finish for `patience` seconds, then cancel what is left."""
-        if loads := self.flights.tasks | self.refresher.tasks:
-            _, late = await asyncio.wait(loads, timeout=patience)
+        end = monotonic() + patience
+        while loads := self.flights.tasks | self.refresher.tasks:  # a load may begin another one
+            _, late = await asyncio.wait(loads, timeout=max(end - monotonic(), 0))
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)

@@ -10,6 +10,7 @@ from app.core.cache.bulkhead import waiting
 from app.core.cache.engine import Engine
 from app.core.cache.entry import Miss
 from app.core.cache.fill import Ask, fallbacks
+from app.core.cache.flight import Flight
 from app.core.cache.keys import Address
 from app.core.cache.outliving import check_captured
 from app.core.cache.recipe import Kind, Recipe
@@ -109,29 +110,44 @@ class ManyReader(Generic[K]):
             ),
             (),
         )
-        if (
-            fallbacks(granted) is not None
-            and not await flight.lands(self._kind.options.error_patience)
-            and (old := fallbacks(granted)) is not None
-        ):
-            return old
-        loaded: dict[K, Loaded] = await flight.wait()
-        return loaded
+        return await self._landed(flight, granted)
 
     async def _load_together(self, asks: Mapping[K, Ask]) -> dict[K, Loaded]:
         """Without leases: the calls of this process for the same entries share one load."""
         names = [ask.address.value for ask in asks.values()]
-        flights, key = self._engine.flights, "\n".join(names)
-        flight = flights.find(key)
-        if flight is None:
-            versions = next(iter(asks.values())).address.versions
-            flight = flights.start(
-                key,
-                lambda _: self._engine.filler.load_only(
-                    self._kind, asks, lambda: self._load(list(asks))
-                ),
-                (*names, *versions),
-            )
+        versions = next(iter(asks.values())).address.versions
+        # A flight of one entry has its name; what it gives is of another type.
+        flights, key = self._engine.flights, "\n".join(("many", *names))
+        while True:
+            if (flight := flights.find(key)) is None:
+                flight = flights.start(
+                    key,
+                    lambda _: self._engine.filler.load_only(
+                        self._kind, asks, lambda: self._load(list(asks))
+                    ),
+                    (*names, *versions),
+                )
+            loaded = await self._landed(flight, asks)
+            if all(
+                not ask.seen.online or loaded[wanted].as_of >= ask.seen.at
+                for wanted, ask in asks.items()
+            ):
+                return loaded
+            # It began before this caller came, who may know of an invalidation since.
+            flights.forget(flight)
+            if any(one.outcome is Outcome.STALE_ERROR for one in loaded.values()) and (
+                old := fallbacks(asks)
+            ):
+                return old
+
+    async def _landed(self, flight: Flight, asks: Mapping[K, Ask]) -> dict[K, Loaded]:
+        """What a flight gives or, if it takes long, the old values where there are all."""
+        if (
+            fallbacks(asks) is not None
+            and not await flight.lands(self._kind.options.error_patience)
+            and (old := fallbacks(asks)) is not None
+        ):
+            return old
         loaded: dict[K, Loaded] = await flight.wait()
         return loaded
 

@@ -20,7 +20,8 @@ class PolicyOptions:
     """How much longer it is served when computing it anew fails."""
     error_patience: float = 1
     """How long callers wait for a load that such an old value can stand in for: then they get that,
-    and the load goes on. A database that hangs raises no error for a long time."""
+    and the load goes on. A database that hangs raises no error for a long time. 0: they never wait;
+    as much as `loader_timeout`: as long as it takes."""
     error_throttle: float = 5
     """After a failure that an old entry covered: how long no process tries again."""
     negative_ttl: float | None = None

@@ -79,7 +79,8 @@ class HttpCacheMiddleware:
         routes = [route for route in app.routes if not isinstance(route, Shortcut)]
         self._table = _Table(routes)
         classes: list[object] = [middleware.cls for middleware in app.user_middleware]
-        self._is_innermost = classes[-1:] == [HttpCacheMiddleware]
+        mine = [number for number, one in enumerate(classes) if one is HttpCacheMiddleware]
+        self._is_innermost = mine == [len(classes) - 1]
         app.router.routes[:] = [Shortcut(), *routes]
 
 

@@ -57,6 +57,8 @@ class CachedResponse(Response):
         if (
             self.reply is not None
             and self.background is None
+            and self.status_code == ready.status
+            and self.body is ready.body
             and self.raw_headers == ready.headers
             and self.reply.whole(ready)
         ):
