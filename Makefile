@@ -39,7 +39,7 @@ format: .venv/ready ## Mend style and formatting
 	ruff check --fix .
 	ruff format .
 
-bench: .venv/ready ## Measure the service beside its peers, and write benchmarks/RESULTS.md (12 minutes)
+bench: .venv/ready ## Measure the service beside its peers, and write benchmarks/RESULTS.md (13 minutes)
 	@python -m benchmarks
 
 constraints: .venv/ready ## Move the tested versions to the newest ones

@@ -1,6 +1,6 @@
 """Measure, and write RESULTS.md.
 
-python -m benchmarks                 everything, in about twelve minutes
+python -m benchmarks                 everything, in about thirteen minutes
 python -m benchmarks hits outage     these experiments; the others keep their last results
 python -m benchmarks --quick         one tiny round of each, to see that all still runs
 python -m benchmarks --report        only write the report again
