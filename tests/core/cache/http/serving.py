@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import pytest
 import uvicorn
 from fastapi import APIRouter, FastAPI
+from fastapi.dependencies.utils import solve_dependencies
 from pydantic import BaseModel
 
 from app.core.cache import HttpCacheMiddleware
@@ -38,6 +40,18 @@ def status(response: httpx.Response) -> str:
     """How the cache says it answered: "hit", "fwd=miss" or "" where it says nothing."""
     parts = response.headers.get("cache-status", "").split("; ")
     return parts[1] if len(parts) > 1 else ""
+
+
+def watch_fastapi(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths for which FastAPI itself solves dependencies from now on."""
+    paths = []
+
+    async def watched(**arguments: Any) -> Any:
+        paths.append(arguments["request"].url.path)
+        return await solve_dependencies(**arguments)
+
+    monkeypatch.setattr("fastapi.routing.solve_dependencies", watched)
+    return paths
 
 
 @asynccontextmanager
