@@ -79,6 +79,7 @@ class HttpCacheMiddleware:
         routes = [route for route in app.routes if not isinstance(route, Shortcut)]
         self._table = _Table(routes)
         classes: list[object] = [middleware.cls for middleware in app.user_middleware]
+        # It has to be the only one: what is between two would not see what the outer one answers.
         mine = [number for number, one in enumerate(classes) if one is HttpCacheMiddleware]
         self._is_innermost = mine == [len(classes) - 1]
         app.router.routes[:] = [Shortcut(), *routes]
@@ -100,14 +101,14 @@ class _Table:
         self._elsewhere = self._by_start.get(None, [])
         # What was found for a path and query stays right, unless a route looks at something else.
         self._remembers = all(isinstance(r, _EdgeRoute) or of is not None for r, of in relevant)
-        self._known: dict[tuple[str, bytes], tuple[_EdgeRoute, Address | None, Found | None]] = {}
+        self._known: dict[tuple[str, bytes], _Place] = {}
         self._heads = [
             context
             for context, cached in contexts
             if cached is None and "HEAD" in (context.methods or ())
         ]
 
-    def find(self, scope: Scope) -> "tuple[_EdgeRoute, Address | None, Found | None] | None":
+    def find(self, scope: Scope) -> "_Place | None":
         """The cached route that a GET of this path is for, where its answer is kept, and the way.
 
         There is no address for what only the route can tell.
@@ -120,14 +121,13 @@ class _Table:
             return None
         route, parameters = found
         address = route.address(parameters, scope["query_string"])
-        way = route.way
-        place = Found(way, scope["path"], parameters) if way is not None else None
-        result = route, address, place
+        way = Found(route.way, scope["path"], parameters) if route.way is not None else None
+        place = route, address, way
         if plain and self._remembers:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            self._known[key] = result
-        return result
+            self._known[key] = place
+        return place
 
     def _search(self, scope: Scope) -> "tuple[_EdgeRoute, dict[str, str]] | None":
         """The route, and its path parameters as text."""
@@ -181,8 +181,7 @@ class _EdgeRoute:
 
     async def answer(self, address: Address, scope: Scope, send: Send) -> bool:
         """Answer if there is a fresh entry; otherwise leave what was read in the scope."""
-        cached, options = self._cached, self._cached.kind.options
-        engine, kind = self._engine, cached.kind
+        cached, engine, kind = self._cached, self._engine, self._cached.kind
         seen = engine.near(kind, address) or await engine.read(kind, address)
         entry, now = seen.entry, int(time() * 1000)
         if (
@@ -191,13 +190,13 @@ class _EdgeRoute:
             or seen.value is None
             or seen.value.is_error
             or early.may_be_due(
-                now, entry.fresh_until, entry.cost, options.ttl, options.early_refresh
+                now, entry.fresh_until, entry.cost, kind.options.ttl, kind.options.early_refresh
             )
         ):
             scope[SEEN] = (address.value, seen)
             return False
         outcome = Outcome.NEAR if seen.near else Outcome.HIT
-        cached.kind.count(outcome)
+        kind.count(outcome)
         scope[TEMPLATE] = self.template
         ready = cached.sender.prepare(
             seen.value, outcome, entry, now, find(scope["headers"], b"if-none-match")
@@ -209,6 +208,10 @@ class _EdgeRoute:
         await send({"type": "http.response.start", "status": ready.status, "headers": headers})
         await send({"type": "http.response.body", "body": ready.body})
         return True
+
+
+_Place = tuple[_EdgeRoute, Address | None, Found | None]
+"""A cached route, where its answer is kept, and the way to it."""
 
 
 def _path(scope: Scope) -> str:

@@ -138,14 +138,21 @@ def _has_to_run(dependency: Dependant) -> bool:
     )
 
 
-def _reader_of(field: Any) -> Callable[[str], Any] | None:
+def is_plain(field: Any) -> bool:
+    """Whether FastAPI looks for a parameter under one name, and runs nothing else with its value.
+
+    Constraints (annotated_types) only refuse values. Anything else may change them, or do more.
+    """
     info = field.field_info
-    # Constraints (annotated_types) only refuse values; anything else may change them.
-    if any(type(part).__module__ != "annotated_types" for part in info.metadata):
+    return info.validation_alias in (None, field.alias) and all(
+        type(part).__module__ == "annotated_types" for part in info.metadata
+    )
+
+
+def _reader_of(field: Any) -> Callable[[str], Any] | None:
+    if not is_plain(field):
         return None
-    if info.validation_alias not in (None, field.alias):
-        return None
-    kind = info.annotation
+    kind = field.field_info.annotation
     if get_origin(kind) in (Union, UnionType):
         # Whatever is in a request is not None, so it is the other one of the two.
         others = [part for part in get_args(kind) if part is not NoneType]

@@ -24,7 +24,7 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.dependencies.models import Dependant
 
-from app.core.cache.http.parameters import tree
+from app.core.cache.http.parameters import is_plain, tree
 
 Place = Callable[[Request], Mapping[str, Any]]
 
@@ -177,13 +177,10 @@ def _fields(dependant: Dependant) -> Iterator[tuple[Place, Any]]:
 
 
 def _is_single(field: Any) -> bool:
-    """Whether FastAPI looks for one value under one name, and hands it to be validated."""
+    """Whether FastAPI looks for one value, and its default needs nothing else."""
     info = field.field_info
     if (
-        # Constraints (annotated_types) only refuse values. Whatever else is there may do anything,
-        # before the dependencies that should have come first.
-        any(type(part).__module__ != "annotated_types" for part in info.metadata)
-        or info.validation_alias not in (None, field.alias)
+        not is_plain(field)
         or info.default_factory is not None
         or info.validate_default
         or field.config
