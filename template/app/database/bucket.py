@@ -25,7 +25,8 @@ from app.database.errors import DatabaseUnavailable
 if TYPE_CHECKING:
     from obstore import PutMode
 
-_OUTAGES = (GenericError, PermissionDeniedError, UnauthenticatedError)
+# The first is how obstore names every 409: here that another request was in the way.
+_OUTAGES = (AlreadyExistsError, GenericError, PermissionDeniedError, UnauthenticatedError)
 _PROBE = "conditional-writes"
 """An object that shows whether the server heeds conditions."""
 # Seconds in which the threads of obstore let go of the last results. A process that ends before
@@ -190,11 +191,11 @@ class Bucket:
         return True
 
     async def _put(self, key: str, body: bytes, condition: "PutMode") -> None:
-        try:
-            async with self._request() as store:
+        async with self._request() as store:
+            try:
                 await store.put_async(key, body, mode=condition)
-        except (AlreadyExistsError, PreconditionError) as error:
-            raise Conflict(key) from error
+            except (AlreadyExistsError, PreconditionError) as error:
+                raise Conflict(key) from error
 
     @asynccontextmanager
     async def _request(self) -> AsyncIterator[S3Store]:

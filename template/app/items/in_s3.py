@@ -1,7 +1,8 @@
 """Items in S3: each one an object, replaced only if it is still what was read."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from random import uniform
 from uuid import UUID, uuid4
@@ -91,15 +92,19 @@ class S3ItemRepository(ItemRepository):
 
     async def delete(self, item_id: UUID) -> bool:
         """Of several that delete an item at the same time, more than one may be told so."""
+        key, failures = _key(item_id), _Failures()
+        was_there = False
         async with self._bucket.deadline():
-            found = await self._bucket.exists(_key(item_id))
-            if found:
-                await self._bucket.delete(_key(item_id))
-        return found
+            while await self._bucket.exists(key):
+                was_there = True
+                async with failures.tolerated():
+                    await self._bucket.delete(key)
+                    break
+        return was_there
 
     async def _replace(self, item_id: UUID, change: Callable[[_Record], _Record]) -> _Record:
         """Write what `change` makes of a record, from the start if somebody else was faster."""
-        key, failures = _key(item_id), 0
+        key, failures = _key(item_id), _Failures()
         new: _Record | None = None
         async with self._bucket.deadline():
             while True:
@@ -112,19 +117,32 @@ class S3ItemRepository(ItemRepository):
                 new = change(old)
                 if new == old:
                     return old
-                try:
-                    await self._bucket.replace(key, _body(new), etag=found.etag)
-                except Conflict:
-                    continue
-                except DatabaseUnavailable:
-                    # Some servers fail where two write at once. Whether this one has written, and
-                    # whether it is there at all, the next read tells.
-                    failures += 1
-                    if failures == _ATTEMPTS:
-                        raise
-                    await asyncio.sleep(uniform(0, _PAUSE * 2**failures))
-                    continue
-                return new
+                with suppress(Conflict):
+                    async with failures.tolerated():
+                        await self._bucket.replace(key, _body(new), etag=found.etag)
+                        return new
+
+
+class _Failures:
+    """The failed writes of one change.
+
+    Some servers fail where two write at once. Whether this one has written, and whether it is there
+    at all, the next read tells.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @asynccontextmanager
+    async def tolerated(self) -> AsyncIterator[None]:
+        """Passes over a write that fails, after a pause; raises what the last attempt does."""
+        try:
+            yield
+        except DatabaseUnavailable:
+            self._count += 1
+            if self._count == _ATTEMPTS:
+                raise
+            await asyncio.sleep(uniform(0, _PAUSE * 2**self._count))
 
 
 def _changed(record: _Record, **values: str | int) -> _Record:

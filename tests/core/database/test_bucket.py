@@ -1,5 +1,6 @@
 """S3 servers that are not as they should be: the service says so, and loses nothing."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -31,7 +32,11 @@ class Gateway(ThreadingHTTPServer):
         self.behind = server.port
         self.ignores_conditions = False
         self.statuses: list[int] = []
-        """Answers the next conditional writes so, after it has passed them on if it is a 500."""
+        """Answers the next conditional writes, and deletions, so.
+
+        After it has passed them on if it is a 500. A 200 is for deletions: its body tells that they
+        failed.
+        """
 
     @property
     def url(self) -> str:
@@ -44,13 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         conditions = [self.headers[name] for name in ("If-Match", "If-None-Match")]
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-        if any(conditions) and self.server.statuses:
-            status = self.server.statuses.pop()
-            if status == 500:
-                self._pass_on(body)
-            self._answer(status, b"<Error><Code>Fault</Code></Error>", {})
-        else:
-            self._answer(*self._pass_on(body))
+        self._change(body, may_fail=any(conditions))
 
     def do_GET(self) -> None:
         self._answer(*self._pass_on(b""))
@@ -58,7 +57,18 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
-        self._answer(*self._pass_on(self.rfile.read(int(self.headers["Content-Length"] or 0))))
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self._change(body, may_fail=self.path.endswith("?delete"))
+
+    def _change(self, body: bytes, *, may_fail: bool) -> None:
+        if may_fail and self.server.statuses:
+            status = self.server.statuses.pop()
+            if status == 500:
+                self._pass_on(body)
+            keys = b"".join(re.findall(b"<Key>.*?</Key>", body)) if status == 200 else b""
+            self._answer(status, _FAULT % keys, {})
+        else:
+            self._answer(*self._pass_on(body))
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
@@ -86,6 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
 
+_FAULT = b"<Result><Error>%s<Code>Fault</Code><Message>Fault</Message></Error></Result>"
 _KEPT = {"etag", "last-modified", "content-length", "content-type"}
 
 
@@ -173,6 +184,35 @@ async def test_writes_that_keep_failing_are_an_outage(gateway: Gateway, bucket: 
     with pytest.raises(DatabaseUnavailable, match="503"):
         await items.update(item.id, ItemUpdate(name="new", version=1))
     assert len(gateway.statuses) > 90
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        pytest.param(200, id="not deleted, in the body of a success"),
+        pytest.param(409, id="not deleted"),
+        pytest.param(500, id="deleted, whatever it says"),
+    ],
+)
+async def test_a_deletion_that_fails_is_looked_at_again(
+    gateway: Gateway, bucket: Bucket, status: int
+) -> None:
+    items = S3ItemRepository(bucket)
+    item = await items.create(ItemCreate(name="lamp"))
+    gateway.statuses = [status]
+    assert await items.delete(item.id)
+    assert gateway.statuses == []
+    assert await items.get(item.id) is None
+
+
+async def test_deletions_that_keep_failing_are_an_outage(gateway: Gateway, bucket: Bucket) -> None:
+    items = S3ItemRepository(bucket)
+    item = await items.create(ItemCreate(name="lamp"))
+    gateway.statuses = [200] * 100
+    with pytest.raises(DatabaseUnavailable, match="Fault"):
+        await items.delete(item.id)
+    assert len(gateway.statuses) > 90
+    assert await items.get(item.id) == item
 
 
 async def test_a_bucket_that_is_not_there_is_no_empty_one(server: EmbeddedS3) -> None:
