@@ -1,6 +1,7 @@
 """The servers behind the locks under test: one for `lua`, five for `redlock`."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
@@ -65,6 +66,18 @@ class Nodes:
         """How many locks exist on all servers together."""
         found = await self.on_all("KEYS", f"{PREFIX}:{{0}}:held:*")
         return sum(len(keys or ()) for keys in found)
+
+    async def none_left(self, *, within: float = 2.0) -> bool:
+        """Whether no lock is left, at the latest `within` seconds from now.
+
+        Who releases one goes on as soon as a majority has let go.
+        """
+        deadline = time.monotonic() + within
+        while await self.lock_keys():
+            if time.monotonic() > deadline:
+                return False
+            await settle(0.01)
+        return True
 
     async def evict(self, name: str) -> None:
         """Let every server forget one lock at once."""
