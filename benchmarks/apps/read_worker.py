@@ -61,7 +61,7 @@ async def main(url: str) -> None:
         return await client.get("plain")
 
     async def batched() -> object:
-        return await batches.read(["plain"])
+        return await batches.read([b"plain"])
 
     async def hit() -> object:
         return await policy.get_or_load(1, load)

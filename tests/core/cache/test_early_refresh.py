@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.core.cache import Cache
-from app.core.cache.early import is_due, may_be_due
+from app.core.cache.early import calm_until, head_start, is_due
 from tests.core.cache.counters import reads, refreshes
 
 READERS = 8
@@ -46,8 +46,8 @@ async def test_control_without_early_refresh_somebody_does(cache: Cache) -> None
 
 def share_of_due(*, left: int, cost: int, ttl: float = 60, beta: float = 1) -> float:
     """`left` and `cost` in milliseconds."""
-    draws = 4_000
-    return sum(is_due(0, left, cost, ttl, beta) for _ in range(draws)) / draws
+    draws, mean = 4_000, head_start(cost, ttl, beta)
+    return sum(is_due(left, mean) for _ in range(draws)) / draws
 
 
 def test_the_chance_is_that_of_the_paper() -> None:
@@ -64,5 +64,12 @@ def test_it_does_not_refresh_all_the_time() -> None:
     assert share_of_due(left=100, cost=100, beta=0) == 0
     # A loader as slow as its entry lives: a head start of a quarter of the ttl at most.
     assert share_of_due(left=1_000, cost=1_000, ttl=1) < 0.04
-    assert not may_be_due(0, 60_000, 100, 60, 1)
-    assert may_be_due(0, 1_000, 100, 60, 1)
+
+
+def test_before_an_entry_is_due_it_is_calm() -> None:
+    mean = head_start(100, 60, 1)
+    calm = calm_until(60_000, mean)
+    assert 58_000 < calm < 59_000
+    assert share_of_due(left=60_000 - calm, cost=100) < 0.001
+    assert share_of_due(left=(60_000 - calm) // 10, cost=100) > 0.1
+    assert calm_until(60_000, head_start(100, 60, 0)) == 60_000

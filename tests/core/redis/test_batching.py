@@ -32,7 +32,7 @@ async def fill(redis: Redis, count: int) -> None:
 async def test_a_lone_read_is_sent_at_once(redis: Redis, wire: Wire) -> None:
     await fill(redis, 1)
     wire.writes.clear()
-    assert await BatchReader(redis, timeout=1).read(["k0"]) == [b"v0"]
+    assert await BatchReader(redis, timeout=1).read([b"k0"]) == [b"v0"]
     assert len(wire) == 1
 
 
@@ -40,7 +40,7 @@ async def test_reads_that_wait_share_one_command(redis: Redis, wire: Wire) -> No
     await fill(redis, 100)
     reader = BatchReader(redis, timeout=1)
     wire.writes.clear()
-    values = await asyncio.gather(*(reader.read([f"k{n}"]) for n in range(100)))
+    values = await asyncio.gather(*(reader.read([b"k%d" % n]) for n in range(100)))
     assert values == [[f"v{n}".encode()] for n in range(100)]
     assert len(wire) == 2  # the first alone, the others together
 
@@ -52,7 +52,7 @@ async def test_readers_that_come_right_back_stay_together(redis: Redis, wire: Wi
 
     async def read_on(number: int) -> None:
         for _ in range(20):
-            assert await reader.read([f"k{number}"]) == [f"v{number}".encode()]
+            assert await reader.read([b"k%d" % number]) == [f"v{number}".encode()]
 
     await asyncio.gather(*(read_on(number) for number in range(50)))
     # Not one command for the one that was first, and then one for the others, in turn.
@@ -63,7 +63,7 @@ async def test_a_key_that_many_want_is_asked_for_once(redis: Redis, wire: Wire) 
     await fill(redis, 2)
     reader = BatchReader(redis, timeout=1)
     wire.writes.clear()
-    values = await asyncio.gather(*(reader.read(["k0", "k1"]) for _ in range(50)))
+    values = await asyncio.gather(*(reader.read([b"k0", b"k1"]) for _ in range(50)))
     assert values == [[b"v0", b"v1"]] * 50
     assert wire.text.count(b"k0") == 2
 
@@ -72,7 +72,7 @@ async def test_a_batch_has_a_largest_size(redis: Redis, wire: Wire) -> None:
     await fill(redis, 100)
     reader = BatchReader(redis, timeout=1, max_keys=30)
     wire.writes.clear()
-    values = await asyncio.gather(*(reader.read([f"k{n}"]) for n in range(100)))
+    values = await asyncio.gather(*(reader.read([b"k%d" % n]) for n in range(100)))
     assert values == [[f"v{n}".encode()] for n in range(100)]
     assert len(wire) == 5  # 1, 30, 30, 30, 9
 
@@ -87,7 +87,7 @@ def test_everybody_gets_what_was_asked_for(server: EmbeddedValkey, reads: list[l
         await redis.flushall()
         await fill(redis, 10)
         reader = BatchReader(redis, timeout=5, max_keys=7)
-        keys = [[f"k{number}" for number in read] for read in reads]
+        keys = [[b"k%d" % number for number in read] for read in reads]
         expected = [[f"v{n}".encode() if n < 10 else None for n in read] for read in reads]
         assert await asyncio.gather(*map(reader.read, keys)) == expected
         await redis.aclose()
@@ -99,7 +99,7 @@ async def test_a_cancelled_reader_harms_nobody(redis: Redis) -> None:
     await fill(redis, 20)
     reader = BatchReader(redis, timeout=1)
     for victim in (0, 1, 7, 19):  # the first one sends for itself
-        tasks = [asyncio.create_task(reader.read([f"k{n}"])) for n in range(20)]
+        tasks = [asyncio.create_task(reader.read([b"k%d" % n])) for n in range(20)]
         await asyncio.sleep(0)
         tasks[victim].cancel()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
@@ -113,40 +113,40 @@ async def test_every_reader_of_a_failed_batch_gets_an_error_of_its_own(connect: 
     with EmbeddedValkey() as server:
         client = connect(server.url, timeout=5)
         reader = BatchReader(client, timeout=0.2)
-        await reader.read(["k"])
+        await reader.read([b"k"])
         server.freeze()
         started = time.monotonic()
         answers = await asyncio.gather(
-            *(reader.read([f"k{n}"]) for n in range(20)), return_exceptions=True
+            *(reader.read([b"k%d" % n]) for n in range(20)), return_exceptions=True
         )
         # Also those that queued behind the dead batch have waited for one timeout, not for two.
         assert time.monotonic() - started < 0.39
         assert all(isinstance(answer, RedisTimeoutError) for answer in answers)
         assert len({id(answer) for answer in answers}) == 20
         server.thaw()
-        assert await reader.read(["k"]) == [None]
+        assert await reader.read([b"k"]) == [None]
 
 
 async def test_a_key_of_another_kind_is_none_and_spoils_nothing(redis: Redis) -> None:
     await fill(redis, 5)
     await redis.lpush("list", "x")
     reader = BatchReader(redis, timeout=1)
-    keys = [["k0"], ["k1", "list"], ["k2"]]
+    keys = [[b"k0"], [b"k1", b"list"], [b"k2"]]
     assert await asyncio.gather(*map(reader.read, keys)) == [[b"v0"], [b"v1", None], [b"v2"]]
 
 
 async def test_a_lone_key_of_another_kind_is_none(redis: Redis) -> None:
     await redis.lpush("list", "x")
-    assert await BatchReader(redis, timeout=1).read(["list"]) == [None]
+    assert await BatchReader(redis, timeout=1).read([b"list"]) == [None]
 
 
 async def stalled_read(connect: Connect) -> None:
     """The event loop stands still for longer than the timeout, and the reply comes meanwhile."""
     with EmbeddedValkey() as server:
         reader = BatchReader(connect(server.url, timeout=5), timeout=0.05)
-        await reader.read(["k"])
+        await reader.read([b"k"])
         server.freeze()
-        read = asyncio.create_task(reader.read(["k"]))
+        read = asyncio.create_task(reader.read([b"k"]))
         await asyncio.sleep(0.01)  # it is sent
         server.thaw()
         stall(0.2)
@@ -175,9 +175,9 @@ async def test_stopped_in_the_middle_nobody_is_left_waiting(connect: Connect) ->
     with EmbeddedValkey() as server:
         client = connect(server.url, timeout=5)
         reader = BatchReader(client, timeout=5)
-        await reader.read(["k"])
+        await reader.read([b"k"])
         server.freeze()
-        readers = [asyncio.create_task(reader.read([f"k{n}"])) for n in range(10)]
+        readers = [asyncio.create_task(reader.read([b"k%d" % n])) for n in range(10)]
         await asyncio.sleep(0.05)
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
@@ -198,5 +198,5 @@ async def test_a_connection_that_the_system_gives_up_is_an_error_and_not_an_answ
     with monkeypatch.context() as patch:
         patch.setattr(asyncio.StreamReader, "read", timed_out)
         with pytest.raises(RedisConnectionError):
-            await reader.read(["k0"])
-    assert await reader.read(["k0"]) == [b"v0"]
+            await reader.read([b"k0"])
+    assert await reader.read([b"k0"]) == [b"v0"]

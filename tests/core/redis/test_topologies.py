@@ -18,7 +18,9 @@ KEYS = [f"key-{number}" for number in range(60)]
 async def write_and_read(client: RedisClient) -> None:
     await asyncio.gather(*(client.set(key, key) for key in KEYS))
     reader = BatchReader(client, timeout=2)
-    values = await asyncio.gather(*(reader.read([key, f"no-{key}"]) for key in KEYS))
+    values = await asyncio.gather(
+        *(reader.read([key.encode(), b"no-" + key.encode()]) for key in KEYS)
+    )
     assert values == [[key.encode(), None] for key in KEYS]
 
 
@@ -78,7 +80,7 @@ async def test_a_cluster_that_is_away_is_an_error_in_bounded_time_and_comes_back
             node.freeze()
         started = monotonic()
         commands = [client.get(key) for key in KEYS]
-        reads = [reader.read([key]) for key in KEYS]
+        reads = [reader.read([key.encode()]) for key in KEYS]
         answers = await asyncio.gather(*commands, *reads, return_exceptions=True)
         assert all(isinstance(answer, RedisError) for answer in answers)
         assert monotonic() - started < 5
@@ -86,7 +88,7 @@ async def test_a_cluster_that_is_away_is_an_error_in_bounded_time_and_comes_back
             node.thaw()
         cluster.wait_until_ready()
         await until_it_works(client, within=10)
-        assert await reader.read([KEYS[0]]) == [KEYS[0].encode()]
+        assert await reader.read([KEYS[0].encode()]) == [KEYS[0].encode()]
 
 
 async def until_it_works(client: RedisClient, *, within: float) -> float:

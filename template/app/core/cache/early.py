@@ -13,19 +13,17 @@ import random
 _FARTHEST = 15
 
 
-def may_be_due(now: int, fresh_until: int, cost: int, ttl: float, beta: float) -> bool:
-    """Whether `is_due` could say yes: asked where there is no time for a logarithm."""
-    return fresh_until - now <= _head_start(cost, ttl, beta) * _FARTHEST
-
-
-def is_due(now: int, fresh_until: int, cost: int, ttl: float, beta: float) -> bool:
-    """Whether this reader should refresh; times in milliseconds, `ttl` in seconds."""
-    if not may_be_due(now, fresh_until, cost, ttl, beta):
-        return False
-    head_start = _head_start(cost, ttl, beta)
-    return -head_start * math.log(1 - random.random()) >= fresh_until - now
-
-
-def _head_start(cost: int, ttl: float, beta: float) -> float:
+def head_start(cost: int, ttl: float, beta: float) -> float:
+    """The mean of what readers draw, in milliseconds like `cost`; `ttl` in seconds."""
     # A loader that is slow beside its ttl would otherwise be refreshed by every read.
     return min(cost * beta, ttl * 1000 / 4)
+
+
+def calm_until(fresh_until: int, mean: float) -> int:
+    """The moment before which no reader need draw; all in milliseconds."""
+    return fresh_until - math.ceil(mean * _FARTHEST)
+
+
+def is_due(left: int, mean: float) -> bool:
+    """Whether this reader's head start reaches as far as the `left` milliseconds until expiry."""
+    return -mean * math.log(1 - random.random()) >= left

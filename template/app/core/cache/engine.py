@@ -19,7 +19,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
-from app.core.cache import early, metrics
+from app.core.cache import metrics
 from app.core.cache.backoff import Backoff
 from app.core.cache.bulkhead import waiting
 from app.core.cache.decoded import Decoded
@@ -62,8 +62,7 @@ class Engine:
         if (entry := seen.entry) is not None:
             now = now_ms()
             if now < entry.fresh_until:
-                ttl, beta = kind.options.ttl, kind.options.early_refresh
-                if early.is_due(now, entry.fresh_until, entry.cost, ttl, beta):
+                if kind.is_due(entry, now):
                     self._refresh(recipe, seen)
                 outcome = Outcome.NEAR if seen.near else Outcome.HIT
                 kind.count(outcome)
@@ -172,7 +171,7 @@ class Engine:
         if any(current.get(name) != version for name, version in flight.versions.items()):
             return False
         try:
-            (token,) = await self.store.read((recipe.address.lease,))
+            (token,) = await self.store.read((recipe.address.lease.encode(),))
         except CacheUnavailable:
             return True
         return token == flight.token

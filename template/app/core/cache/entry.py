@@ -60,6 +60,8 @@ class Entry:
     versions: bytes
     negative: bool
     payload: bytes
+    calm_until: int = 0
+    """Before this moment nobody need think of refreshing it. Not stored: options may change."""
 
 
 def encode(

@@ -8,7 +8,7 @@ its `repr`.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -107,10 +107,11 @@ class Address:
     """The version of the policy and of each tag: an entry is valid while none of them moved."""
     fingerprint: bytes
     """8 bytes of the whole key, kept in the entry: bytes moved to another key are not believed."""
+    read_keys: tuple[bytes, ...] = field(init=False)
+    """The value and the versions, as they are asked for."""
 
-    @property
-    def read_keys(self) -> tuple[str, ...]:
-        return (self.value, *self.versions)
+    def __post_init__(self) -> None:
+        self.read_keys = tuple(key.encode() for key in (self.value, *self.versions))
 
 
 class Keyspace:

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
-from app.core.cache import early
 from app.core.cache.bulkhead import waiting
 from app.core.cache.engine import Engine
 from app.core.cache.entry import Miss
@@ -40,7 +39,7 @@ class ManyReader(Generic[K]):
         """The values of all keys, in the order of `addresses`."""
         if not self._addresses:
             return {}
-        options, now = self._kind.options, now_ms()
+        now = now_ms()
         found: dict[K, Any] = {}
         due: dict[K, Ask] = {}
         missing: dict[K, Ask] = {}
@@ -52,9 +51,7 @@ class ManyReader(Generic[K]):
             found[key] = seen.value
             fresh_until = entry.fresh_until
             self._kind.count(Outcome.HIT if now < fresh_until else Outcome.STALE)
-            if now >= fresh_until or early.is_due(
-                now, fresh_until, entry.cost, options.ttl, options.early_refresh
-            ):
+            if now >= fresh_until or self._kind.is_due(entry, now):
                 due[key] = ask
         if due:
             self._engine.refresher.start(self._kind, due, self._load)
@@ -68,7 +65,7 @@ class ManyReader(Generic[K]):
         versions = next(iter(self._addresses.values())).versions
         at = monotonic()
         try:
-            raw = await self._engine.store.read((*values, *versions))
+            raw = await self._engine.store.read([key.encode() for key in (*values, *versions)])
         except CacheUnavailable as unavailable:
             away = Seen(None, None, Miss.UNAVAILABLE, b"", online=not unavailable.outage, at=at)
             return dict.fromkeys(self._addresses, away)

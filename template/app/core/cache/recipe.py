@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from app.core.cache import metrics
+from app.core.cache import early, metrics
 from app.core.cache.entry import ID_SIZE, Entry, Miss, decode, encode, entry_id
 from app.core.cache.keys import Address
 from app.core.cache.options import PolicyOptions
@@ -108,6 +108,7 @@ class Kind:
             return Seen(None, None, Miss.SIGNATURE, entry.id, versions, at=at)
         except DecodeError:
             return Seen(None, None, Miss.CORRUPT, entry.id, versions, at=at)
+        entry.calm_until = early.calm_until(entry.fresh_until, self._head_start(entry))
         return Seen(entry, value, None, entry.id, versions, at=at)
 
     def load_payload(self, entry: Entry, address: Address) -> Any:
@@ -116,8 +117,17 @@ class Kind:
             return None
         return self.codec.loads(entry.payload, key=address.value.encode())
 
+    def is_due(self, entry: Entry, now: int) -> bool:
+        """Whether this reader should have a fresh entry refreshed; `now` in ms since 1970."""
+        return now >= entry.calm_until and early.is_due(
+            entry.fresh_until - now, self._head_start(entry)
+        )
+
+    def _head_start(self, entry: Entry) -> float:
+        return early.head_start(entry.cost, self.options.ttl, self.options.early_refresh)
+
     def count(self, outcome: Outcome) -> None:
-        self._reads[outcome].inc()
+        metrics.tally.add(self._reads[outcome])
 
     def count_miss(self, reason: Miss) -> None:
         self._misses[reason].inc()

@@ -71,7 +71,7 @@ class CacheStore:
         self._reader = reader
         self._breaker = breaker
 
-    async def read(self, keys: Sequence[str]) -> list[bytes | None]:
+    async def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Values by key; shares its round trip with the other reads of this moment."""
         if self._breaker.is_open:
             raise CacheUnavailable("the breaker is open", outage=True)
@@ -155,7 +155,7 @@ class CacheStore:
             CacheUnavailable: no answer, or not in time.
         """
         try:
-            await self._reader.read((key,))
+            await self._reader.read((key.encode(),))
         except (*_OUTAGE, RedisError) as error:
             raise CacheUnavailable(str(error), outage=True) from error
 

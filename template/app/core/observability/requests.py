@@ -72,7 +72,7 @@ class RequestMiddleware:
             return
 
         started = perf_counter()
-        identity = _given_id(scope["headers"]) or f"{getrandbits(128):032x}"
+        identity = _given_id(scope["headers"]) or getrandbits(128).to_bytes(16, "big").hex()
         reply = Reply(send, identity.encode(), CLIENT_GONE)
         token = request_id.set(identity)
         scope[_SCOPE_ID] = identity

@@ -9,6 +9,7 @@ A lone read is sent at once, so low load pays nothing for it.
 import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from time import perf_counter
 from typing import Any, cast
 
@@ -58,23 +59,22 @@ class BatchReader:
         self._busy = False
         self._sender: asyncio.Task[None] | None = None
 
-    async def read(self, keys: Sequence[str]) -> Values:
+    async def read(self, keys: Keys) -> Values:
         """The values of `keys`, None for those that do not exist or are not strings.
 
         Raises:
             RedisError: the batch failed; every reader of it gets an error of its own.
         """
-        wanted = [key.encode() for key in keys]  # here, where a bad key harms its reader only
-        if not wanted:
+        if not keys:
             return []
         if self._busy:
             future = asyncio.get_running_loop().create_future()
-            self._waiting.append((wanted, future))
+            self._waiting.append((keys, future))
             values: Values = await future
             return values
         self._busy = True
         try:
-            return await self._fetch(wanted)
+            return await self._fetch(keys)
         except (RedisConnectionError, RedisTimeoutError) as error:
             self._fail_waiting(error)
             raise
@@ -115,15 +115,13 @@ class BatchReader:
         return batch
 
     async def _answer(self, batch: list[tuple[Keys, asyncio.Future[Values]]]) -> None:
-        slots: dict[bytes, int] = {}
-        for keys, future in batch:
-            if not future.done():  # a cancelled reader's keys are not worth reading
-                for key in keys:
-                    slots.setdefault(key, len(slots))
-        if not slots:
+        # A cancelled reader's keys are not worth reading.
+        asked = (keys for keys, future in batch if not future.done())
+        wanted = list(dict.fromkeys(chain.from_iterable(asked)))
+        if not wanted:
             return
         try:
-            values = await self._fetch(list(slots))
+            values = dict(zip(wanted, await self._fetch(wanted), strict=True))
         except BaseException as error:
             _fail((future for _, future in batch), error)
             if not isinstance(error, RedisError):
@@ -133,7 +131,7 @@ class BatchReader:
             return
         for keys, future in batch:
             if not future.done():
-                future.set_result([values[slots[key]] for key in keys])
+                future.set_result([values[key] for key in keys])
 
     async def _fetch(self, keys: Keys) -> Values:
         task = asyncio.current_task()

@@ -5,6 +5,7 @@ from time import monotonic
 
 import pytest
 from fastapi import APIRouter, FastAPI, HTTPException, Response
+from httpx import AsyncClient
 
 from app.core.cache import Cache
 from devservers.valkey import EmbeddedValkey
@@ -29,6 +30,10 @@ def one_page(
         return await source.load()
 
     return application(router)
+
+
+async def says(client: AsyncClient, answer: str) -> bool:
+    return bool((await client.get("/page")).json() == answer)
 
 
 kinds = pytest.mark.parametrize("public", [True, False], ids=["public", "private"])
@@ -65,11 +70,32 @@ async def test_a_stale_answer_is_served_while_one_refreshes(cache: Cache, public
         assert {answer.json() for answer in answers} == {"old"}  # though the load hangs
         assert all("; hit; ttl=-" in answer.headers["cache-status"] for answer in answers)
         source.release()
+        await until(lambda: says(client, "new"))
 
-        async def is_new() -> bool:
-            return bool((await client.get("/page")).json() == "new")
 
-        await until(is_new)
+@kinds
+async def test_a_popular_answer_is_computed_anew_before_it_expires(
+    cache: Cache, public: bool
+) -> None:
+    source = Source("old")
+    # The mean head start is a quarter of the ttl: of the first few hundred readers one is due.
+    app = one_page(cache, source, public=public, ttl=60, jitter=0, early_refresh=1_000_000)
+    async with asking(app) as client:
+        source.hold()
+        first = asyncio.create_task(client.get("/page"))
+        await asyncio.sleep(0.05)  # what it cost to compute
+        source.release()
+        assert (await first).json() == "old"
+        source.value = "new"
+        await until(lambda: says(client, "new"))
+
+
+async def test_control_others_are_not(cache: Cache) -> None:
+    source = Source("old")
+    async with asking(one_page(cache, source, early_refresh=0)) as client:
+        for _ in range(300):
+            assert await says(client, "old")
+    assert source.loads == 1
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), HTTPException(503), HTTPException(500)])

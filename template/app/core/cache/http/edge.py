@@ -14,7 +14,6 @@ from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.core.cache import early
 from app.core.cache.http.checks import check, header_names, principal_calls
 from app.core.cache.http.handler import REPLY, handler_for
 from app.core.cache.http.headers import find
@@ -184,15 +183,7 @@ class _EdgeRoute:
         cached, engine, kind = self._cached, self._engine, self._cached.kind
         seen = engine.near(kind, address) or await engine.read(kind, address)
         entry, now = seen.entry, int(time() * 1000)
-        if (
-            entry is None
-            or now >= entry.fresh_until
-            or seen.value is None
-            or seen.value.is_error
-            or early.may_be_due(
-                now, entry.fresh_until, entry.cost, kind.options.ttl, kind.options.early_refresh
-            )
-        ):
+        if entry is None or now >= entry.calm_until or seen.value is None or seen.value.is_error:
             scope[SEEN] = (address.value, seen)
             return False
         outcome = Outcome.NEAR if seen.near else Outcome.HIT
