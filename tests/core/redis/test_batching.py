@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.core.redis import BatchReader, batching
+from app.core.redis.direct import DirectConnection
 from devservers.valkey import EmbeddedValkey
 from tests.core.redis.conftest import Connect
 from tests.support.wire import Wire, counted_writes
@@ -192,11 +193,11 @@ async def test_a_connection_that_the_system_gives_up_is_an_error_and_not_an_answ
     await fill(redis, 1)
     reader = BatchReader(redis, timeout=1)
 
-    async def timed_out(*_: object) -> bytes:
-        raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+    def timed_out(self: DirectConnection, _: bytes) -> None:
+        self.connection_lost(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(asyncio.StreamReader, "read", timed_out)
+        patch.setattr(DirectConnection, "data_received", timed_out)
         with pytest.raises(RedisConnectionError):
             await reader.read([b"k0"])
     assert await reader.read([b"k0"]) == [b"v0"]

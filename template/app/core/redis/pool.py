@@ -45,18 +45,28 @@ class FairSlots:
                 f"{self.timeout} s: raise its size, or look for what holds them"
             ) from None
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the next one has to wait."""
+        return self._free.locked()
+
     def release(self) -> None:
         """Give a slot back."""
         self._free.release()
 
 
-class _FairCheckout(ConnectionPool):
+class FairCheckout(ConnectionPool):
     """Puts `FairSlots` in front of a redis-py pool."""
 
     def __init__(self, *, slots: FairSlots, **kwargs: Any) -> None:
         super().__init__(max_connections=slots.size, **kwargs)
         self._slots = slots
         self._served: set[asyncio.Task[Any] | None] = set()
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the next one has to wait."""
+        return self._slots.is_exhausted
 
     def get_available_connection(self) -> AbstractConnection:
         connection: AbstractConnection = super().get_available_connection()  # type: ignore[no-untyped-call]  # redis-py
@@ -94,9 +104,9 @@ class _FairCheckout(ConnectionPool):
             self._slots.release()
 
 
-class FairPool(_FairCheckout):
+class FairPool(FairCheckout):
     """A fair pool of connections to one server."""
 
 
-class FairSentinelPool(_FairCheckout, SentinelConnectionPool):
+class FairSentinelPool(FairCheckout, SentinelConnectionPool):
     """A fair pool of connections to whichever server the sentinels call the primary."""

@@ -1,0 +1,294 @@
+"""Connections that are read past redis-py's streams: the same answers, whatever happens to them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trustme
+import uvloop
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse, NoPermissionError, RedisError
+
+from app.core.redis import (
+    BatchReader,
+    ClientOptions,
+    PoolTimeout,
+    create_client,
+    create_standalone_client,
+    direct,
+)
+from app.core.redis.direct import DirectConnection
+from app.core.redis.pool import FairCheckout
+from devservers.valkey import EmbeddedValkey
+from tests.core.redis.conftest import Connect
+from tests.support.tls import tls_front
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+LOOPS = [pytest.param(asyncio.run, id="asyncio"), pytest.param(uvloop.run, id="uvloop")]
+VALUE = b"x\r\n*1\r\n"
+REPLY = b"*3\r\n$%d\r\n%b\r\n$-1\r\n$0\r\n\r\n" % (len(VALUE), VALUE)
+
+
+def mget(*keys: bytes) -> bytes:
+    parts = (b"$%d\r\n%b\r\n" % (len(part), part) for part in (b"MGET", *keys))
+    return b"*%d\r\n%b" % (len(keys) + 1, b"".join(parts))
+
+
+@pytest.fixture
+def streamed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What any stream of this process takes from its transport."""
+    seen: list[bytes] = []
+    feed = asyncio.StreamReader.feed_data
+
+    def feed_data(self: asyncio.StreamReader, data: bytes) -> None:
+        seen.append(data)
+        feed(self, data)
+
+    monkeypatch.setattr(asyncio.StreamReader, "feed_data", feed_data)
+    return seen
+
+
+@pytest.mark.parametrize("run", LOOPS)
+def test_values_pass_no_stream(server: EmbeddedValkey, streamed: list[bytes], run: Run) -> None:
+    async def check() -> None:
+        client = create_client(server.url, ClientOptions(name="test"))
+        await client.mset({f"k{number}": "secret" * 1000 for number in range(50)})
+        reader = BatchReader(client, timeout=5)
+        streamed.clear()
+        values = await asyncio.gather(*(reader.read([b"k%d" % n]) for n in range(50)))
+        assert values == [[b"secret" * 1000]] * 50
+        assert streamed == []
+        assert await client.get("k1") == b"secret" * 1000  # by the same connection
+        assert b"secret" in b"".join(streamed)
+        await client.aclose()
+
+    run(check())
+
+
+@pytest.mark.parametrize("run", LOOPS)
+def test_nor_do_they_with_tls(
+    server: EmbeddedValkey, streamed: list[bytes], run: Run, tmp_path: Any
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+
+    async def check() -> None:
+        certificate = authority.issue_cert("127.0.0.1")
+        async with tls_front(server.host, server.port, certificate) as port:
+            url = f"rediss://127.0.0.1:{port}?ssl_ca_certs={tmp_path / 'ca.pem'}"
+            options = ClientOptions(name="test", timeout=5, connect_timeout=5)
+            client = create_standalone_client(url, options)
+            await client.set("key", "value")
+            connection = await DirectConnection.open(client.connection_pool)
+            for _ in range(3):
+                assert await connection.ask(mget(b"key")) == [b"value"]
+                assert connection.may_stay  # it was not left to the stream
+            await connection.close()
+            assert await client.get("key") == b"value"
+            await client.aclose()
+
+    run(check())
+
+
+async def test_without_the_writer_that_we_know_redis_py_does_it(
+    redis: Redis, streamed: list[bytes]
+) -> None:
+    class Writer:
+        """One of a redis-py to come."""
+
+        def __init__(self, writer: asyncio.StreamWriter) -> None:
+            self._writer = writer
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._writer, name)
+
+    await redis.set("key", "value")
+    pool = redis.connection_pool
+    connection: Any = await pool.get_connection()
+    connection._writer = Writer(connection._writer)
+    await pool.release(connection)
+    streamed.clear()
+    taken = await DirectConnection.open(pool)
+    assert await taken.ask(mget(b"key")) == [b"value"]
+    assert not taken.may_stay
+    await taken.close()
+    assert streamed
+
+
+async def test_an_error_is_that_of_redis_py_and_ends_nothing(
+    redis: Redis, server: EmbeddedValkey, connect: Connect
+) -> None:
+    await redis.acl_setuser(
+        "limited", enabled=True, nopass=True, keys="*", commands=["+@all", "-mget"]
+    )
+    client = connect(f"redis://limited:any@{server.host}:{server.port}")
+    reader = BatchReader(client, timeout=1)
+    number = await client.client_id()
+    answers = await asyncio.gather(*(reader.read([b"k"]) for _ in range(5)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [NoPermissionError] * 5
+    await redis.acl_setuser("limited", commands=["+mget"])
+    assert await reader.read([b"k"]) == [None]
+    assert await client.client_id() == number
+
+
+async def test_a_reply_cut_short_is_not_that_of_the_next_command(redis: Redis) -> None:
+    assert await after_one_that_was_cancelled(redis) == [b"its own"]
+
+
+async def test_control_on_the_same_connection_it_would_be(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def disconnect(self: AbstractConnection, nowait: bool = False) -> None:
+        pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AbstractConnection, "disconnect", disconnect)
+        assert await after_one_that_was_cancelled(redis) == [b"of another"]
+
+
+async def after_one_that_was_cancelled(redis: Redis) -> list[Any]:
+    await redis.mset({"first": "of another", "second": "its own"})
+    connection = await DirectConnection.open(redis.connection_pool)
+    asked = asyncio.create_task(connection.ask(mget(b"first")))
+    await asyncio.sleep(0)  # it is sent
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    reply = await connection.ask(mget(b"second"))
+    await connection.close()
+    await redis.connection_pool.disconnect()
+    return reply
+
+
+class Script:
+    """A server that answers MGET with the pieces it was given, and hangs up at None."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes | None] = []
+        self.connections = 0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[ConnectionPool]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        async with server:
+            pool = ConnectionPool(host=host, port=port, protocol=2, driver_info=None)
+            yield pool
+            await pool.disconnect()
+
+    async def _serve(self, commands: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        while await commands.read(4096):
+            for piece in self.pieces:
+                if piece is None:
+                    client.close()
+                    return
+                client.write(piece)
+                await asyncio.sleep(0.002)
+        client.close()
+
+
+async def test_a_reply_may_come_in_any_two_pieces() -> None:
+    script = Script()
+    async with script.running() as pool:
+        connection = await DirectConnection.open(pool)
+        for cut in range(1, len(REPLY)):
+            script.pieces = [REPLY[:cut], REPLY[cut:]]
+            assert await connection.ask(mget(b"k")) == [VALUE, None, b""]
+        assert connection.may_stay
+        await connection.close()
+    assert script.connections == 1
+
+
+async def test_a_reply_may_come_byte_by_byte() -> None:
+    script = Script()
+    async with script.running() as pool:
+        script.pieces = [REPLY[at : at + 1] for at in range(len(REPLY))]
+        connection = await DirectConnection.open(pool)
+        assert await connection.ask(mget(b"k")) == [VALUE, None, b""]
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "error"),
+    [
+        pytest.param([None], RedisConnectionError, id="none"),
+        pytest.param([REPLY[:9], None], RedisConnectionError, id="half of one"),
+        pytest.param([b"*1\r\n?what\r\n"], InvalidResponse, id="no reply at all"),
+        pytest.param([REPLY + REPLY], InvalidResponse, id="two"),
+        pytest.param([b"?what\r\n"], InvalidResponse, id="not even an array"),
+        pytest.param([b"-ERR no\r\n"], RedisError, id="an error"),
+    ],
+)
+async def test_what_is_not_a_reply_is_an_error_once(
+    pieces: list[bytes | None], error: type[RedisError]
+) -> None:
+    script = Script()
+    async with script.running() as pool:
+        reader = BatchReader(Redis.from_pool(pool), timeout=2)
+        script.pieces = pieces
+        with pytest.raises(error):
+            await reader.read([b"k"])
+        script.pieces = [REPLY]
+        assert await reader.read([b"k", b"l", b"m"]) == [VALUE, None, b""]
+
+
+async def read_on(reader: BatchReader, *, readers: int, seconds: float) -> None:
+    end = time.monotonic() + seconds
+
+    async def one(number: int) -> None:
+        while time.monotonic() < end:
+            await reader.read([b"k%d" % number])
+
+    await asyncio.gather(*map(one, range(readers)))
+
+
+async def test_a_connection_is_kept_while_it_is_needed_but_not_for_good(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = 0
+    get = FairCheckout.get_connection
+
+    async def get_connection(self: FairCheckout) -> AbstractConnection:
+        nonlocal taken
+        taken += 1
+        return await get(self)
+
+    monkeypatch.setattr(FairCheckout, "get_connection", get_connection)
+    monkeypatch.setattr(direct, "_LONGEST", 0.1)
+    reader = BatchReader(connect(), timeout=5)
+    await read_on(reader, readers=20, seconds=0.5)
+    assert 5 <= taken <= 8
+    monkeypatch.setattr(direct, "_LONGEST", 0)
+    taken = 0
+    await read_on(reader, readers=20, seconds=0.5)
+    assert taken > 50
+
+
+async def test_who_waits_for_the_only_connection_gets_it(connect: Connect) -> None:
+    await write_beside_readers(connect)
+
+
+async def test_control_kept_from_others_it_would_be_busy(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FairCheckout, "is_exhausted", False)
+    with pytest.raises(PoolTimeout):
+        await write_beside_readers(connect)
+
+
+async def write_beside_readers(connect: Connect) -> None:
+    client = connect(pool_size=1, pool_timeout=0.3, timeout=5)
+    readers = asyncio.create_task(read_on(BatchReader(client, timeout=5), readers=9, seconds=0.8))
+    await asyncio.sleep(0.05)
+    try:
+        for number in range(10):
+            await client.set("key", number)
+    finally:
+        await readers
