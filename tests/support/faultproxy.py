@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from socket import SO_LINGER, SOL_SOCKET
+from struct import pack
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +13,7 @@ from devservers.server import free_port
 
 _CHUNK = 65_536
 _BIND_ATTEMPTS = 10
+_NO_LINGER = pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,12 @@ class _Connection:
     has_lost_data: bool = False
 
     def abort(self) -> None:
-        self.client.transport.abort()
-        self.server.transport.abort()
+        for writer in (self.client, self.server):
+            if not writer.is_closing():
+                # Without this the other side would see an orderly end.
+                with suppress(OSError):
+                    writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _NO_LINGER)
+                writer.transport.abort()
 
 
 class FaultProxy:

@@ -12,13 +12,12 @@ import uvloop
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, NoPermissionError, RedisError
+from redis.exceptions import InvalidResponse, NoPermissionError, RedisError, ResponseError
 
 from app.core.redis import (
     BatchReader,
     ClientOptions,
     PoolTimeout,
-    create_client,
     create_standalone_client,
     direct,
 )
@@ -26,6 +25,7 @@ from app.core.redis.direct import DirectConnection
 from app.core.redis.pool import FairCheckout
 from devservers.valkey import EmbeddedValkey
 from tests.core.redis.conftest import Connect
+from tests.core.redis.test_pool import free_slots
 from tests.support.tls import tls_front
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -57,7 +57,7 @@ def streamed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 @pytest.mark.parametrize("run", LOOPS)
 def test_values_pass_no_stream(server: EmbeddedValkey, streamed: list[bytes], run: Run) -> None:
     async def check() -> None:
-        client = create_client(server.url, ClientOptions(name="test"))
+        client = create_standalone_client(server.url, ClientOptions(name="test", pool_size=2))
         await client.mset({f"k{number}": "secret" * 1000 for number in range(50)})
         reader = BatchReader(client, timeout=5)
         streamed.clear()
@@ -66,6 +66,7 @@ def test_values_pass_no_stream(server: EmbeddedValkey, streamed: list[bytes], ru
         assert streamed == []
         assert await client.get("k1") == b"secret" * 1000  # by the same connection
         assert b"secret" in b"".join(streamed)
+        await free_slots(client, 2)
         await client.aclose()
 
     run(check())
@@ -215,12 +216,63 @@ async def test_a_reply_may_come_byte_by_byte() -> None:
         await connection.close()
 
 
+async def test_an_error_may_follow_a_reply() -> None:
+    script = Script()
+    async with script.running() as pool:
+        connection = await DirectConnection.open(pool)
+        script.pieces = [REPLY]
+        assert await connection.ask(mget(b"k")) == [VALUE, None, b""]
+        script.pieces = [b"-ERR no\r\n"]
+        with pytest.raises(ResponseError):
+            await connection.ask(mget(b"k"))
+        await connection.close()
+
+
+async def test_what_nobody_asked_for_is_nobodys_reply() -> None:
+    script = Script()
+    async with script.running() as pool:
+        reader = BatchReader(Redis.from_pool(pool), timeout=2)
+        script.pieces = [REPLY, b"*1\r\n$5\r\nwrong\r\n"]
+        connection = await DirectConnection.open(pool)
+        assert await connection.ask(mget(b"k")) == [VALUE, None, b""]
+        await asyncio.sleep(0.02)
+        assert not connection.may_stay
+        await connection.close()
+        script.pieces = [REPLY]
+        assert await reader.read([b"k", b"l", b"m"]) == [VALUE, None, b""]
+    assert script.connections == 2
+
+
+async def test_a_connection_that_is_being_closed_may_not_stay(redis: Redis) -> None:
+    pool = redis.connection_pool
+    taken = await pool.get_connection()
+    connection = DirectConnection(pool, taken)
+    assert connection.may_stay
+    closing = asyncio.create_task(taken.disconnect())
+    await asyncio.sleep(0)
+    assert not connection.may_stay
+    await closing
+    await connection.close()
+
+
+async def test_a_command_may_be_longer_than_what_the_system_takes_at_once(redis: Redis) -> None:
+    problems: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, problem: problems.append(problem))
+    pool = redis.connection_pool
+    connection = await DirectConnection.open(pool)
+    assert await connection.ask(mget(*[b"k" * 10_000] * 1_000)) == [None] * 1_000
+    await connection.close()
+    assert await redis.get("k") is None
+    assert problems == []
+
+
 @pytest.mark.parametrize(
     ("pieces", "error"),
     [
         pytest.param([None], RedisConnectionError, id="none"),
         pytest.param([REPLY[:9], None], RedisConnectionError, id="half of one"),
         pytest.param([b"*1\r\n?what\r\n"], InvalidResponse, id="no reply at all"),
+        pytest.param([b"*1\r\n?what\r\n", REPLY], InvalidResponse, id="one after it"),
         pytest.param([REPLY + REPLY], InvalidResponse, id="two"),
         pytest.param([b"?what\r\n"], InvalidResponse, id="not even an array"),
         pytest.param([b"-ERR no\r\n"], RedisError, id="an error"),

@@ -2,17 +2,23 @@
 
 import asyncio
 import random
+from collections.abc import Callable, Coroutine
 from time import monotonic
+from typing import Any
 
 import pytest
+import uvloop
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from app.core.redis import PoolTimeout
+from app.core.redis import BatchReader, ClientOptions, PoolTimeout, create_standalone_client
+from app.core.redis.pool import FairSentinelPool, FairSlots
 from devservers.server import free_port
 from devservers.valkey import EmbeddedValkey
 from tests.core.redis.conftest import Connect
+from tests.support.faultproxy import FaultProxy
 
 
 async def hold(client: Redis, seconds: float) -> None:
@@ -143,3 +149,61 @@ async def test_a_connection_that_the_server_closed_is_replaced_unnoticed(
     await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     await asyncio.sleep(0.05)
     await client.get("k")
+
+
+@pytest.mark.parametrize(
+    "run", [pytest.param(asyncio.run, id="asyncio"), pytest.param(uvloop.run, id="uvloop")]
+)
+@pytest.mark.parametrize("batched", [False, True], ids=["alone", "in a batch"])
+def test_so_is_one_that_was_reset(
+    server: EmbeddedValkey, run: Callable[[Coroutine[Any, Any, None]], None], batched: bool
+) -> None:
+    async def check() -> None:
+        async with FaultProxy(server.host, server.port) as proxy:
+            options = ClientOptions(name="test", pool_size=1, timeout=5, connect_timeout=5)
+            client = create_standalone_client(proxy.url, options)
+            reader = BatchReader(client, timeout=5)
+            for _ in range(3):
+                started = monotonic()
+                assert await (reader.read([b"no"]) if batched else client.mget("no")) == [None]
+                assert monotonic() - started < 1
+                await proxy.refuse()
+                await proxy.heal()
+                await asyncio.sleep(0.02)
+            await free_slots(client, 1)
+            await client.aclose()
+
+    run(check())
+
+
+class Sentinels:
+    """Know where the primary is."""
+
+    def __init__(self, server: EmbeddedValkey) -> None:
+        self.primary = server
+
+    async def discover_master(self, service: str) -> tuple[str, int]:
+        return self.primary.host, self.primary.port
+
+
+async def test_after_a_failover_nobody_gets_a_connection_to_the_old_primary(
+    server: EmbeddedValkey,
+) -> None:
+    with EmbeddedValkey() as promoted:
+        sentinels = Sentinels(server)
+        pool = FairSentinelPool(
+            slots=FairSlots(name="test", size=2, timeout=1),
+            connection_class=SentinelManagedConnection,
+            service_name="service",
+            sentinel_manager=sentinels,
+        )
+        in_use: Any = await pool.get_connection()
+        assert in_use.port == server.port
+        sentinels.primary = promoted
+        other: Any = await pool.get_connection()  # the pool hears of it
+        assert other.port == promoted.port
+        await pool.release(other)
+        await pool.release(in_use)
+        connections: list[Any] = [await pool.get_connection() for _ in range(2)]
+        assert [connection.port for connection in connections] == [promoted.port] * 2
+        await pool.disconnect()

@@ -4,9 +4,11 @@ import asyncio
 from time import monotonic
 
 import pytest
+import uvloop
+from redis.asyncio import RedisCluster
 from redis.exceptions import RedisError
 
-from app.core.redis import BatchReader, RedisClient, report
+from app.core.redis import BatchReader, ClientOptions, RedisClient, create_client, report
 from devservers.valkey import EmbeddedValkey
 from tests.core.redis.conftest import Connect, ConnectCluster
 from tests.support.cluster import EmbeddedCluster
@@ -89,6 +91,28 @@ async def test_a_cluster_that_is_away_is_an_error_in_bounded_time_and_comes_back
         cluster.wait_until_ready()
         await until_it_works(client, within=10)
         assert await reader.read([KEYS[0].encode()]) == [KEYS[0].encode()]
+
+
+@pytest.mark.slow
+def test_a_connection_of_a_cluster_that_was_closed_is_an_error_of_redis_with_uvloop() -> None:
+    async def check() -> None:
+        with EmbeddedCluster() as cluster:
+            client = create_client(cluster.url, ClientOptions(name="test", timeout=5))
+            assert isinstance(client, RedisCluster)
+            reader = BatchReader(client, timeout=5)
+            for ask in (client.get("key"), reader.read([b"key"])):
+                await client.set("key", "value")
+                for node in client.get_nodes():
+                    for connection in node._connections:
+                        if connection._writer is not None:
+                            connection._writer.transport.abort()
+                await asyncio.sleep(0.01)
+                with pytest.raises(RedisError):
+                    await ask
+                await until_it_works(client, within=5)
+            await client.aclose()
+
+    uvloop.run(check())
 
 
 async def until_it_works(client: RedisClient, *, within: float) -> float:

@@ -1,7 +1,7 @@
 """What every request counts, told to Prometheus a hundred at a time.
 
 Telling it of each request as it ends takes 4 microseconds of a busy server, a tenth of a cached
-response; of many in a row it takes 1 each. Whoever scrapes is told of all of them.
+response; of many in a row it takes 1 each. Whoever scrapes all metrics is told of all requests.
 """
 
 import os

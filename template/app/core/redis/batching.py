@@ -46,7 +46,7 @@ class BatchReader:
         """Say whom to ask, and for how long.
 
         Args:
-            client: where the keys are.
+            client: where the keys are. Its connections are used, without its retries and callbacks.
             timeout: the longest a batch may take, in seconds.
             max_keys: the most keys of one command; a reader with more has a command of its own.
             observe: is told how long each batch took, in seconds, if it was answered.

@@ -2,7 +2,8 @@
 
 With redis-py's retries off, three things would go wrong: a pipeline that meets a dead node never
 looks for its successor; when no node answers, every caller tries all of them after the others did;
-and a cluster that cannot be reached is no `RedisError`.
+and a cluster that cannot be reached is no `RedisError`, nor is a connection that was reset while it
+was idle: uvloop has a RuntimeError for it.
 """
 
 import asyncio
@@ -66,7 +67,7 @@ class FairCluster(RedisCluster):
         await self._slots.acquire()
         try:
             return await super().execute_command(*args, **kwargs)
-        except SlotNotCoveredError as error:
+        except (SlotNotCoveredError, RuntimeError) as error:
             raise RedisConnectionError(str(error)) from error
         finally:
             self._slots.release()
@@ -94,7 +95,7 @@ class _FairPipeline(ClusterPipeline):
         await self._slots.acquire()
         try:
             replies: list[Any] = await super().execute(raise_on_error, allow_redirections)
-        except SlotNotCoveredError as error:
+        except (SlotNotCoveredError, RuntimeError) as error:
             self._cluster.rediscover()
             raise RedisConnectionError(str(error)) from error
         except _LOST:

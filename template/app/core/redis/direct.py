@@ -20,8 +20,7 @@ from redis.exceptions import InvalidResponse, RedisError
 
 from app.core.redis.pool import FairCheckout
 
-# Seconds after which a connection goes back for a moment: its pool may know by then that there is
-# another primary, or another password.
+# Seconds after which a connection goes back for a moment: its pool may know of a new primary.
 _LONGEST = 1.0
 
 
@@ -36,8 +35,9 @@ class DirectConnection(asyncio.Protocol):
         self._begun = False
         self._reply: asyncio.Future[list[Any] | None] | None = None
         writer = getattr(connection, "_writer", None)  # redis-py does not promise that it is there
-        self._transport = writer.transport if isinstance(writer, asyncio.StreamWriter) else None
-        if self._transport is not None:
+        self._transport: asyncio.WriteTransport | None = None
+        if isinstance(writer, asyncio.StreamWriter) and not writer.is_closing():
+            self._transport = writer.transport
             self._stream = cast(asyncio.Protocol, self._transport.get_protocol())
             self._transport.set_protocol(self)
 
@@ -53,12 +53,14 @@ class DirectConnection(asyncio.Protocol):
 
     async def close(self) -> None:
         """Give it back."""
-        self._leave()
-        await self._pool.release(self._connection)
+        try:
+            self._leave()
+        finally:
+            await self._pool.release(self._connection)
 
     @property
     def may_stay(self) -> bool:
-        """Whether it is good for another command, and nobody waits for it."""
+        """Whether it is good for another command, and the pool has others to give."""
         transport, pool = self._transport, self._pool
         if transport is None or transport.is_closing() or monotonic() >= self._until:
             return False
@@ -76,8 +78,8 @@ class DirectConnection(asyncio.Protocol):
             await self._connection.send_packed_command(command, check_health=False)
         else:
             self._reply = asyncio.get_running_loop().create_future()
-            self._transport.write(command)
             try:
+                self._transport.write(command)
                 reply = await self._reply
             except BaseException:
                 self._leave()
@@ -97,16 +99,14 @@ class DirectConnection(asyncio.Protocol):
             self._stream.data_received(data)
             return
         self._begun = True
+        self._parser.feed(data)
         try:
-            self._parser.feed(data)
             reply = self._parser.gets()
-            if reply is not False and self._parser.has_data():
-                raise InvalidResponse("more came than was asked for")
-        except RedisError as error:
-            if not self._reply.done():
-                self._reply.set_exception(error)
-            return
+        except InvalidResponse as error:
+            reply = error
         if reply is not False:
+            if self._parser.has_data():
+                reply = InvalidResponse("more came than was asked for")
             self._begun = False
             self._answer(reply)
 
@@ -131,8 +131,12 @@ class DirectConnection(asyncio.Protocol):
             self._transport = None
             self._answer(None)
 
-    def _answer(self, reply: list[Any] | None) -> None:
+    def _answer(self, reply: list[Any] | RedisError | None) -> None:
         """None: the stream has it."""
         waiting, self._reply = self._reply, None
-        if waiting is not None and not waiting.done():
+        if waiting is None or waiting.done():
+            return
+        if isinstance(reply, RedisError):
+            waiting.set_exception(reply)
+        else:
             waiting.set_result(reply)

@@ -90,6 +90,13 @@ class FairCheckout(ConnectionPool):
             self._served.discard(task)
         return connection
 
+    async def ensure_connection(self, connection: AbstractConnection) -> None:
+        # redis-py looks for the end of what was sent, which a connection that was reset has not.
+        writer = getattr(connection, "_writer", None)  # redis-py does not promise that it is there
+        if isinstance(writer, asyncio.StreamWriter) and writer.is_closing():
+            await connection.disconnect(nowait=True)
+        await super().ensure_connection(connection)
+
     async def release(self, connection: AbstractConnection) -> None:
         try:
             await super().release(connection)
@@ -110,3 +117,9 @@ class FairPool(FairCheckout):
 
 class FairSentinelPool(FairCheckout, SentinelConnectionPool):
     """A fair pool of connections to whichever server the sentinels call the primary."""
+
+    async def release(self, connection: Any) -> None:
+        # When there is another one redis-py closes the connections that are idle at that moment.
+        if self.master_address not in (None, (connection.host, connection.port)):
+            connection.mark_for_reconnect()
+        await super().release(connection)
