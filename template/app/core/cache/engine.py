@@ -58,7 +58,7 @@ class Engine:
         """The value of a recipe; `seen` is what the caller has read already."""
         kind = recipe.kind
         if seen is None:
-            seen = await self.read(kind, recipe.address)
+            seen = self.near(kind, recipe.address) or await self.fetch(kind, recipe.address)
         if (entry := seen.entry) is not None:
             now = now_ms()
             if now < entry.fresh_until:
@@ -88,10 +88,8 @@ class Engine:
         # Callers might change the value: each gets one of its own.
         return replace(kept, value=kind.load_payload(kept.entry, address))
 
-    async def read(self, kind: Kind, address: Address) -> Seen:
-        """What the near cache or Redis holds at an address."""
-        if (kept := self.near(kind, address)) is not None:
-            return kept
+    async def fetch(self, kind: Kind, address: Address) -> Seen:
+        """What Redis holds at an address; the near cache keeps it."""
         near = self._near if kind.options.near_ttl else None
         generation = near.generation(address.value) if near is not None else (0, 0)
         at = monotonic()
@@ -205,7 +203,7 @@ class Engine:
             if reply.grant is Grant.TAKEN and not late:
                 await asyncio.sleep(poll * random.uniform(0.5, 1.5))
                 poll = min(poll * 1.6, _LONGEST_POLL)
-            seen = await self.read(kind, address)
+            seen = await self.fetch(kind, address)
             if (entry := seen.entry) is not None and now_ms() < entry.stale_until:
                 _observe_wait(kind, started, poll)
                 return served(seen, entry, Outcome.HIT)

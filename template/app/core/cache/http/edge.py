@@ -181,7 +181,7 @@ class _EdgeRoute:
     async def answer(self, address: Address, scope: Scope, send: Send) -> bool:
         """Answer if there is a fresh entry; otherwise leave what was read in the scope."""
         cached, engine, kind = self._cached, self._engine, self._cached.kind
-        seen = engine.near(kind, address) or await engine.read(kind, address)
+        seen = engine.near(kind, address) or await engine.fetch(kind, address)
         entry, now = seen.entry, int(time() * 1000)
         if entry is None or now >= entry.calm_until or seen.value is None or seen.value.is_error:
             scope[SEEN] = (address.value, seen)
