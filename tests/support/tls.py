@@ -15,8 +15,10 @@ async def tls_front(host: str, port: int, certificate: trustme.LeafCert) -> Asyn
     """Pass what comes by TLS on to a server; yields the port of 127.0.0.1 to connect to."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
+    clients: set[asyncio.StreamWriter] = set()
 
     async def serve(client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        clients.add(to_client)
         server, to_server = await asyncio.open_connection(host, port)
         async with asyncio.TaskGroup() as group:
             group.create_task(_pass_on(client, to_server))
@@ -24,7 +26,11 @@ async def tls_front(host: str, port: int, certificate: trustme.LeafCert) -> Asyn
 
     front = await asyncio.start_server(serve, "127.0.0.1", ssl=context)
     async with front:
-        yield front.sockets[0].getsockname()[1]
+        try:
+            yield front.sockets[0].getsockname()[1]
+        finally:
+            for client in clients:  # the server's end waits for them, from Python 3.12 on
+                client.transport.abort()
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
