@@ -307,6 +307,19 @@ async def test_control_without_the_breaker_every_read_waits(
     patient.server.thaw()
 
 
+@pytest.mark.slow
+async def test_after_a_long_outage_it_is_noticed_soon_that_redis_is_back(
+    patient: Patient, ill: Cache
+) -> None:
+    policy, fault = policy_of(ill), WrongPassword()
+    await fault.inflict(patient)
+    while not breaker_is_open(ill):
+        await policy.get_or_load("key", Source("value").load)
+    await asyncio.sleep(3.5)
+    await fault.mend(patient)
+    await until(partial(is_healthy, ill), seconds=1 + COMMAND_TIMEOUT + SLACK)
+
+
 async def test_control_without_the_queue_the_old_value_is_back_after_the_outage(
     patient: Patient, ill: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

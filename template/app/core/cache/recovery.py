@@ -20,12 +20,13 @@ from app.core.cache.store import CacheStore, CacheUnavailable
 
 log = structlog.get_logger(__name__)
 
+# Seconds. A ping now and then is nothing beside what the loaders do meanwhile.
 _FIRST_DELAY = 0.25
-_LONGEST_DELAY = 5.0
+_LONGEST_DELAY = 1.0
 
 
 class Recovery:
-    """Tries, in the background and ever more slowly, until nothing is left to do."""
+    """Tries, in the background and once a second in the end, until nothing is left to do."""
 
     def __init__(
         self,
