@@ -15,15 +15,15 @@ READERS = 8
 
 async def foreground_misses(cache: Cache, **options: Any) -> float:
     """Under steady traffic over several lives of an entry, the first load left out."""
-    policy = cache.policy("popular", int, ttl=0.2, jitter=0, **options)
+    policy = cache.policy("popular", int, ttl=0.4, jitter=0, **options)
 
     async def load() -> int:
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.04)
         return 1
 
     await policy.get_or_load("key", load)
     before = reads("popular", "miss")
-    end = monotonic() + 0.9
+    end = monotonic() + 1.8
 
     async def traffic() -> None:
         while monotonic() < end:

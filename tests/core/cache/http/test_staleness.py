@@ -87,7 +87,7 @@ async def test_a_popular_answer_is_computed_anew_before_it_expires(
         source.release()
         assert (await first).json() == "old"
         source.value = "new"
-        await until(lambda: says(client, "new"))
+        await until(lambda: says(client, "new"), seconds=15)
 
 
 async def test_control_others_are_not(cache: Cache) -> None:
