@@ -18,7 +18,7 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError
 
-from app.core.redis.pool import FairCheckout
+from app.core.redis.pool import FairCheckout, stream_of
 
 # Seconds after which a connection goes back for a moment: its pool may know of a new primary.
 _LONGEST = 1.0
@@ -34,9 +34,9 @@ class DirectConnection(asyncio.Protocol):
         self._parser = hiredis.Reader(protocolError=InvalidResponse)
         self._begun = False
         self._reply: asyncio.Future[list[Any] | None] | None = None
-        writer = getattr(connection, "_writer", None)  # redis-py does not promise that it is there
         self._transport: asyncio.WriteTransport | None = None
-        if isinstance(writer, asyncio.StreamWriter) and not writer.is_closing():
+        writer = stream_of(connection)
+        if writer is not None and not writer.is_closing():
             self._transport = writer.transport
             self._stream = cast(asyncio.Protocol, self._transport.get_protocol())
             self._transport.set_protocol(self)

@@ -13,6 +13,12 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 
+def stream_of(connection: AbstractConnection) -> asyncio.StreamWriter | None:
+    """What a connection writes to, if there is one; redis-py does not promise how to get at it."""
+    writer = getattr(connection, "_writer", None)
+    return writer if isinstance(writer, asyncio.StreamWriter) else None
+
+
 class PoolTimeout(RedisConnectionError):
     """Every connection of a pool stayed busy for as long as the caller was ready to wait."""
 
@@ -92,8 +98,8 @@ class FairCheckout(ConnectionPool):
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         # redis-py looks for the end of what was sent, which a connection that was reset has not.
-        writer = getattr(connection, "_writer", None)  # redis-py does not promise that it is there
-        if isinstance(writer, asyncio.StreamWriter) and writer.is_closing():
+        writer = stream_of(connection)
+        if writer is not None and writer.is_closing():
             await connection.disconnect(nowait=True)
         await super().ensure_connection(connection)
 
