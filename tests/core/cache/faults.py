@@ -1,6 +1,7 @@
 """What can be wrong with a Redis that a service depends on, and how each is mended."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -49,16 +50,16 @@ async def allow(admin: Redis, password: str) -> None:
     )
 
 
-class Fault:
+class Fault(ABC):
     """`inflict` and `mend`; `reachable` says that reads go on working meanwhile."""
 
     reachable = False
 
-    async def inflict(self, patient: Patient) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def inflict(self, patient: Patient) -> None: ...
 
-    async def mend(self, patient: Patient) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def mend(self, patient: Patient) -> None: ...
 
 
 class Killed(Fault):

@@ -211,17 +211,10 @@ class Missing(Exception):
 
 
 async def test_a_handler_may_raise_another_error(cache: Cache) -> None:
-    router = APIRouter()
-
     async def find() -> str:
         raise Missing
 
-    @router.get("/one")
-    @cache.policy("one", ttl=60).http(vary_by=find)
-    async def read() -> int:
-        return 1
-
-    app = application(router)
+    app = application(one(cache, find))
 
     @app.exception_handler(Missing)
     async def translate(request: Request, error: Exception) -> None:
@@ -234,17 +227,11 @@ async def test_a_handler_may_raise_another_error(cache: Cache) -> None:
 
 async def test_a_handler_sees_the_request_of_the_dependency(cache: Cache) -> None:
     """With the body that it has read, which cannot be read twice."""
-    router = APIRouter()
 
     async def verify(request: Request) -> str:
         raise Missing(await request.body())
 
-    @router.get("/one")
-    @cache.policy("one", ttl=60).http(vary_by=verify)
-    async def read() -> int:
-        return 1
-
-    app = application(router)
+    app = application(one(cache, verify))
 
     @app.exception_handler(Missing)
     async def handle(request: Request, error: Exception) -> Response:
@@ -256,19 +243,13 @@ async def test_a_handler_sees_the_request_of_the_dependency(cache: Cache) -> Non
 
 
 async def test_a_dependency_finds_no_status_yet(cache: Cache, by_fastapi: list[str]) -> None:
-    router = APIRouter()
     found: list[Any] = []
 
     async def look(response: Response) -> str:
         found.append(response.status_code)
         return "somebody"
 
-    @router.get("/one")
-    @cache.policy("one", ttl=60).http(vary_by=look)
-    async def read() -> int:
-        return 1
-
-    async with asking(application(router)) as http:
+    async with asking(application(one(cache, look))) as http:
         await http.get("/one")
     assert (found, by_fastapi) == ([None], [])
 
@@ -292,17 +273,17 @@ def surrounded(cache: Cache) -> FastAPI:
     return app
 
 
-def one(cache: Cache) -> APIRouter:
+def one(cache: Cache, vary_by: Callable[..., Any] | None = None) -> APIRouter:
     router = APIRouter()
-    router.get("/one")(cached_one(cache))
+    router.get("/one")(cached_one(cache, vary_by))
     return router
 
 
-def cached_one(cache: Cache) -> Any:
+def cached_one(cache: Cache, vary_by: Callable[..., Any] | None = None) -> Any:
     async def read() -> int:
         return 1
 
-    return cache.policy("one", ttl=60).http(vary_by=plain)(read)
+    return cache.policy("one", ttl=60).http(vary_by=vary_by or plain)(read)
 
 
 @pytest.mark.parametrize(("build", "status"), [(limited, 413), (surrounded, 200)])
