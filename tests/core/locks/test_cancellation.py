@@ -54,7 +54,7 @@ async def test_cancelled_acquisitions_leave_no_orphans(
 ) -> None:
     before = asyncio.all_tasks()
     granted: list[str] = []
-    async with open_locks(nodes.strategy, nodes.urls) as locks:
+    async with open_locks(nodes.strategy, nodes.urls, node_timeout=1) as locks:
 
         async def acquire(name: str) -> None:
             lease = await locks.try_acquire(name, ttl=20)
