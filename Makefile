@@ -1,7 +1,7 @@
 # Needs python3 (3.11 or newer), git and make. uv is fetched when it is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint types format bench constraints clean
+.PHONY: help demo test test-fast test-busy lint types format bench constraints durations clean
 
 # The environment comes first: it holds the tools, and uv where that had to be fetched.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -27,6 +27,12 @@ test: lint types ## Everything: linting, types, all tests
 
 test-fast: .venv/ready ## The tests, without the slow ones
 	$(PYTEST) -m "not slow"
+
+test-busy: .venv/ready ## The tests on a machine that is kept busy (N=20 ONLY=tests/core/locks: those, 20 times)
+	@python -m scripts.busy --times $(or $(N),1) -- $(PYTEST) $(ONLY)
+
+durations: .venv/ready ## Measure how long the tests take: who is longest begins first
+	$(PYTEST) --measure
 
 lint: .venv/ready ## Check style and formatting
 	ruff check .

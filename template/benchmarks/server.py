@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import httpx
 
 from devservers.server import free_port
-
-_START_TIMEOUT = 30.0
+from devservers.waiting import HANG
 
 
 class ServiceFailed(Exception):
@@ -76,7 +75,7 @@ def _process(cached: bool) -> Iterator[tuple[subprocess.Popen[bytes], Service]]:
 
 
 def _wait_until_it_serves(process: subprocess.Popen[bytes], service: Service) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT
+    deadline = time.monotonic() + HANG
     while True:
         ended = process.poll() is not None
         try:

@@ -16,6 +16,7 @@ from devservers.choice import Server, choose
 from devservers.containers import image, running
 from devservers.guard import ServerUnavailable
 from devservers.server import EmbeddedServer, with_end
+from devservers.waiting import HANG, PATIENCE
 
 _NOT_INSTALLED = """\
 No package brings MySQL along, and neither MariaDB nor MySQL is installed. One of these helps:
@@ -50,7 +51,7 @@ class EmbeddedMySQL(EmbeddedServer):
         *,
         port: int | None = None,
         folder: Path | None = None,
-        start_timeout: float = 60.0,
+        start_timeout: float = HANG,
         **configuration: str | int,
     ) -> None:
         """Say how to start the server, such as `EmbeddedMySQL(max_connections=10)`.
@@ -179,8 +180,10 @@ def _ping(url: str) -> None:
     from sqlalchemy.ext.asyncio import create_async_engine
 
     async def ping() -> None:
-        engine = create_async_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 2})
-        async with asyncio.timeout(4), engine.connect():
+        engine = create_async_engine(
+            url, poolclass=NullPool, connect_args={"connect_timeout": int(PATIENCE)}
+        )
+        async with asyncio.timeout(2 * PATIENCE), engine.connect():
             pass
 
     asyncio.run(ping())

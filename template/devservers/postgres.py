@@ -19,6 +19,7 @@ from devservers.choice import Server, choose
 from devservers.containers import image, running
 from devservers.guard import ServerUnavailable
 from devservers.server import EmbeddedServer, with_end
+from devservers.waiting import HANG, PATIENCE
 
 # The first thing a client asks: whether the server speaks TLS. No login is needed for the answer.
 _SSL_REQUEST = struct.pack(">II", 8, 80_877_103)
@@ -49,7 +50,7 @@ class EmbeddedPostgres(EmbeddedServer):
         *,
         port: int | None = None,
         folder: Path | None = None,
-        start_timeout: float = 30.0,
+        start_timeout: float = HANG,
         **configuration: str | int,
     ) -> None:
         """Say how to start PostgreSQL, such as `EmbeddedPostgres(max_connections=10)`.
@@ -165,7 +166,7 @@ def _ping(url: str) -> None:
     from sqlalchemy.ext.asyncio import create_async_engine
 
     async def ping() -> None:
-        engine = create_async_engine(url, poolclass=NullPool, connect_args={"timeout": 2})
+        engine = create_async_engine(url, poolclass=NullPool, connect_args={"timeout": PATIENCE})
         async with engine.connect():
             pass
 

@@ -8,8 +8,10 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
+from weakref import WeakSet
 
 from devservers.guard import Guard, ServerUnavailable
+from devservers.waiting import HANG
 
 # Above the ports of well-known servers and below those that systems give to outgoing connections:
 # a client that keeps connecting to a killed server would sooner or later get its port, or even
@@ -17,6 +19,7 @@ from devservers.guard import Guard, ServerUnavailable
 _PORTS = range(15_000, 32_000)
 _ATTEMPTS = 10
 _POLL = 0.002
+_LINES = 10
 
 
 class EmbeddedServer(ABC):
@@ -44,7 +47,7 @@ class EmbeddedServer(ABC):
         *,
         port: int | None = None,
         folder: Path | None = None,
-        start_timeout: float = 20.0,
+        start_timeout: float = HANG,
     ) -> None:
         """Say how to start the server; nothing is done yet.
 
@@ -90,13 +93,19 @@ class EmbeddedServer(ABC):
         except BaseException:
             self.stop()
             raise
+        _running.add(self)
         return self
 
     def stop(self) -> None:
         """End the server and remove its folder; nothing happens if it was not started."""
+        _running.discard(self)
         if self._guard is not None:
             self._guard.close()
             self._guard = None
+
+    def end_of_log(self) -> str:
+        """The last lines that the server wrote."""
+        return "\n".join(self._log(0).splitlines()[-_LINES:])
 
     def restart(self) -> None:
         """Start again on the same port and files, after `kill` or while it runs.
@@ -127,7 +136,12 @@ class EmbeddedServer(ABC):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if exc is not None and self._guard is not None:
+            exc.add_note(f"The end of the log of {self}:\n{self.end_of_log()}")
         self.stop()
+
+    def __str__(self) -> str:
+        return f"{self._name} on port {self.port}"
 
     @property
     def _started(self) -> Guard:
@@ -173,8 +187,16 @@ class EmbeddedServer(ABC):
             return log.read().decode(errors="replace")
 
 
+_running: WeakSet[EmbeddedServer] = WeakSet()
+
+
 class _PortTaken(ServerUnavailable):
     """Somebody else listens there."""
+
+
+def running_servers() -> list[EmbeddedServer]:
+    """The servers of this process that run now."""
+    return sorted(_running, key=lambda server: server.port)
 
 
 def free_port() -> int:
@@ -190,6 +212,6 @@ def free_port() -> int:
             return port
 
 
-def with_end(message: str, log: str, lines: int = 10) -> str:
+def with_end(message: str, log: str, lines: int = _LINES) -> str:
     """The message, and the last lines of the log under it."""
     return "\n".join([message, *(f"  {line}" for line in log.splitlines()[-lines:])])

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from devservers.choice import Server, choose
 from devservers.containers import image, running
 from devservers.server import EmbeddedServer
+from devservers.waiting import HANG, PATIENCE
 
 
 class EmbeddedValkey(EmbeddedServer):
@@ -25,7 +26,7 @@ class EmbeddedValkey(EmbeddedServer):
         *,
         port: int | None = None,
         folder: Path | None = None,
-        start_timeout: float = 20.0,
+        start_timeout: float = HANG,
         **configuration: str | int | tuple[str | int, ...],
     ) -> None:
         """Say how to start Valkey, such as `EmbeddedValkey(maxmemory="5mb")`.
@@ -80,7 +81,9 @@ def ping(url: str) -> None:
     from app.core.redis import ClientOptions, create_client
 
     async def ask() -> None:
-        client = create_client(url, ClientOptions(name="devservers", timeout=2, connect_timeout=2))
+        client = create_client(
+            url, ClientOptions(name="devservers", timeout=PATIENCE, connect_timeout=PATIENCE)
+        )
         try:
             await client.ping()
         finally:
