@@ -1,18 +1,22 @@
 """Different arguments never share a key, and what has no clear text is refused."""
 
+import gc
 import socket
+from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from dataclasses import dataclass, make_dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr, create_model
 
 from app.core.cache import Cache, UnkeyableType
 from app.core.cache.keys import Keyspace, canonical
@@ -105,7 +109,30 @@ class Point:
     x: int = 1
 
 
+def point_of(module: str, name: str = "Point") -> Any:
+    made = make_dataclass(name, [("x", int, 1)])
+    made.__module__ = module
+    return made()
+
+
+def classes(module: str) -> list[Any]:
+    """Values of classes that exist in several modules under one name."""
+    make_enum: Any = Enum
+    colour = make_enum("Colour", {"RED": 1}, module=module, qualname="Colour")
+    user = create_model("User", __module__=module, id=(int, 1))
+    return [colour(1), user(), point_of(module)]
+
+
+BERLIN, PARIS = ZoneInfo("Europe/Berlin"), ZoneInfo("Europe/Paris")
+WINTER = datetime(2020, 1, 1)
+
 ALIKE: list[Any] = [
+    *classes("app.accounts"),
+    *classes("app.admins"),
+    *[WINTER.replace(tzinfo=zone) for zone in (BERLIN, PARIS, timezone(timedelta(hours=1)), UTC)],
+    *[time(tzinfo=zone) for zone in (BERLIN, PARIS, UTC)],
+    *[WINTER.replace(fold=1), WINTER.replace(fold=1, tzinfo=BERLIN)],
+    *[OrderedDict(x=1, y=2), OrderedDict(y=2, x=1), {"x": 1, "y": 2}],
     *[1, "1", True, 1.0, b"1", Decimal(1), "i1", Colour.RED, Size.SMALL, Name.ONE],
     *[0, "0", False, 0.0, b"", "", None, "None", "n", (), [], {}, frozenset()],
     *["a:b", ("a", "b"), ["a", "b"], ("a:b",), ("a,b",), ("a", "", "b"), (("a",), "b"), "a,b"],
@@ -198,6 +225,110 @@ async def test_what_has_no_text_is_refused_at_the_first_call(cache: Cache, value
     with pytest.raises(UnkeyableType):
         await policy.invalidate(value)
     assert source.loads == 0
+
+
+class Slotted:
+    __slots__ = ("hidden",)
+
+
+@dataclass
+class WithSlot(Slotted):
+    x: int = 1
+
+
+@dataclass(init=False)
+class Code(str):
+    x: int = 1
+
+
+class Pair(NamedTuple):
+    x: int = 1
+
+
+class Private(BaseModel):
+    id: int = 1
+    _tenant: str = PrivateAttr("acme")
+
+
+class Later(BaseModel):
+    id: int = 1
+
+
+class Zone(tzinfo):
+    """What it says of a moment is for nobody to know."""
+
+    def utcoffset(self, when: datetime | None) -> timedelta:
+        return timedelta(hours=1)
+
+    def dst(self, when: datetime | None) -> timedelta:
+        return timedelta(0)
+
+    def tzname(self, when: datetime | None) -> str:
+        return "here"
+
+
+class Options(dict[str, int]):
+    """Has attributes beside its items."""
+
+
+def with_attribute(value: Any) -> Any:
+    object.__setattr__(value, "hidden", "acme")
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Private(),
+        with_attribute(Later()),
+        with_attribute(Point()),
+        with_attribute(WithSlot()),
+        with_attribute(Options()),
+        Later.model_construct(),
+        Code("acme"),
+        Pair(),
+        datetime(2020, 1, 1, tzinfo=Zone()),
+        time(tzinfo=Zone()),
+        [{"nested": Private()}],
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_a_text_would_not_show_is_refused(value: Any) -> None:
+    if value.__class__ is Later and "hidden" not in vars(value):
+        del vars(value)["id"]
+    with pytest.raises(UnkeyableType, match="cannot be part of a cache key"):
+        canonical(value)
+
+
+def test_what_is_computed_from_the_fields_adds_nothing() -> None:
+    class Computed(BaseModel):
+        id: int = 1
+
+        @cached_property
+        def twice(self) -> int:
+            return 2 * self.id
+
+    before = canonical(value := Computed())
+    assert value.twice == 2
+    assert canonical(value) == before
+
+
+def test_two_classes_of_one_name_are_refused() -> None:
+    """Their values have the same text. Where the first one is gone, the name is free again."""
+    first, second = (point_of("app.twice", "Twice") for _ in "ab")
+    canonical(first)
+    with pytest.raises(UnkeyableType, match=r"two classes of this name"):
+        canonical(second)
+    del first
+    gc.collect()
+    assert canonical(second)
+
+
+def test_a_long_tag_is_short_in_redis() -> None:
+    tags = ["x" * 10_000, "x" * 10_001, "\ud800", "\\ud800"]
+    names = [SPACE.tag_version(tag) for tag in tags]
+    assert len(set(names)) == len(names)
+    assert max(map(len, names)) < 200
 
 
 @pytest.mark.parametrize("type_", [Client, socket.socket, Client | None, type[Client]])

@@ -2,28 +2,32 @@
 
 The text of a key is injective: two different argument lists never share one. Every value carries
 a letter for its type and, where its length is open, its length: `1`, `"1"`, `True` and `None`
-differ, and so do `("a", "b")` and `("a:b",)`. A type without a canonical text is an error, never
-its `repr`.
+differ, and so do `("a", "b")` and `("a:b",)`. A class is named with its module. A type without a
+canonical text, and an object with state that its fields do not show, are errors, never a `repr`.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields, is_dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary, WeakValueDictionary
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel
+from pydantic_core import TzInfo
 
 _LONGEST = 160
 _READABLE = 64
-# Addresses that are remembered: about 1 MB of them.
+# Addresses that are remembered: about 1 MB of them, since neither their keys nor their tags are
+# long. Both can be what a stranger asks for.
 _REMEMBERED = 1_024
-_FEW_TAGS = 10
+_MOST_TAG_LETTERS = 256
 _MOST_TAGS = 254
 
 
@@ -32,30 +36,93 @@ class UnkeyableType(TypeError):
 
 
 def canonical(value: Any) -> str:
-    """The text of one value, or of a nest of values.
+    """The text of one value, or of a nest of values: equal texts are of equal values.
 
     Raises:
-        UnkeyableType: there is no canonical text for its type.
+        UnkeyableType: there is no canonical text for its type, or it would not tell all of it.
     """
     if encode := _EXACT.get(type(value)):
         return encode(value)
     if isinstance(value, Enum):
-        return f"e{_sized(type(value).__qualname__)}{canonical(value.value)}"
+        return f"e{_class_name(type(value))}{canonical(value.value)}"
     if isinstance(value, BaseModel):
-        items = {name: getattr(value, name) for name in type(value).model_fields}
-        items |= value.model_extra or {}
-        return f"m{_sized(type(value).__qualname__)}{_mapping(items)}"
+        return f"m{_class_name(type(value))}{_mapping(_fields_of_model(value))}"
     if is_dataclass(value) and not isinstance(value, type):
-        items = {field.name: getattr(value, field.name) for field in fields(value)}
-        return f"m{_sized(type(value).__qualname__)}{_mapping(items)}"
-    if isinstance(value, Mapping):
-        return f"d{_mapping(value)}"
-    if isinstance(value, AbstractSet):
-        return f"S{_items(sorted(map(canonical, value)))}"
-    raise UnkeyableType(
-        f"{type(value).__qualname__} cannot be part of a cache key: "
-        "pass an id instead, or name the argument in ignore="
-    )
+        return f"m{_class_name(type(value))}{_mapping(_fields_of_dataclass(value))}"
+    raise _unkeyable(value, "pass an id instead, or name the argument in ignore=")
+
+
+def _unkeyable(value: Any, remedy: str) -> UnkeyableType:
+    return UnkeyableType(f"{type(value).__qualname__} cannot be part of a cache key: {remedy}")
+
+
+# The names of classes that were part of a key, and the class that each name is of.
+_class_names: WeakKeyDictionary[type, str] = WeakKeyDictionary()
+_classes: WeakValueDictionary[str, type] = WeakValueDictionary()
+
+
+def _class_name(type_: type) -> str:
+    """The name of a class with its module: that of one class only, also of those made at run time.
+
+    Raises:
+        UnkeyableType: another class has this name.
+    """
+    if (known := _class_names.get(type_)) is not None:
+        return known
+    name = f"{type_.__module__}.{type_.__qualname__}"
+    if _classes.setdefault(name, type_) is not type_:
+        raise UnkeyableType(
+            f"{name} cannot be part of a cache key: there are two classes of this name, whose "
+            "values would share their entries"
+        )
+    _class_names[type_] = text = _sized(name)
+    return text
+
+
+def _fields_of_model(value: BaseModel) -> dict[str, Any]:
+    if value.__pydantic_private__:
+        raise _unkeyable(value, "it has private attributes, which its fields do not show")
+    items = _all_of(value, type(value).model_fields)
+    if value.model_extra:
+        items |= value.model_extra
+    return items
+
+
+def _fields_of_dataclass(value: Any) -> dict[str, Any]:
+    if isinstance(value, str | bytes | int | float | tuple | list | dict | set | frozenset):
+        raise _unkeyable(value, "it is more than its fields: pass an id instead")
+    names = [field.name for field in fields(value)]
+    slots = {
+        slot
+        for base in type(value).__mro__
+        for slot in _names_in(vars(base).get("__slots__", ()))
+        if not slot.startswith("__") and hasattr(value, slot)
+    }
+    if hidden := slots.difference(names):
+        raise _hiding(value, hidden)
+    return _all_of(value, names)
+
+
+def _names_in(slots: str | Iterable[str]) -> Iterable[str]:
+    return (slots,) if isinstance(slots, str) else slots
+
+
+def _all_of(value: Any, names: Iterable[str]) -> dict[str, Any]:
+    """The fields of an object that has nothing beside them, but what is computed from them."""
+    try:
+        items = {name: getattr(value, name) for name in names}
+    except AttributeError as error:
+        raise _unkeyable(value, f"a field of it is not set ({error})") from error
+    more = getattr(value, "__dict__", items).keys() - items.keys()
+    if hidden := {
+        name for name in more if not isinstance(getattr(type(value), name, None), cached_property)
+    }:
+        raise _hiding(value, hidden)
+    return items
+
+
+def _hiding(value: Any, hidden: set[str]) -> UnkeyableType:
+    return _unkeyable(value, f"its fields do not show {', '.join(sorted(hidden))}: pass an id")
 
 
 def _sized(text: str) -> str:
@@ -70,8 +137,32 @@ def _sequence(values: Iterable[Any]) -> str:
     return _items([canonical(value) for value in values])
 
 
+def _pairs(items: Mapping[Any, Any]) -> list[str]:
+    return [f"{canonical(key)}={canonical(value)}" for key, value in items.items()]
+
+
 def _mapping(items: Mapping[Any, Any]) -> str:
-    return _items(sorted(f"{canonical(key)}={canonical(value)}" for key, value in items.items()))
+    return _items(sorted(_pairs(items)))
+
+
+def _set(values: Iterable[Any]) -> str:
+    return f"S{_items(sorted(map(canonical, values)))}"
+
+
+def _moment(value: datetime | time) -> str:
+    """As ISO 8601 has it, with what that leaves out: the zone by name, and the second 2:30 of a day
+    on which clocks are put back."""
+    text = value.isoformat() + ("~" if value.fold else "")
+    return text if value.tzinfo is None else f"{text}{_zone(value.tzinfo)}"
+
+
+def _zone(zone: tzinfo) -> str:
+    if type(zone) in (timezone, TzInfo):
+        # A time of day has its offset in its text, too.
+        return ""
+    if type(zone) is ZoneInfo and zone.key:
+        return f"[{zone.key}]"
+    raise _unkeyable(zone, "use zoneinfo.ZoneInfo with a name, or datetime.timezone")
 
 
 _EXACT: dict[type, Callable[[Any], str]] = {
@@ -83,18 +174,26 @@ _EXACT: dict[type, Callable[[Any], str]] = {
     bytes: lambda value: f"y{value.hex()}",
     Decimal: lambda value: f"D{value}",
     UUID: lambda value: f"u{value}",
-    datetime: lambda value: f"T{value.isoformat()}",
+    datetime: lambda value: f"T{_moment(value)}",
     date: lambda value: f"t{value.isoformat()}",
-    time: lambda value: f"c{value.isoformat()}",
+    time: lambda value: f"c{_moment(value)}",
     timedelta: lambda value: f"x{value // timedelta(microseconds=1)}",
     tuple: lambda value: f"p{_sequence(value)}",
     list: lambda value: f"l{_sequence(value)}",
+    dict: lambda value: f"d{_mapping(value)}",
+    OrderedDict: lambda value: f"o{_items(_pairs(value))}",
+    set: _set,
+    frozenset: _set,
 }
 
 
 def _is_text(key: str) -> bool:
     # Half of a surrogate pair, which JSON from outside can hold, has no UTF-8.
     return key.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in key)
+
+
+def _digest(text: str) -> "blake2b":
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16)
 
 
 @dataclass(slots=True)  # not frozen: every read makes one, and freezing costs more than the rest
@@ -127,7 +226,7 @@ class Keyspace:
         """`key` is a canonical text; the order of `tags` does not matter."""
         if isinstance(tags, str):
             raise TypeError(f"tags are a sequence of strings, not the string {tags!r}")
-        if len(key) > _LONGEST or len(tags) > _FEW_TAGS:
+        if len(key) > _LONGEST or (tags and sum(map(len, tags)) > _MOST_TAG_LETTERS):
             return self._address(policy, key, tuple(tags))
         return self._remembered(policy, key, tuple(tags))
 
@@ -135,7 +234,7 @@ class Keyspace:
         if len(names := sorted(set(tags)) if len(tags) > 1 else tags) > _MOST_TAGS:
             raise ValueError(f"an entry takes {_MOST_TAGS} tags at most, not {len(names)}")
         readable = key
-        digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16)
+        digest = _digest(key)
         if len(key) > _LONGEST or not _is_text(key):
             head = key[:_READABLE].encode(errors="replace").decode()
             readable = f"#{digest.hexdigest()}:{head}"
@@ -154,7 +253,9 @@ class Keyspace:
 
     def tag_version(self, tag: str) -> str:
         # A policy's name has no "@": the version of a policy "tag" is not that of a tag "version".
-        return f"{self._prefix}:@tag:{tag.encode(errors='backslashreplace').decode()}"
+        if len(tag) <= _LONGEST and _is_text(tag):
+            return f"{self._prefix}:@tag:{tag}"
+        return f"{self._prefix}:@tag#:{_digest(tag).hexdigest()}"
 
     @property
     def channel(self) -> str:
