@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(number, _end)
     try:
         with environment() as variables:
-            variables = {**os.environ, **variables}
+            variables = {"ENVIRONMENT": "development", **os.environ, **variables}
             variables.pop("DEVSERVERS", None)  # the choice is made
             if options.command:
                 return _run(options.command, variables)

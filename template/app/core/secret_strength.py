@@ -1,18 +1,85 @@
-"""Whether a secret of the settings is fit for production."""
+"""Whether the secrets of the settings are fit for production.
 
-_MIN_SECRET = 43  # characters: 32 random bytes as base64
-_MIN_VARIETY = 12
+A secret is judged by what it shows: that it is published, short, or made by a pattern. Nothing can
+tell that a text is random; this finds what obviously is not.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations, pairwise
+from math import log2
+
+PUBLISHED = "for-development-only"
+"""Part of every secret that is in the code, so that each is known wherever it turns up."""
+
+SHORTEST = 43
+"""Characters: 32 random bytes as base64."""
+_LEAST_BITS = 70  # of 32 random hexadecimal digits, 1 of 100,000 is judged to have less than 80
+_PLACEHOLDERS = ("changeme", "changethis", "example", "password", "placeholder", "replaceme")
+# What images, manuals and tutorials call the password that nobody has replaced yet.
+_DEFAULT_PASSWORDS = frozenset(
+    {
+        *("admin", "administrator", "default", "development", "foobared", "guest", "letmein"),
+        *("minioadmin", "mysql", "pass", "passw0rd", "password", "postgres", "postgresql", "redis"),
+        *("root", "test", "toor", "user", "valkey", "1234", "123456", "12345678"),
+    }
+)
 
 
-def weakness(secret: str, *, development: str) -> str | None:
-    """What makes a secret unfit to keep anything safe; None if nothing obvious does.
-
-    `development` is the one that everybody knows.
-    """
-    if secret == development:
+def weakness(secret: str, *, shortest: int = SHORTEST) -> str | None:
+    """Say what makes a secret unfit to keep anything safe; None if nothing obvious does."""
+    if PUBLISHED in secret.lower():
         return "is the one for development, which everybody knows"
-    if len(secret) < _MIN_SECRET:
-        return f"has {len(secret)} characters, and needs at least {_MIN_SECRET}"
-    if len(set(secret)) < _MIN_VARIETY:
-        return "repeats a few characters, and has to be random"
+    if _is_placeholder(secret):
+        return "is a placeholder, and has to be random"
+    if len(secret) < shortest:
+        return f"has {len(secret)} characters, and needs at least {shortest}"
+    if _bits(secret) < _LEAST_BITS:
+        return "repeats itself or follows a pattern, and has to be random"
     return None
+
+
+def weaknesses(
+    what: str, setting: str, secrets: Sequence[str], *, shortest: int = SHORTEST
+) -> list[str]:
+    """Write a line for every weak secret of a setting that has several."""
+    return [
+        f"{what} {place} of {setting} {why}: make one with `openssl rand -base64 32`"
+        for place, secret in enumerate(secrets, start=1)
+        if (why := weakness(secret, shortest=shortest))
+    ]
+
+
+def is_default_password(password: str, *, username: str | None = None) -> bool:
+    """Tell whether everybody would try this password first. It is given decoded."""
+    word = password.lower()
+    known = PUBLISHED in word or _is_placeholder(word) or word in _DEFAULT_PASSWORDS
+    return known or (username is not None and word == username.lower())
+
+
+def shared(secrets: Mapping[str, Iterable[str]]) -> list[str]:
+    """Write a line for every two settings that have a secret in common."""
+    return [
+        f"{one} and {other} have the same secret: give each its own"
+        for one, other in combinations(secrets, 2)
+        if set(secrets[one]) & set(secrets[other])
+    ]
+
+
+def _is_placeholder(secret: str) -> bool:
+    word = secret.lower().replace("-", "").replace("_", "").replace(" ", "")
+    return any(placeholder in word for placeholder in _PLACEHOLDERS)
+
+
+def _bits(secret: str) -> float:
+    """Estimate the entropy, after Shannon: of the characters, or of the steps between them if that
+    is less (`abcdef...`), for as many characters as are no repetition of others."""
+    steps = [ord(after) - ord(before) for before, after in pairwise(secret)]
+    triples = {secret[place : place + 3] for place in range(len(secret) - 2)}
+    return (len(triples) + 2) * min(_entropy(secret), _entropy(steps))
+
+
+def _entropy(symbols: Sequence[object]) -> float:
+    """Bits per symbol."""
+    shares = [count / len(symbols) for count in Counter(symbols).values()]
+    return -sum(share * log2(share) for share in shares)

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, field_validator
 from app.core.access import DEVELOPMENT_SECRET, Logins
 from app.core.access.tokens import ASYMMETRIC
 from app.core.redis import RedisAddress, with_login
-from app.core.secret_strength import weakness
+from app.core.secret_strength import weaknesses
 from app.settings.redis import RedisSettings
 from app.settings.service import listed
 
@@ -66,7 +66,11 @@ class AccessSettings(RedisSettings):
     @property
     def logins(self) -> Logins:
         """The users that the service is in Redis."""
-        return Logins(self.service_name, listed(self.access_secrets.get_secret_value()))
+        return Logins(self.service_name, self._access_secrets)
+
+    @property
+    def _access_secrets(self) -> list[str]:
+        return listed(self.access_secrets.get_secret_value())
 
     @property
     def token_algorithms(self) -> list[str]:
@@ -78,11 +82,7 @@ class AccessSettings(RedisSettings):
 
     def _unsafe(self) -> list[str]:
         found = super()._unsafe()
-        found += [
-            f"secret {place} of ACCESS_SECRETS {why}: make one with `openssl rand -base64 32`"
-            for place, secret in enumerate(listed(self.access_secrets.get_secret_value()), start=1)
-            if (why := weakness(secret, development=DEVELOPMENT_SECRET))
-        ]
+        found += weaknesses("secret", "ACCESS_SECRETS", self._access_secrets)
         if not self.access_jwks:
             found.append("ACCESS_JWKS needs the address of your issuer's keys")
         if self.access_issuer == "development":
@@ -94,6 +94,9 @@ class AccessSettings(RedisSettings):
                 "between is yours"
             )
         return found
+
+    def _secrets(self) -> dict[str, list[str]]:
+        return super()._secrets() | {"ACCESS_SECRETS": self._access_secrets}
 
     def _unsafe_login(self, name: str, redis: RedisAddress) -> list[str]:
         return []  # none is in the URL, and the secrets above are checked

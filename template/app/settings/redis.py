@@ -2,7 +2,8 @@
 
 from pydantic import Field, SecretStr, field_validator
 
-from app.core.redis import RedisAddress, parse_url
+from app.core.redis import RedisAddress, Topology, parse_url
+from app.core.secret_strength import is_default_password
 from app.settings.service import ServiceSettings, is_local
 
 
@@ -40,15 +41,30 @@ class RedisSettings(ServiceSettings):
         """What production refuses of a Redis that the setting `name` has."""
         redis = parse_url(url)
         found = self._unsafe_login(name, redis)
-        if not redis.tls and not all(self._is_trusted(host) for host, _ in redis.nodes):
+        if is_default_password(redis.options.get("sentinel_password", "")):
+            found.append(f"{name} needs a sentinel_password that is not a default")
+        if not redis.tls and not all(self._is_private(host) for host in _beyond(redis)):
+            elsewhere = "" if redis.topology is Topology.STANDALONE else _ELSEWHERE
             found.append(
-                f"{name} needs TLS (rediss://), or its host in PRIVATE_HOSTS if the network in "
-                "between is yours"
+                f"{name} needs TLS (rediss), or its host in PRIVATE_HOSTS if the network in "
+                f"between is yours{elsewhere}"
             )
         return found
 
     def _unsafe_login(self, name: str, redis: RedisAddress) -> list[str]:
         """What it refuses of the login; a part that has logins elsewhere overrides it."""
-        if redis.password or all(is_local(host) for host, _ in redis.nodes):
+        if redis.password and is_default_password(redis.password, username=redis.username):
+            return [f"{name} needs a password that is not a default: rediss://user:password@host"]
+        if redis.password or not _beyond(redis):
             return []
         return [f"{name} needs a password: rediss://user:password@host"]
+
+
+_ELSEWHERE = "; also on this host, for it names servers that may be elsewhere"
+
+
+def _beyond(redis: RedisAddress) -> list[str]:
+    """The hosts behind which traffic may leave this one: sentinels and the nodes of a cluster name
+    others, wherever they are themselves."""
+    names_others = redis.topology is not Topology.STANDALONE
+    return [host for host, _ in redis.nodes if names_others or not is_local(host)]

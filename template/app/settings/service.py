@@ -3,15 +3,20 @@
 from ipaddress import ip_address
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.core.secret_strength import shared, weakness
 
 
 class ServiceSettings(BaseSettings):
     """A part has fields, validators that refuse wrong values, and `_unsafe` for production."""
 
     model_config = SettingsConfigDict(
-        extra="ignore", validate_default=True, hide_input_in_errors=True
+        extra="ignore",
+        validate_default=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,  # a time that never ends is none, and would fail where it is used
     )
 
     service_name: str  # its default is in __init__.py
@@ -24,6 +29,15 @@ class ServiceSettings(BaseSettings):
     private_hosts: str = ""
     """Hosts, separated by commas, that are reached over a network you trust: no TLS asked there."""
 
+    # What outsiders may see
+    api_docs: bool | None = None
+    """`/docs`, `/redoc` and `/openapi.json`. Unset, they are there but for production."""
+    metrics_token: SecretStr = SecretStr("")
+    """Whoever asks for `/metrics` has to send it: `Authorization: Bearer ...`."""
+    metrics_public: bool = False
+    """Let everybody see `/metrics` who reaches the port. Without this and without a token,
+    production has no `/metrics`."""
+
     # Logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
@@ -35,6 +49,24 @@ class ServiceSettings(BaseSettings):
     drain_seconds: float = Field(default=0, ge=0)
     """How long the service, told to stop, goes on serving while it is already unready."""
 
+    _doubts: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def doubts(self) -> list[str]:
+        """What may be meant otherwise, a line each: for the log, once there is one."""
+        return self._doubts
+
+    @property
+    def has_api_docs(self) -> bool:
+        """Whether the service shows its API to people."""
+        return self.environment != "production" if self.api_docs is None else self.api_docs
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether somebody may ask for `/metrics`."""
+        asked_for = self.metrics_public or self.metrics_token.get_secret_value() != ""
+        return asked_for or self.environment != "production"
+
     @model_validator(mode="after")
     def _production_is_safe(self) -> Self:
         if self.environment == "production" and (found := self._unsafe()):
@@ -43,11 +75,24 @@ class ServiceSettings(BaseSettings):
 
     def _unsafe(self) -> list[str]:
         """What production refuses, a line each: a part adds its own to those of `super()`."""
-        return ["DEBUG must be off in production"] if self.debug else []
+        found = ["DEBUG must be off in production"] if self.debug else []
+        token = self.metrics_token.get_secret_value()
+        if token and (why := weakness(token)):
+            found.append(f"METRICS_TOKEN {why}: make one with `openssl rand -base64 32`")
+        return found + shared(self._secrets())
+
+    def _secrets(self) -> dict[str, list[str]]:
+        """The secrets of each setting that serves one purpose: a part adds its own."""
+        token = self.metrics_token.get_secret_value()
+        return {"METRICS_TOKEN": [token] if token else []}
 
     def _is_trusted(self, host: str) -> bool:
         """Whether what is sent there needs no TLS."""
-        return is_local(host) or host in listed(self.private_hosts)
+        return is_local(host) or self._is_private(host)
+
+    def _is_private(self, host: str) -> bool:
+        """Whether the network on the way there is trusted."""
+        return host in listed(self.private_hosts)
 
 
 def listed(text: str) -> list[str]:

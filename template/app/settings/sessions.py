@@ -2,11 +2,13 @@
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from app.core.secret_strength import weakness
+from app.core.secret_strength import weaknesses
 from app.core.sessions.csrf import check_origins
 from app.core.sessions.keyring import DEVELOPMENT_SECRET, KeyRing
 from app.settings.redis import RedisSettings
 from app.settings.service import listed
+
+_YEAR = 31_536_000  # seconds; browsers keep no cookie for much longer
 
 
 class SessionSettings(RedisSettings):
@@ -19,9 +21,9 @@ class SessionSettings(RedisSettings):
     """A Redis that evicts nothing; empty: that of `redis_url`, which is for a cache."""
     session_pool_size: int = Field(default=16, ge=1)
     """Connections per process."""
-    session_idle_timeout: float = Field(default=3600.0, ge=1)
+    session_idle_timeout: float = Field(default=3600.0, ge=1, le=_YEAR)
     """A session ends when it was not used for so long."""
-    session_absolute_timeout: float = Field(default=43_200.0, ge=1)
+    session_absolute_timeout: float = Field(default=43_200.0, ge=1, le=_YEAR)
     """A session ends so long after its login in any case."""
     session_trusted_origins: str = ""
     """Other origins whose pages may write, separated by commas: https://app.example."""
@@ -74,9 +76,7 @@ class SessionSettings(RedisSettings):
         found = super()._unsafe()
         if self.has_session_redis:
             found += self._unsafe_redis("SESSION_REDIS_URL", self.session_url)
-        found += [
-            f"key {place} of SESSION_KEYS {why}: make one with `openssl rand -base64 32`"
-            for place, key in enumerate(self.session_key_ring, start=1)
-            if (why := weakness(key, development=DEVELOPMENT_SECRET))
-        ]
-        return found
+        return found + weaknesses("key", "SESSION_KEYS", self.session_key_ring)
+
+    def _secrets(self) -> dict[str, list[str]]:
+        return super()._secrets() | {"SESSION_KEYS": self.session_key_ring}

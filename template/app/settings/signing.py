@@ -4,6 +4,7 @@ from secrets import token_urlsafe
 
 from pydantic import Field, SecretStr, field_validator
 
+from app.core.secret_strength import weaknesses
 from app.core.serializers.pickle import SHORTEST_KEY
 from app.settings.service import ServiceSettings, listed
 
@@ -35,4 +36,9 @@ class SigningSettings(ServiceSettings):
         found = super()._unsafe()
         if "cache_signing_keys" not in self.model_fields_set:
             found.append("CACHE_SIGNING_KEYS must be set to a secret that all replicas share")
-        return found
+        return found + weaknesses(
+            "key", "CACHE_SIGNING_KEYS", self.signing_keys, shortest=SHORTEST_KEY
+        )
+
+    def _secrets(self) -> dict[str, list[str]]:
+        return super()._secrets() | {"CACHE_SIGNING_KEYS": self.signing_keys}

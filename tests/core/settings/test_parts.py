@@ -1,93 +1,19 @@
 """The parts of the settings: each alone, and what they change and add to each other."""
 
-import os
-from pathlib import Path
-from types import new_class
-from unittest.mock import patch
-
 import pytest
 
 from app.settings.access import AccessSettings
-from app.settings.cache import CacheSettings
-from app.settings.database import mysql, postgres, s3, sqlite
-from app.settings.events import EventSettings
-from app.settings.loading import SettingsError, load
-from app.settings.locks import LockSettings
-from app.settings.redis import RedisSettings
 from app.settings.redlock import RedlockSettings
-from app.settings.service import ServiceSettings
-from app.settings.sessions import SessionSettings
-from app.settings.signing import SigningSettings
-
-Part = type[ServiceSettings]
-
-PRODUCTION = {"ENVIRONMENT": "production"}
-
-# In the order in which services have them.
-FEATURES: tuple[Part, ...] = (
-    AccessSettings,
-    EventSettings,
-    SessionSettings,
-    RedlockSettings,
-    LockSettings,
-    SigningSettings,
-    CacheSettings,
-    RedisSettings,
-    ServiceSettings,
+from tests.core.settings.parts import (
+    DATABASES,
+    FEATURES,
+    PRODUCTION,
+    REDIS_SETTINGS,
+    SAFE,
+    UNSAFE,
+    Part,
+    problems,
 )
-DATABASES: dict[str, Part] = {
-    "postgres": postgres.DatabaseSettings,
-    "mysql": mysql.DatabaseSettings,
-    "sqlite": sqlite.DatabaseSettings,
-    "s3": s3.DatabaseSettings,
-}
-# For those that may be on another host: what production takes, and what it refuses.
-SAFE = {
-    "postgres": {
-        "DATABASE_URL": "postgresql+asyncpg://service:secret@db.example/orders?ssl=verify-full"
-    },
-    "mysql": {
-        "DATABASE_URL": "mysql+asyncmy://service:secret@db.example/orders?ssl_ca=/etc/ca.pem"
-    },
-    "s3": {
-        "S3_ENDPOINT_URL": "https://db.example",
-        "S3_ACCESS_KEY_ID": "service",
-        "S3_SECRET_ACCESS_KEY": "secret",
-    },
-}
-UNSAFE = {
-    "postgres": {"DATABASE_URL": "postgresql+asyncpg://service:postgres@db.example/orders"},
-    "mysql": {"DATABASE_URL": "mysql+asyncmy://service:mysql@db.example/orders"},
-    "s3": {
-        "S3_ENDPOINT_URL": "http://db.example",
-        "S3_ACCESS_KEY_ID": "service",
-        "S3_SECRET_ACCESS_KEY": "minioadmin",
-    },
-}
-REDIS_SETTINGS = [
-    pytest.param(RedisSettings, "REDIS_URL", 1, id="redis"),
-    pytest.param(SessionSettings, "SESSION_REDIS_URL", 1, id="sessions"),
-    pytest.param(RedlockSettings, "REDLOCK_URLS", 3, id="redlock"),
-]
-
-
-@pytest.fixture(autouse=True)
-def no_env_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def problems(*parts: Part, **variables: str) -> list[str]:
-    """What a service of these parts says about these variables; nothing where it starts."""
-    # The defaults that a service's own class has.
-    given = {"SERVICE_NAME": "orders", "ACCESS_AUDIENCE": "orders"}
-    if s3.DatabaseSettings in parts:
-        given["DATABASE_URL"] = "s3://orders"
-    with patch.dict(os.environ, given | variables, clear=True):
-        try:
-            load(new_class("Settings", parts))
-        except SettingsError as error:
-            return [line.strip() for line in str(error).splitlines()[1:]]
-    return []
 
 
 @pytest.mark.parametrize(
