@@ -1,6 +1,7 @@
 """The same client on one server, on a cluster, and on sentinels through a failover."""
 
 import asyncio
+from dataclasses import replace
 from time import monotonic
 
 import pytest
@@ -11,6 +12,7 @@ from redis.exceptions import RedisError
 from app.core.redis import BatchReader, ClientOptions, RedisClient, create_client, report
 from devservers.valkey import EmbeddedValkey
 from tests.core.redis.conftest import Connect, ConnectCluster
+from tests.support.asking import ask
 from tests.support.cluster import EmbeddedCluster
 from tests.support.sentinel import ReplicatedValkey
 
@@ -39,6 +41,10 @@ async def test_a_cluster(connect_cluster: ConnectCluster) -> None:
         client = connect_cluster(cluster.url, timeout=2, connect_timeout=2, pool_timeout=5)
         await write_and_read(client)
         assert (await report(client)).product == "Valkey"
+        assert not (await report(client)).evicts
+        for setting in ("maxmemory", "64mb"), ("maxmemory-policy", "volatile-ttl"):
+            ask(cluster.nodes[-1], "CONFIG", "SET", *setting)
+        assert (await report(client)).evicts, "one of its nodes does"
         assert len({client.keyslot(key) for key in KEYS}) > 20
 
 
@@ -188,12 +194,21 @@ async def test_what_does_not_suit_the_service_is_said(connect: Connect) -> None:
         assert "may evict locks" in locks
         (sessions,) = found.warnings(connections=10, keeps_sessions=True)
         assert "may evict sessions" in sessions
+        assert len(found.refusals(keeps_locks=True, keeps_sessions=True)) == 2
+        assert found.refusals(keeps_cache=True, keeps_events=True) == []
+        silent = replace(found, eviction=None)
+        assert silent.refusals(keeps_sessions=True) == []
+        (unknown,) = silent.warnings(connections=10, keeps_sessions=True)
+        assert "does not tell its maxmemory-policy" in unknown
         (clients,) = found.warnings(connections=10**6, keeps_locks=False)
         assert "maxclients" in clients
     with EmbeddedValkey(maxmemory="64mb") as server:
         found = await report(connect(server.url))
         assert "nothing is cached any more" in found.warnings(connections=1, keeps_locks=False)[0]
         assert found.warnings(connections=1, keeps_cache=False, keeps_sessions=True) == []
+        assert found.refusals(keeps_sessions=True, keeps_locks=True) == []
+    with EmbeddedValkey(maxmemory_policy="allkeys-lru") as server:  # and no end of memory
+        assert (await report(connect(server.url))).refusals(keeps_sessions=True) == []
 
 
 async def test_who_may_not_look_is_told_so(connect: Connect) -> None:

@@ -1,5 +1,6 @@
 """What the server at the other end is, and whether it suits what the service keeps there."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,32 @@ class ServerReport:
     version: str
     max_memory: int
     """In bytes; 0 means as much as there is."""
-    eviction: str
-    """The server's `maxmemory-policy`."""
+    eviction: str | None
+    """The server's `maxmemory-policy`; None if it does not tell."""
     max_clients: int
+
+    @property
+    def evicts(self) -> bool:
+        """Whether it drops what it was given, once memory is full."""
+        return self.eviction not in (None, "noeviction") and self.max_memory > 0
+
+    def refusals(
+        self, *, keeps_locks: bool = False, keeps_sessions: bool = False, **_: bool
+    ) -> list[str]:
+        """Say what must not be in production: locks and sessions where they may be evicted.
+
+        A lock that is gone is held twice. A session that is gone logs somebody out, and the list of
+        a user's sessions may go first, so that some of them outlive `log_out_everywhere`.
+        """
+        if not self.evicts:
+            return []
+        kept = {"locks": keeps_locks, "sessions": keeps_sessions}
+        return [
+            f"maxmemory-policy {self.eviction} may evict {what} when memory is full: keep them on "
+            f"a server with noeviction ({what[:-1].upper()}_REDIS_URL)"
+            for what, is_kept in kept.items()
+            if is_kept
+        ]
 
     def warnings(
         self,
@@ -46,18 +70,13 @@ class ServerReport:
             )
         if keeps_cache and not self.max_memory:
             found.append("maxmemory is not set: a growing cache can take the whole machine")
-        if keeps_locks and self.eviction != "noeviction" and self.max_memory:
+        found += self.refusals(keeps_locks=keeps_locks, keeps_sessions=keeps_sessions)
+        if self.eviction is None and (keeps_locks or keeps_sessions):
             found.append(
-                f"maxmemory-policy {self.eviction} may evict locks when memory is full; their "
-                "fences keep writes safe, but give them a server of their own if it happens"
+                "the server does not tell its maxmemory-policy: see to it that it is noeviction, "
+                "or locks and sessions may be evicted"
             )
-        if keeps_sessions and self.eviction != "noeviction" and self.max_memory:
-            found.append(
-                f"maxmemory-policy {self.eviction} may evict sessions when memory is full: people "
-                "are logged out, and sessions that should end everywhere may live on; give them a "
-                "server of their own with noeviction"
-            )
-        if keeps_events and self.eviction.startswith("allkeys") and self.max_memory:
+        if keeps_events and self.evicts and str(self.eviction).startswith("allkeys"):
             found.append(
                 f"maxmemory-policy {self.eviction} may evict events that subscribers have not "
                 "read; with volatile-lru only what expires may go"
@@ -71,25 +90,33 @@ class ServerReport:
 
 
 async def report(client: RedisClient) -> ServerReport:
-    """Ask the server what it is.
+    """Ask the server what it is; of a cluster, a node that evicts if there is one.
 
     Raises:
         RedisError: it cannot be reached or does not answer.
     """
-    info = await _info(client)
+    reports = [_report(info) for info in await _infos(client)]
+    return next((report for report in reports if report.evicts), reports[0])
+
+
+def _report(info: Mapping[str, Any]) -> ServerReport:
     valkey = "valkey_version" in info
+    eviction = info.get("maxmemory_policy")
     return ServerReport(
         product="Valkey" if valkey else "Redis",
         version=str(info.get("valkey_version" if valkey else "redis_version", "?")),
         max_memory=int(info.get("maxmemory", 0)),
-        eviction=str(info.get("maxmemory_policy", "noeviction")),
+        eviction=None if eviction is None else str(eviction),
         max_clients=int(info.get("maxclients", 10_000)),
     )
 
 
-async def _info(client: RedisClient) -> dict[str, Any]:
-    if isinstance(client, RedisCluster):
-        await client.initialize()
-        info: dict[str, Any] = await client.info(target_nodes=client.get_random_node())
-        return info
-    return await client.info()
+async def _infos(client: RedisClient) -> list[Mapping[str, Any]]:
+    if not isinstance(client, RedisCluster):
+        return [await client.info()]
+    await client.initialize()
+    return [await client.info(target_nodes=node) for node in client.get_primaries()]
+
+
+class UnsuitableServer(Exception):
+    """Production does not start on this server; the message says why."""
