@@ -37,7 +37,17 @@ else redis.call('DEL', KEYS[1]) end
 return 1
 """
 
+# KEYS version. ARGV a new one, ttl (ms; 0: for good). Answers the version that there is now.
+# `SET ... NX GET` would do the same, from Redis 7.0 on.
+_VERSION = """
+local known = redis.call('GET', KEYS[1])
+if known then return known end
+if ARGV[2] == '0' then redis.call('SET', KEYS[1], ARGV[1])
+else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+return ARGV[1]
+"""
 
 LEASE = Script(_LEASE)
+VERSION = Script(_VERSION)
 STORE = Script(_STORE)
 GIVE_UP = Script(_GIVE_UP)

@@ -16,10 +16,13 @@ from app.core.cache.announcements import entries_message, versions_message
 from app.core.cache.breaker import Breaker
 from app.core.cache.entry import VERSION_SIZE
 from app.core.cache.keys import Address
-from app.core.cache.scripts import GIVE_UP, LEASE, STORE, THROTTLED
+from app.core.cache.scripts import GIVE_UP, LEASE, STORE, THROTTLED, VERSION
 from app.core.redis import BatchReader, PoolTimeout, RedisClient, Script
 
 T = TypeVar("T")
+
+_ScriptCall = tuple[Script, Sequence[str], Sequence[Any]]
+"""A script, its keys and its arguments."""
 
 _OUTAGE = (RedisConnectionError, RedisTimeoutError, ClusterError, RedisClusterException, OSError)
 # The version of a policy stays, or all its entries would expire with it. Tags are without number:
@@ -94,20 +97,18 @@ class CacheStore:
         caller read. Returns a reply for each, and the missing versions by name: the new ones, or
         those that another process created first.
         """
-        scripts = [
+        policy = wanted[0][0].versions[0]
+        leases: list[_ScriptCall] = [
             (LEASE, (address.value, address.lease), (token, _ms(ttl), seen))
             for address, token, ttl, seen in wanted
         ]
-        created = {name: token_bytes(VERSION_SIZE) for name in missing}
-        policy = wanted[0][0].versions[0]
-        commands = [
-            ("SET", name, version, "NX", "GET", *(() if name == policy else ("PX", _TAG_TTL)))
-            for name, version in created.items()
+        created: list[_ScriptCall] = [
+            (VERSION, (name,), (token_bytes(VERSION_SIZE), 0 if name == policy else _TAG_TTL))
+            for name in missing
         ]
-        replies = await self._run(scripts, commands)
-        found = dict(zip(missing, replies[len(scripts) :], strict=True))
-        versions = {name: found[name] or version for name, version in created.items()}
-        return [_lease_reply(reply) for reply in replies[: len(scripts)]], versions
+        replies = await self._run([*leases, *created], [])
+        versions = dict(zip(missing, replies[len(leases) :], strict=True))
+        return [_lease_reply(reply) for reply in replies[: len(leases)]], versions
 
     async def store_many(self, entries: Sequence[tuple[Address, str, bytes, float]]) -> list[bool]:
         """Store entries (address, token, bytes, ttl in seconds) under the leases they were granted.
@@ -161,7 +162,7 @@ class CacheStore:
 
     async def _run(
         self,
-        scripts: Sequence[tuple[Script, Sequence[str], Sequence[Any]]],
+        scripts: Sequence[_ScriptCall],
         commands: Sequence[tuple[Any, ...]],
     ) -> list[Any]:
         """Scripts, then commands, in one round trip; in a cluster in parallel, slot by slot."""
@@ -207,7 +208,7 @@ class CacheStore:
 
     async def _send(
         self,
-        scripts: Sequence[tuple[Script, Sequence[str], Sequence[Any]]],
+        scripts: Sequence[_ScriptCall],
         commands: Sequence[tuple[Any, ...]],
     ) -> list[Any]:
         client, size = self._client, len(scripts) + len(commands)
@@ -215,7 +216,7 @@ class CacheStore:
             # All are waited for, also when one fails: no late reply may undo what follows.
             replies = await asyncio.gather(
                 *(script.run(client, keys, arguments) for script, keys, arguments in scripts),
-                *(client.execute_command(*command, **_options(command)) for command in commands),
+                *(client.execute_command(*command) for command in commands),
                 return_exceptions=True,
             )
         elif isinstance(client, RedisCluster):
@@ -229,7 +230,7 @@ class CacheStore:
 
     async def _pipelined(
         self,
-        scripts: Sequence[tuple[Script, Sequence[str], Sequence[Any]]],
+        scripts: Sequence[_ScriptCall],
         commands: Sequence[tuple[Any, ...]],
     ) -> list[Any]:
         client = self._client
@@ -237,17 +238,12 @@ class CacheStore:
         for script, keys, arguments in scripts:
             pipeline.execute_command(*script.by_digest(keys, arguments))
         for command in commands:
-            pipeline.execute_command(*command, **_options(command))
+            pipeline.execute_command(*command)
         replies = await pipeline.execute(raise_on_error=False)
         for number, (script, keys, arguments) in enumerate(scripts):
             if isinstance(replies[number], NoScriptError):
                 replies[number] = await script.run(client, keys, arguments)
         return list(replies)
-
-
-def _options(command: Sequence[Any]) -> dict[str, Any]:
-    # Without it redis-py turns the value that SET ... GET found into False.
-    return {"get": True} if "GET" in command[1:] else {}
 
 
 def _ms(seconds: float) -> int:
