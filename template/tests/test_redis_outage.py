@@ -4,11 +4,13 @@ import asyncio
 from collections import Counter
 from time import monotonic
 
+import pytest
+
 from app.core.redis import RedisDependency
 from app.settings import Settings
 from devservers.server import free_port
 from devservers.valkey import EmbeddedValkey
-from tests.conftest import Client, Serve
+from tests.conftest import Client, MakeValkey, Serve
 from tests.items.test_items import create
 
 # One wait for a read that is not answered (the default of CACHE_READ_TIMEOUT), and generous room
@@ -76,6 +78,22 @@ async def test_a_command_while_redis_is_away_is_a_clear_error(serve: Serve) -> N
     async with serve(redis_url=f"redis://127.0.0.1:{free_port()}/0") as client:
         client.app.add_api_route("/ping", ping)
         response = await client.get("/ping")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+
+
+@pytest.mark.parametrize("refusal", [{"min_replicas_to_write": "1"}, {"maxmemory": "1"}])
+async def test_a_write_that_redis_refuses_for_now_is_a_clear_error(
+    serve: Serve, settings: Settings, make_valkey: MakeValkey, refusal: dict[str, str]
+) -> None:
+    key = f"{settings.service_name}:data:text"
+
+    async def write(redis: RedisDependency) -> None:
+        await redis.set(key, "x")
+
+    with make_valkey(**refusal) as valkey:
+        async with serve(redis_url=valkey.url) as client:
+            client.app.add_api_route("/write", write)
+            response = await client.get("/write")
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
 
 

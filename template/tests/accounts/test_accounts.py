@@ -225,6 +225,15 @@ async def test_without_redis_a_login_says_so_and_items_go_on(serve: Serve) -> No
         assert (await client.get("/items")).status_code == 200
 
 
+async def test_a_login_that_redis_refuses_for_now_says_so(
+    serve: Serve, make_valkey: MakeValkey
+) -> None:
+    with make_valkey(min_replicas_to_write="1") as valkey:
+        async with serve(redis_url=valkey.url) as client, Browser(client) as device:
+            answer = await device.log_in(await register(client))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
 async def test_sessions_may_have_a_redis_of_their_own(
     serve: Serve, valkey: EmbeddedValkey, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,9 +10,15 @@ from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
 from app.core.events import Event, Events
+from app.core.redis import Script
 from devservers.valkey import EmbeddedValkey
 from tests.core.cache.harness import until
 from tests.core.events.conftest import Counted, connected, publishing, subscribing
+from tests.support.asking import ask
+from tests.support.states import NOTHING_ANSWERED, WRITES_REFUSED, stateful
+from tests.support.versions import VERSIONS
+
+COUNT = Script("return redis.call('INCRBY', KEYS[1], 1)")
 
 Handle = Callable[[Counted], Awaitable[None]]
 
@@ -100,12 +106,37 @@ async def test_an_outage_is_waited_for(redis: Redis, server: EmbeddedValkey) -> 
 
     async with (
         publishing(server.url) as orders,
-        handling(server.url, handle, passing=[ConnectionError]),
+        handling(server.url, handle, transient=lambda error: isinstance(error, ConnectionError)),
     ):
         await orders.publish(Counted(number=0))
         await orders.publish(Counted(number=1))
         await until(lambda: 1 in tried, seconds=20)
     assert tried == [0, 0, 0, 0, 0, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("word", [*WRITES_REFUSED, "BUSY"])
+async def test_a_redis_that_refuses_for_now_costs_no_event(
+    redis: Redis, server: EmbeddedValkey, word: str, version: type[EmbeddedValkey]
+) -> None:
+    tried: list[int] = []
+    with stateful(version) as counting:
+        async with connected(counting.url) as counter:
+
+            async def handle(event: Counted) -> None:
+                tried.append(event.number)
+                await COUNT.run(counter, [f"handled:{event.number}"], [])
+
+            async with publishing(server.url) as orders, handling(server.url, handle):
+                with (WRITES_REFUSED | NOTHING_ANSWERED)[word](counting):
+                    for number in range(3):
+                        await orders.publish(Counted(number=number))
+                    # An event is given up after three attempts, if it is taken to be at fault.
+                    await until(lambda: len(tried) > 3)
+                    assert set(tried) == {0}
+                await until(lambda: 2 in tried)
+        assert ask(counting, "MGET", *(f"handled:{number}" for number in range(3))) == ["1"] * 3
 
 
 async def test_a_handler_that_hangs_is_ended(redis: Redis, server: EmbeddedValkey) -> None:

@@ -10,8 +10,9 @@ import httpx
 from fastapi import Body, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import JsonValue
+from redis.exceptions import RedisError
 
-from app.core.redis import OUTAGES, ClientOptions, RedisClient, create_client
+from app.core.redis import ClientOptions, RedisClient, create_client, is_transient
 from app.core.sessions import SessionDependency, SessionMiddleware, Sessions, UserDependency
 
 KEYS = [
@@ -115,10 +116,11 @@ def application(sessions: Sessions) -> FastAPI:
         return StreamingResponse(iter(["a", "b"]))
 
     async def unavailable(request: Request, error: Exception) -> JSONResponse:
+        if not is_transient(error):
+            raise error
         return JSONResponse({"detail": "try again"}, 503)
 
-    for error in OUTAGES:
-        app.add_exception_handler(error, unavailable)
+    app.add_exception_handler(RedisError, unavailable)
     app.add_middleware(SessionMiddleware, sessions=sessions, unavailable=unavailable)
     return app
 

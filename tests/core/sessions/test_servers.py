@@ -1,21 +1,24 @@
 """Round trips, topologies, and a Redis that is away."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 import pytest
 from fastapi import BackgroundTasks
 from redis.asyncio import Redis, RedisCluster
+from redis.exceptions import RedisError
 
-from app.core.redis import OUTAGES, ClientOptions, create_client
+from app.core.redis import ClientOptions, create_client, is_transient
 from app.core.sessions import SessionDependency, Sessions
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import PATIENCE
 from tests.core.cache.harness import until
 from tests.core.sessions.harness import Browser, application, make_sessions, open_sessions
 from tests.support.asking import ask
 from tests.support.cluster import EmbeddedCluster
 from tests.support.faultproxy import FaultProxy
 from tests.support.sentinel import ReplicatedValkey
+from tests.support.states import NOTHING_ANSWERED, WRITES_REFUSED, stateful
+from tests.support.versions import VERSIONS
 from tests.support.wire import counted_writes
 
 
@@ -111,9 +114,12 @@ async def test_behind_sentinels_sessions_outlive_their_primary() -> None:
             servers.wait_for_new_primary(old)
 
             async def is_logged_in() -> bool:
-                with suppress(*OUTAGES):  # of the connections to the old one
+                try:
                     return await user(sessions, known) == "alice"
-                return False
+                except RedisError as error:  # of the connections to the old one
+                    if not is_transient(error):
+                        raise
+                    return False
 
             await until(is_logged_in, seconds=10)
 
@@ -135,6 +141,21 @@ async def test_without_redis_only_session_routes_fail(server: EmbeddedValkey) ->
             await stranger.aclose()
             await proxy.heal()
             assert await alice.user() == "alice"
+        await alice.aclose()
+        await client.aclose()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("word", [*WRITES_REFUSED, "BUSY"])
+async def test_a_server_that_refuses_for_now_is_told_from_a_mistake(
+    word: str, version: type[EmbeddedValkey]
+) -> None:
+    with stateful(version) as server:
+        client = create_client(server.url, ClientOptions(name="test", timeout=PATIENCE))
+        alice = Browser(application(make_sessions(client)))
+        with (WRITES_REFUSED | NOTHING_ANSWERED)[word](server):
+            assert (await alice.post("/login/alice")).status_code == 503
+        await alice.log_in("alice")
         await alice.aclose()
         await client.aclose()
 
@@ -163,11 +184,14 @@ async def test_a_write_that_fails_is_told_instead_of_the_response(server: Embedd
         await client.aclose()
 
 
-async def test_a_server_that_is_full_or_wants_a_password() -> None:
+async def test_a_wrong_password_is_a_mistake_that_no_waiting_mends() -> None:
     with EmbeddedValkey(requirepass="secret") as locked:
         url = f"redis://:wrong@{locked.host}:{locked.port}/0"
         async with open_sessions(url) as sessions, Browser(application(sessions)) as alice:
-            assert (await alice.post("/login/alice")).status_code == 503
+            assert (await alice.post("/login/alice")).status_code == 500
+
+
+async def test_a_server_that_is_full() -> None:
     with EmbeddedValkey(maxmemory="5mb", maxmemory_policy="noeviction") as full:
         async with open_sessions(full.url) as sessions, Browser(application(sessions)) as alice:
             await alice.log_in("alice")

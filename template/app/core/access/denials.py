@@ -1,28 +1,19 @@
-"""What Redis denies: told to whoever asked as 403, and written down with who that was.
-
-A denial inside of Lua is an ordinary error of the script, known by its words only.
-"""
+"""What Redis denies: told to whoever asked as 403, and written down with who that was."""
 
 import structlog
 from fastapi import Request
 from fastapi.responses import JSONResponse
-from redis.exceptions import NoPermissionError, ResponseError
 
 from app.core.access import metrics
 from app.core.access.identity import Identity
+from app.core.redis import reply_code
 
 log = structlog.get_logger(__name__)
 
-_IN_LUA = (
-    "acl failure in script",  # Valkey, and Redis from 7.2
-    "the user executing the script can't",  # Redis 7.0
-)
 
-
-def is_denial(error: ResponseError) -> bool:
+def is_denial(error: Exception) -> bool:
     """Whether Redis has denied a command, a key or a channel, on its own or inside of Lua."""
-    text = str(error).lower()
-    return isinstance(error, NoPermissionError) or any(words in text for words in _IN_LUA)
+    return reply_code(error) == "NOPERM"
 
 
 def record_denial(identity: Identity, *, why: str) -> None:
@@ -32,16 +23,12 @@ def record_denial(identity: Identity, *, why: str) -> None:
 
 
 async def answer_denial(request: Request, error: Exception) -> JSONResponse:
-    """For `ResponseError`: 403 if Redis denied it to the identity that asks.
+    """For `RedisError`: 403 if Redis denied it to the identity that asks.
 
     Any other one is a mistake in the service, and so is a denial where nobody has asked as anybody.
     """
     identity = getattr(request.state, "identity", None)
-    if not (isinstance(identity, Identity) and _is_denied(error)):
+    if not (isinstance(identity, Identity) and is_denial(error)):
         raise error
     record_denial(identity, why=str(error))
     return JSONResponse({"detail": "you may not do this"}, 403)
-
-
-def _is_denied(error: Exception) -> bool:
-    return isinstance(error, ResponseError) and is_denial(error)

@@ -1,7 +1,7 @@
 """The events of one service: what features are given."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -12,7 +12,7 @@ from app.core.events.outbox import EventsUnavailable, Outbox
 from app.core.events.stream import Stream
 from app.core.events.subscription import Subscription
 from app.core.events.turns import OwnTurn, SharedTurn
-from app.core.redis import Link, RedisClient, stop_tasks
+from app.core.redis import Link, RedisClient, is_transient, stop_tasks
 
 E = TypeVar("E", bound=Event)
 
@@ -34,7 +34,7 @@ class Events:
         service: str,
         kept: int = 100_000,
         most_waiting: int = 10_000,
-        passing: Sequence[type[Exception]] = (),
+        transient: Callable[[Exception], bool] = is_transient,
         handler_timeout: float = 30.0,
         turn_ttl: float = 10.0,
     ) -> None:
@@ -43,16 +43,16 @@ class Events:
         Args:
             kept: how many events stay in Redis for subscribers that are behind or away.
             most_waiting: how many may wait in this process while Redis is away.
-            passing: errors of handlers that are no fault of the event, such as an outage: it is
-                tried again until they have passed. Any other error is taken for one of the event,
-                which is skipped after three attempts.
+            transient: says which errors of handlers are no fault of the event, such as an outage:
+                it is tried again until they have passed. Any other error is taken for one of the
+                event, which is skipped after three attempts.
             handler_timeout: the longest one attempt may take, in seconds.
             turn_ttl: after so many seconds another process goes on for one that has died.
         """
         self._client = client
         self._service = service
         self._outbox = Outbox(Stream(client, service), length=kept, limit=most_waiting)
-        self._passing = passing
+        self._transient = transient
         self._handler_timeout = handler_timeout
         self._turn_ttl = turn_ttl
         self._subscriptions: dict[tuple[str, bool], Subscription] = {}
@@ -140,7 +140,7 @@ class Events:
         key = (publisher, every_process)
         if key not in self._subscriptions:
             stream = Stream(self._client, publisher)
-            handlers = Handlers(publisher, passing=self._passing, timeout=self._handler_timeout)
+            handlers = Handlers(publisher, transient=self._transient, timeout=self._handler_timeout)
             turn = (
                 OwnTurn(stream)
                 if every_process

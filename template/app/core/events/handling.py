@@ -1,7 +1,7 @@
 """From a record in the stream to the functions that handle it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -31,11 +31,11 @@ class Handlers:
     """What is done with the events of one publisher."""
 
     def __init__(
-        self, publisher: str, *, passing: Sequence[type[Exception]], timeout: float
+        self, publisher: str, *, transient: Callable[[Exception], bool], timeout: float
     ) -> None:
-        """Errors that are `passing` are tried again without end, others a few times."""
+        """Errors that are `transient` are tried again without end, others a few times."""
         self._publisher = publisher
-        self._passing = tuple(passing)
+        self._transient = transient
         self._timeout = timeout
         self._by_name: dict[str, list[Handler]] = {}
 
@@ -72,7 +72,7 @@ class Handlers:
                 async with asyncio.timeout(self._timeout):
                     await handler.handle(event)
             except Exception as error:
-                attempts += not isinstance(error, self._passing)
+                attempts += not self._transient(error)
                 if attempts >= _ATTEMPTS:
                     self._count("failed")
                     log.exception("events.failed", **self._where(record), exc_info=error)

@@ -5,20 +5,18 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 
-from redis.exceptions import AuthenticationError, NoPermissionError
-
 from app.core.locks import metrics
 from app.core.locks.errors import LockTimeout, LockUnavailable
 from app.core.locks.lease import Lease
 from app.core.locks.node import NodeError
 from app.core.locks.store import Reason, Refused
+from app.core.redis import advice, is_refusal
 
 _POLL = 0.1
 """Seconds between attempts while releases cannot be heard."""
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.25
 _JITTER = 0.02
-_HOPELESS = (AuthenticationError, NoPermissionError)
 
 
 async def contend(
@@ -59,9 +57,9 @@ async def contend(
         else:
             try:
                 answer = await attempt()
-            except _HOPELESS as refusal:
-                raise LockUnavailable(f"not allowed to lock {name!r}: {refusal}") from refusal
             except NodeError as failure:
+                if is_refusal(failure):
+                    raise _refused(name, failure) from failure
                 error = failure
                 failures += 1
                 pause = _backoff(failures)
@@ -105,6 +103,13 @@ async def _sleep(seconds: float, woken: asyncio.Event | None) -> None:
             await woken.wait()
     except TimeoutError:
         return
+
+
+def _refused(name: str, refusal: Exception) -> LockUnavailable:
+    what_to_do = advice(refusal)
+    return LockUnavailable(
+        f"not allowed to lock {name!r}: {refusal}" + (f" ({what_to_do})" if what_to_do else "")
+    )
 
 
 def _timed_out(name: str, error: BaseException | None, forgetful: bool) -> LockTimeout:

@@ -9,7 +9,7 @@ from app.core.redis.clients import (
 )
 from app.core.redis.dependency import RedisDependency
 from app.core.redis.link import Link
-from app.core.redis.outages import OUTAGES
+from app.core.redis.outages import advice, is_refusal, is_transient, is_unreadable, reply_code
 from app.core.redis.pool import PoolTimeout
 from app.core.redis.report import ServerReport, UnsuitableServer, report
 from app.core.redis.script import Script
@@ -17,7 +17,6 @@ from app.core.redis.tasks import stop_tasks
 from app.core.redis.urls import RedisAddress, Topology, parse_url, with_login
 
 __all__ = [
-    "OUTAGES",
     "BatchReader",
     "ClientOptions",
     "Link",
@@ -29,9 +28,14 @@ __all__ = [
     "ServerReport",
     "Topology",
     "UnsuitableServer",
+    "advice",
     "create_client",
     "create_standalone_client",
+    "is_refusal",
+    "is_transient",
+    "is_unreadable",
     "parse_url",
+    "reply_code",
     "report",
     "stop_tasks",
     "with_login",

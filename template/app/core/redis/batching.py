@@ -14,12 +14,13 @@ from typing import Any, cast
 
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.core.redis.clients import RedisClient
 from app.core.redis.cluster import FairCluster
 from app.core.redis.direct import DirectConnection
+from app.core.redis.outages import reply_code
 
 Keys = Sequence[bytes]
 Values = list[bytes | None]
@@ -226,10 +227,10 @@ def _packed(keys: Keys) -> bytes:
 
 
 def _value(reply: bytes | Exception | None) -> bytes | None:
-    if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
-        return None
     if isinstance(reply, Exception):
-        raise reply
+        if reply_code(reply) != "WRONGTYPE":
+            raise reply
+        return None
     return reply
 
 

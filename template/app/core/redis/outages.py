@@ -1,24 +1,119 @@
-"""Errors that pass: the server is away, too busy, or not the one that takes writes now."""
+"""What an error of Redis means: whether it is transient, and what to do about it.
+
+The first word of the server's reply decides. redis-py has classes for some of the words only (none
+for NOREPLICAS, MISCONF or BUSY), it leaves the word out of the message where it has one, and both
+its pipelines and scripts before Redis 7 wrap the reply of a command into a sentence of their own.
+"""
+
+import re
 
 from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
     ClusterError,
-    MasterDownError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-    TryAgainError,
+    RedisError,
+    ResponseError,
+    SlotNotCoveredError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-OUTAGES: tuple[type[Exception], ...] = (
-    RedisConnectionError,
-    RedisTimeoutError,
-    ClusterError,
-    RedisClusterException,
-    MasterDownError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    TryAgainError,
+_TRANSIENT = {
+    "LOADING": "the server is reading its data from disk",
+    "MASTERDOWN": "the replica has lost its primary: is there a new one?",
+    "CLUSTERDOWN": "nobody serves some of the cluster's slots: look at CLUSTER INFO",
+    "TRYAGAIN": "the slot is being moved to another node",
+    "READONLY": "the server is a replica: is there a new primary, or does the URL name a replica?",
+    "UNBLOCKED": "the server became a replica while the command waited",
+    "NOREPLICAS": "too few replicas follow the primary: look at min-replicas-to-write and at them",
+    "MISCONF": "the server cannot save its data: look at its disk, and at LASTSAVE",
+    "BUSY": "a script keeps the server busy: wait, or SCRIPT KILL",
+    "OOM": "the server's memory is full: raise maxmemory, or let it evict (maxmemory-policy)",
+}
+_PERMANENT = {
+    "NOPERM": "the user lacks a command, a key pattern or a channel: extend its line of the ACL "
+    "file, and ACL LOAD",
+    "WRONGPASS": "the server does not know this user and password: look at the Redis URL",
+    "NOAUTH": "the server wants a password: put it into the Redis URL",
+    "NOSCRIPT": "the server does not know the script: send it with EVAL",
+    "WRONGTYPE": "the key holds another kind of value: does somebody else use its name?",
+    "MOVED": "the server is part of a cluster: its URL begins with redis+cluster://",
+    "CROSSSLOT": "the keys of one command need a common {hash tag} in a cluster",
+    "DENIED": "the server is in protected mode: give it a password, or bind it to this host",
+    "UNKNOWN": "the server does not know the command: it is too old, or a proxy leaves it out",
+}
+_UNREADABLE = {"LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY"}
+
+# What the reply of a command is wrapped into: by redis-py's pipelines, by Lua before Redis 7, and
+# by EXEC.
+_WRAPPERS = re.compile(
+    r"""(?: Command\ \#\ \d+\ \(.*\)\ of\ pipeline\ caused\ error:\ \(?["']?
+        |  (?:ERR\ )?Error\ running\ script\ \(call\ to\ \w+\):\ (?:@user_script:\ ?\d+:\ )*-?
+        |  (?:EXECABORT\ )?Transaction\ discarded\ because\ of:\ -?
+        )*""",
+    re.VERBOSE | re.DOTALL,
 )
-"""Worth another try later. Every other RedisError means that a command was wrong."""
+_WORD = re.compile(r"[A-Z]+(?=\s|$)")
+# Words for what has none: denied inside of a script (Valkey and Redis 7.2; before), and a command
+# that the server does not have.
+_SENTENCES = (
+    (re.compile("acl failure in script|the user executing the script can't", re.I), "NOPERM"),
+    (re.compile("(ERR )?unknown (redis )?(sub)?command", re.I), "UNKNOWN"),
+)
+
+
+def reply_code(error: BaseException) -> str | None:
+    """Return the first word of the server's reply: `NOREPLICAS`, `NOPERM`, `ERR`, ...
+
+    "UNKNOWN" stands for commands that the server does not have. None: the error is no reply, such
+    as a connection that was lost.
+    """
+    if not isinstance(error, RedisError):
+        return None
+    if error.status_code not in (None, "ERR", "EXECABORT"):
+        return error.status_code
+    if not isinstance(error, ResponseError):
+        return error.status_code
+    text = str(error)
+    wrappers = _WRAPPERS.match(text)
+    told = text[wrappers.end() :] if wrappers else text
+    for sentence, code in _SENTENCES:
+        if sentence.match(told):
+            return code
+    if word := _WORD.match(told):
+        return word[0]
+    return error.status_code
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether another try later may succeed as it is: the server is away, busy or demoted.
+
+    Every other error means that a command, a permission or a setting is wrong. Errors that were
+    raised together (`ExceptionGroup`) are transient if all of them are.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_transient, error.exceptions))
+    code = reply_code(error)
+    if code in _TRANSIENT:
+        return True
+    if code in _PERMANENT or isinstance(error, AuthenticationError | AuthorizationError):
+        return False
+    lost = (RedisConnectionError, RedisTimeoutError, ClusterError, SlotNotCoveredError)
+    return isinstance(error, lost)
+
+
+def is_unreadable(error: BaseException) -> bool:
+    """Return whether the server does not even answer reads for a while."""
+    code = reply_code(error)
+    return is_transient(error) and (code in _UNREADABLE or code not in _TRANSIENT)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return whether the server has answered, and will say the same the next time."""
+    return reply_code(error) is not None and not is_transient(error)
+
+
+def advice(error: BaseException) -> str | None:
+    """Return what to do about an error, in words for a log; None where only its text can tell."""
+    code = reply_code(error) or ""
+    return _TRANSIENT.get(code) or _PERMANENT.get(code)

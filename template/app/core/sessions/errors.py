@@ -1,6 +1,6 @@
 """What can go wrong with a session, as seen by the code that uses it.
 
-A Redis that is away raises what it raises everywhere: see `OUTAGES` of `app.core.redis`.
+A Redis that is away raises what it raises everywhere: see `is_transient` of `app.core.redis`.
 """
 
 from fastapi import HTTPException

@@ -10,13 +10,11 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.redis import OUTAGES
+from app.core.redis import is_transient
 from app.core.sessions import cookie
 from app.core.sessions.errors import SessionConflict, SessionEnded
 from app.core.sessions.manager import Sessions
 from app.core.sessions.visit import VISIT, Visit
-
-_CAUSES: tuple[type[Exception], ...] = (SessionConflict, *OUTAGES)
 
 
 class _NotSaved(Exception):
@@ -93,5 +91,7 @@ async def _save(visit: Visit, status: int) -> None:
         # Somebody logged out meanwhile. The request was allowed when it came, and is answered; the
         # cookie is not cleared, for it may be the next session's by now.
         pass
-    except _CAUSES as error:
-        raise _NotSaved(error) from error
+    except Exception as error:
+        if isinstance(error, SessionConflict) or is_transient(error):
+            raise _NotSaved(error) from error
+        raise
