@@ -13,8 +13,8 @@ from benchmarks import cores
 from benchmarks.environments import APPS, Environments
 from benchmarks.peers import SERVICE, Peer
 from devservers.server import free_port
+from devservers.waiting import HANG
 
-_START_TIMEOUT = 30.0
 _STOP_TIMEOUT = 10.0
 
 
@@ -117,7 +117,7 @@ def _environment(
 def _wait_until_it_listens(
     process: subprocess.Popen[bytes], port: int, peer: Peer, log: Path
 ) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT
+    deadline = time.monotonic() + HANG
     while True:
         # In this order: uvicorn listens once the application has started.
         ended = process.poll() is not None

@@ -85,7 +85,7 @@ def _wait_until_ready(service: RunningService, log: Path, timeout: float) -> Non
         if service.process.poll() is not None:
             raise _failure(f"The service ended with exit code {service.process.returncode}", log)
         try:
-            if httpx.get(f"{service.url}/health/ready", timeout=1).is_success:
+            if httpx.get(f"{service.url}/health/ready", timeout=timeout).is_success:
                 return
         except httpx.TransportError:
             pass  # it does not listen yet
@@ -93,7 +93,7 @@ def _wait_until_ready(service: RunningService, log: Path, timeout: float) -> Non
     raise _failure(f"The service was not ready after {timeout:g} s", log)
 
 
-def _stop(process: subprocess.Popen[bytes], log: Path, timeout: float = 20) -> None:
+def _stop(process: subprocess.Popen[bytes], log: Path, timeout: float = 60) -> None:
     family: list[psutil.Process] = []
     if process.poll() is None:
         family = psutil.Process(process.pid).children(recursive=True)
@@ -104,10 +104,10 @@ def _stop(process: subprocess.Popen[bytes], log: Path, timeout: float = 20) -> N
         process.kill()
         raise _failure(f"The service did not stop within {timeout:g} s", log) from None
     finally:
-        _, left = psutil.wait_procs(family, timeout=5)
+        _, left = psutil.wait_procs(family, timeout)
         for orphan in left:
             orphan.kill()
-        psutil.wait_procs(left, timeout=5)
+        psutil.wait_procs(left, timeout)
     if left:
         names = ", ".join(str(orphan.pid) for orphan in left)
         raise _failure(f"The service left processes behind: {names}", log)

@@ -27,7 +27,7 @@ class Service:
 
     def loads(self) -> int:
         """How often this process has computed what it caches, by its own metrics."""
-        metrics = httpx.get(f"{self.url}/metrics", trust_env=False).text
+        metrics = httpx.get(f"{self.url}/metrics", trust_env=False, timeout=HANG).text
         return sum(
             int(float(line.rpartition(" ")[2]))
             for line in metrics.splitlines()

@@ -1,7 +1,5 @@
 """What the start opens is closed at the end, and also when the start fails half-way."""
 
-import asyncio
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -9,6 +7,7 @@ from redis.asyncio import Redis
 
 from app import main
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import until
 from tests.conftest import Serve
 
 
@@ -20,10 +19,10 @@ async def connections(valkey: EmbeddedValkey) -> list[str]:
 
 
 async def until_none_is_left(valkey: EmbeddedValkey) -> None:
-    end = monotonic() + 5
-    while left := await connections(valkey):
-        assert monotonic() < end, left
-        await asyncio.sleep(0.02)
+    async def none_is_left() -> bool:
+        return not await connections(valkey)
+
+    await until(none_is_left, what="the end of all connections")
 
 
 async def test_nothing_stays_open_at_the_end(serve: Serve, valkey: EmbeddedValkey) -> None:

@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic, sleep
+from functools import partial
 
 import httpx
 
 from devservers.server import free_port
+from devservers.waiting import HANG, wait_until
 
 # The service, with a route that takes a moment.
 PROGRAM = """
@@ -26,20 +27,15 @@ async def moment() -> str:
 @app.get("/under-way")
 async def count() -> int:
     return under_way
-uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", timeout_graceful_shutdown=10)
+uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", timeout_graceful_shutdown=60)
 """
 
 
-def until_live(base: str) -> None:
-    end = monotonic() + 20
-    while True:
-        try:
-            httpx.get(f"{base}/health/live").raise_for_status()
-        except httpx.HTTPError:
-            assert monotonic() < end, "the service did not start"
-            sleep(0.05)
-        else:
-            return
+def is_live(base: str) -> bool:
+    try:
+        return httpx.get(f"{base}/health/live").is_success
+    except httpx.HTTPError:
+        return False
 
 
 def test_requests_under_way_are_answered(servers: dict[str, str]) -> None:
@@ -49,13 +45,13 @@ def test_requests_under_way_are_answered(servers: dict[str, str]) -> None:
         [sys.executable, "-c", PROGRAM, str(port)], env={**os.environ, **servers}
     )
     try:
-        until_live(base)
+        wait_until(lambda: is_live(base), what="the service")
+        get = partial(httpx.get, timeout=HANG)
         with ThreadPoolExecutor(8) as pool:
-            answers = [pool.submit(httpx.get, f"{base}/moment") for _ in range(8)]
-            while httpx.get(f"{base}/under-way").json() < 8:
-                sleep(0.01)
+            answers = [pool.submit(get, f"{base}/moment") for _ in range(8)]
+            wait_until(lambda: get(f"{base}/under-way").json() == 8)
             service.send_signal(signal.SIGTERM)
             assert [answer.result().json() for answer in answers] == ["done"] * 8
-        assert service.wait(timeout=10) in (0, -signal.SIGTERM)
+        assert service.wait(timeout=HANG) in (0, -signal.SIGTERM)
     finally:
         service.kill()

@@ -4,13 +4,13 @@ import os
 import re
 import signal
 import subprocess
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
 
+from devservers.waiting import HANG, wait_until
 from fleet.inventory import InvalidInventory, read_inventory
 from fleet.processes import Processes
 from fleet.report import page
@@ -282,18 +282,16 @@ def test_an_interrupted_fleet_leaves_no_process_and_no_folder(
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
-    while not (started.exists() and started.read_text().strip()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    children = psutil.Process(running.pid).children(recursive=True)
-    assert len(children) >= 2
+    wait_until(lambda: started.exists() and started.read_text().strip(), what="the check")
+    family = psutil.Process(running.pid)
+    wait_until(lambda: len(family.children(recursive=True)) >= 2, what="the check's own process")
+    children = family.children(recursive=True)
 
     running.send_signal(number)
-    _, errors = running.communicate(timeout=20)
+    _, errors = running.communicate(timeout=HANG)
 
     assert running.returncode == 130
     assert errors == "fleet: interrupted\n"
     assert list(scratch.iterdir()) == []
-    _, alive = psutil.wait_procs(children, timeout=5)
+    _, alive = psutil.wait_procs(children, timeout=HANG)
     assert alive == []

@@ -4,13 +4,13 @@ import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 from xml.etree import ElementTree
 
 import psutil
 import pytest
 
+from devservers.waiting import wait_until
 from scripts.running import service_environment
 from tests.template.conftest import Render
 
@@ -59,10 +59,7 @@ def test_an_interrupted_benchmark_leaves_nothing_behind(measured: Path) -> None:
         family = psutil.Process(bench.pid).children(recursive=True)
         assert len(family) >= 4
         os.kill(bench.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while left := [process for process in family if _runs(process)]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
+    wait_until(lambda: not any(map(_runs, family)), what="the end of its processes")
 
 
 def test_a_cached_route_that_nobody_asks_for_is_named(measured: Path) -> None:

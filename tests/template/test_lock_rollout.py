@@ -103,6 +103,8 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("ENVIRONMENT", "test")
         monkeypatch.setenv("LOG_LEVEL", "ERROR")
+        for timeout in ("REDIS_TIMEOUT", "LOCK_REDIS_TIMEOUT", "LOCK_NODE_TIMEOUT"):
+            monkeypatch.setenv(timeout, "10")  # the machine may be busy
         monkeypatch.setenv("SERVICE_NAME", f"test-{uuid4().hex[:8]}")
         monkeypatch.setenv("DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path / 'items.db'}")
         monkeypatch.setenv("REDIS_URL", redis)

@@ -1,6 +1,6 @@
 """Locks on a majority of independent servers."""
 
-from pydantic import SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from app.core.redis import Topology
 from app.settings.locks import LockSettings
@@ -15,6 +15,8 @@ class RedlockSettings(LockSettings, RedisSettings):
         "redis://127.0.0.1:6379/0,redis://127.0.0.1:6380/0,redis://127.0.0.1:6381/0"
     )
     """3, 5 or 7 independent servers, separated by commas; none is a replica of another."""
+    lock_node_timeout: float = Field(default=0.05, gt=0)
+    """The longest to wait for the vote of one of them; never more than 5 % of a lock's ttl."""
 
     @field_validator("redlock_urls")
     @classmethod

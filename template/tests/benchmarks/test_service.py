@@ -11,6 +11,7 @@ from benchmarks.client import PATIENCE, at_once, per_second, steadily
 from benchmarks.routes import cached_paths
 from benchmarks.server import Service, ServiceFailed, running
 from devservers.server import free_port
+from devservers.waiting import HANG
 from tests.conftest import Client
 
 
@@ -23,7 +24,7 @@ def environment(servers: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Non
 
 async def ask(service: Service) -> list[bool]:
     """Ask three times for one thing: whether the answers say that a cache was asked."""
-    async with httpx.AsyncClient(base_url=service.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=service.url, trust_env=False, timeout=HANG) as client:
         [path, *_] = next(iter((await traffic.paths(client)).values()))
         answers = [await client.get(path, headers=traffic.HEADERS) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200] * 3

@@ -72,7 +72,8 @@ async def test_more_than_there_is_room_for_changes_nothing(client: httpx.AsyncCl
 
 async def test_without_its_lock_servers_it_says_so(serve: Serve) -> None:
     nowhere = [f"redis://127.0.0.1:{free_port()}/0" for _ in range(3)]
-    async with serve(redis_url=nowhere[0], redlock_urls=",".join(nowhere)) as client:
+    urls = {"redis_url": nowhere[0], "redlock_urls": ",".join(nowhere)}
+    async with serve(**urls, lock_redis_timeout=0.2) as client:
         item = await create(client)
         response = await client.post(f"/items/{item['id']}/restock", json={"amount": 1})
     assert response.status_code == 503
