@@ -1,5 +1,6 @@
 """One server for the tests that leave it in peace, one per test for those that do not."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -7,10 +8,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.core.cache import Cache
+from app.core.cache import Cache, seen
 from app.core.redis import ClientOptions, create_client
 from devservers.valkey import EmbeddedValkey
-from tests.core.cache.harness import open_cache
+from tests.core.cache.harness import PATIENT, Clock, LoopClock, open_cache
 from tests.support.wire import Wire, counted_writes
 
 OpenCache = Callable[..., Awaitable[Cache]]
@@ -25,7 +26,10 @@ def shared_server() -> Iterator[EmbeddedValkey]:
 @pytest.fixture
 async def redis(shared_server: EmbeddedValkey) -> AsyncIterator[Redis]:
     """A plain client of an empty database, for looking and for making trouble."""
-    client = create_client(shared_server.url, ClientOptions(name="test"))
+    options = ClientOptions(
+        name="test", timeout=PATIENT, connect_timeout=PATIENT, pool_timeout=PATIENT
+    )
+    client = create_client(shared_server.url, options)
     assert isinstance(client, Redis)
     await client.flushall()
     yield client
@@ -46,6 +50,23 @@ async def another(shared_server: EmbeddedValkey, redis: Redis) -> AsyncIterator[
 @pytest.fixture
 async def cache(another: OpenCache) -> Cache:
     return await another()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Lets entries grow old at once, and no older than that however long a test takes."""
+    clock = Clock()
+    monkeypatch.setattr(seen, "time", clock)
+    return clock
+
+
+@pytest.fixture
+async def loop_clock(monkeypatch: pytest.MonkeyPatch) -> LoopClock:
+    """Lets what waits on a timer wait no longer."""
+    loop = asyncio.get_running_loop()
+    clock = LoopClock(loop)
+    monkeypatch.setattr(loop, "time", clock)
+    return clock
 
 
 @pytest.fixture

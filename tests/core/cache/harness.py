@@ -1,9 +1,10 @@
 """Caches as a service has them, one per simulated process, and what the tests look at."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeVar
+from time import monotonic, time
+from typing import Any, Generic, Self, TypeVar
 
 from redis.asyncio import Redis
 
@@ -11,10 +12,13 @@ from app.core.cache import Cache, CacheUnavailable
 from app.core.redis import ClientOptions, RedisClient, Script, create_client
 from app.core.serializers import Serializer
 from app.core.serializers.json import JsonSerializer
+from devservers.waiting import until as until
 
 T = TypeVar("T")
 
 SERVICE = "svc"
+PATIENT = 20.0
+"""Seconds that a healthy server has to answer, on a machine that is busy with something else."""
 
 UNCHECKED_STORE = Script("""
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
@@ -29,16 +33,15 @@ async def open_cache(
     url: str,
     *,
     serializer: Serializer | None = None,
-    read_timeout: float = 2,
-    command_timeout: float = 2,
+    read_timeout: float = PATIENT,
+    command_timeout: float = PATIENT,
     pool_size: int = 32,
-    pool_timeout: float = 2,
+    pool_timeout: float = PATIENT,
     **options: Any,
 ) -> AsyncIterator[Cache]:
     """A cache with a client of its own: what one process of the service has.
 
-    A busy test machine may pause for longer than a service allows: tests of faults set the timeouts
-    that they are about.
+    Tests of faults set the timeouts that they are about.
     """
     timeouts = ClientOptions(
         name="cache-test",
@@ -96,14 +99,80 @@ class Source(Generic[T]):
         return value
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]], *, seconds: float = 5.0) -> None:
-    """Wait for something that happens in the background; fails if it does not."""
-    async with asyncio.timeout(seconds):
+class Clock:
+    """The time of day as caches see it; Redis expires entries by a clock of its own."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def __call__(self) -> float:
+        return time() + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        """Entries are older from now on."""
+        self._ahead += seconds
+
+
+class Pauses:
+    """Measures for how long this process stood still, beside what a test measures.
+
+    A busy machine makes every wait longer by that: it is no wait of the product.
+    """
+
+    _STEP = 0.005
+
+    def __init__(self) -> None:
+        self._total = 0.0
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._measure())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+
+    async def time(self, work: Awaitable[Any]) -> float:
+        """How long `work` takes, in seconds, without the pauses meanwhile."""
+        began, paused = monotonic(), self._total
+        await work
+        took = monotonic() - began
+        return took - (await self.total() - paused)
+
+    async def total(self) -> float:
+        """For how long it has stood still so far, in seconds."""
+        await asyncio.sleep(2 * self._STEP)  # the last pause is known by then
+        return self._total
+
+    async def _measure(self) -> None:
         while True:
-            answer = condition()
-            if answer if isinstance(answer, bool) else await answer:
-                return
-            await asyncio.sleep(0.005)
+            began = monotonic()
+            await asyncio.sleep(self._STEP)
+            self._total += max(0.0, monotonic() - began - 2 * self._STEP)
+
+
+class LoopClock:
+    """The time by which an event loop's timers are due; `monotonic` goes on as ever."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._real = loop.time
+        self._ahead = 0.0
+
+    def __call__(self) -> float:
+        return self._real() + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        """All timers are nearer from now on, those of calls of Redis under way included."""
+        self._ahead += seconds
+
+
+def running_loads(cache: Cache) -> int:
+    """How many loads run that callers have asked for, also those that nobody may join any more."""
+    return len(cache.engine.flights.tasks)
+
+
+def waiting_callers(cache: Cache) -> int:
+    """How many callers wait for loads that others could join."""
+    return sum(flight.waiters for flight in cache.engine.flights._flights.values())
 
 
 async def lease_keys(client: RedisClient | Redis) -> list[bytes]:

@@ -3,22 +3,35 @@
 import asyncio
 import json
 import sys
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from redis.asyncio import Redis
 
-from tests.core.cache.harness import open_cache
+from devservers.waiting import HANG, until
+from tests.core.cache.harness import Pauses, open_cache
 
-CALLERS, LOAD_SECONDS = 50, 0.2
+CALLERS, LOAD_SECONDS, THROTTLE = 50, 0.2, 1.0
+
+
+async def several(plain: Redis, name: str) -> bool:
+    return int(await plain.llen(name)) > 1
 
 
 async def run(url: str, scenario: str) -> dict[str, Any]:
     plain = Redis.from_url(url)
 
     async def load() -> int:
-        number = int(await plain.incr("loads"))
-        await asyncio.sleep(LOAD_SECONDS)
+        number = await plain.rpush("loads", monotonic())
+        match scenario:
+            case "stale":  # nobody waits for it: the test lets it end when all have their answers
+                await plain.blpop(["answered"], timeout=HANG)
+            case "control":  # it does not end before another process loads, too
+                await until(partial(several, plain, "loads"))
+            case _:
+                await asyncio.sleep(LOAD_SECONDS)
+        await plain.set("loaded", monotonic())
         if scenario == "failing":
             raise OSError("the source is down")
         return number
@@ -27,13 +40,15 @@ async def run(url: str, scenario: str) -> dict[str, Any]:
         policy = cache.policy(
             "item",
             int,
-            ttl=0.3 if scenario in ("stale", "failing") else 60,
+            ttl=0.1 if scenario in ("stale", "failing") else 60,
             jitter=0,
             early_refresh=0,
-            stale_while_revalidate=60 if scenario == "stale" else 0,
-            stale_if_error=60,
-            error_throttle=1,
-            lease_wait=0 if scenario == "control" else 3,
+            loader_timeout=10 * HANG,
+            error_patience=HANG,
+            stale_while_revalidate=3600 if scenario == "stale" else 0,
+            stale_if_error=3600,
+            error_throttle=THROTTLE,
+            lease_wait=0 if scenario == "control" else HANG,
         )
         if scenario in ("stale", "failing"):
 
@@ -41,26 +56,28 @@ async def run(url: str, scenario: str) -> dict[str, Any]:
                 return 0
 
             await policy.get_or_load("key", first)
-            await asyncio.sleep(0.8)  # the last one to come finds it stale, too
+            await until(lambda: not cache.engine.refresher.tasks)
+            await asyncio.sleep(0.3)  # the last one to come finds it stale, too
         await plain.incr("ready")
-        await plain.blpop(["go"], timeout=30)
+        await plain.blpop(["go"], timeout=HANG)
 
-        waits: list[float] = []
-        values: set[int] = set()
-
-        async def call() -> None:
-            started = monotonic()
-            values.add(await policy.get_or_load("key", load))
-            waits.append(monotonic() - started)
-
-        end = monotonic() + (2.5 if scenario == "failing" else 0)
-        while True:
-            await asyncio.gather(*(call() for _ in range(CALLERS)))
-            if monotonic() >= end:
-                break
-            await asyncio.sleep(0.02)
+        calls, values = 0, set()
+        async with Pauses() as pauses:
+            while True:
+                values.update(
+                    await asyncio.gather(*(policy.get_or_load("key", load) for _ in range(CALLERS)))
+                )
+                calls += CALLERS
+                if scenario != "failing" or await several(plain, "loads"):
+                    break
+                await asyncio.sleep(0.02)
+            answered = monotonic()
+            paused = await pauses.total()
+        if scenario == "stale":
+            await plain.rpush("answers", 1)
+            await until(lambda: not cache.engine.refresher.tasks)
     await plain.aclose()
-    return {"values": sorted(values), "longest": max(waits), "calls": len(waits)}
+    return {"values": sorted(values), "calls": calls, "answered": answered, "paused": paused}
 
 
 if __name__ == "__main__":

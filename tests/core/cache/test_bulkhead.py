@@ -10,8 +10,9 @@ import pytest
 from app.core.cache import Cache, CachePolicy
 from app.core.cache import engine as engine_module
 from app.core.cache.bulkhead import Bulkhead, waiting
+from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import Source, until
+from tests.core.cache.harness import Source
 
 TURNS = 2
 
@@ -65,7 +66,7 @@ async def test_loaders_that_read_other_entries_do_not_wait_for_each_other(
     narrow: Cache, way: str
 ) -> None:
     nested = Nested(narrow)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         await asyncio.gather(*(getattr(nested, way)(key) for key in range(5 * TURNS)))
     assert nested.most_at_work <= TURNS
 
@@ -116,7 +117,7 @@ async def test_turns_are_neither_lost_nor_doubled_by_cancellation() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await other
-        async with asyncio.timeout(1), bulkhead.turn():
+        async with asyncio.timeout(HANG), bulkhead.turn():
             second = asyncio.create_task(load())
             await asyncio.sleep(0)
             await asyncio.sleep(0)

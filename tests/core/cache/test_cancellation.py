@@ -9,7 +9,15 @@ from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy
 from app.core.cache.flight import Flight
-from tests.core.cache.harness import Source, lease_keys, until, value_keys
+from devservers.waiting import HANG, until
+from tests.core.cache.harness import (
+    Clock,
+    LoopClock,
+    Source,
+    lease_keys,
+    value_keys,
+    waiting_callers,
+)
 
 CALLERS = 20
 OPTIONS = {"ttl": 60, "stale_while_revalidate": 60}
@@ -172,7 +180,7 @@ async def test_cancelling_at_any_moment(policy: CachePolicy[str], redis: Redis) 
             assert await task == "value"
         if other is not None:
             assert await other == "value"
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(HANG):
             assert await call(policy, source) == "value"
         await policy.invalidate("key")
         if finished:
@@ -210,8 +218,8 @@ async def test_at_shutdown_loads_may_finish(cache: Cache, redis: Redis) -> None:
     source.hold()
     caller = call(policy, source)
     await source.started.wait()
-    leaving = asyncio.create_task(cache.engine.drain(patience=5))
-    await asyncio.sleep(0.01)
+    leaving = asyncio.create_task(cache.engine.drain(patience=HANG))
+    await asyncio.sleep(0)
     source.release()
     await leaving
     assert await caller == "value"
@@ -220,12 +228,12 @@ async def test_at_shutdown_loads_may_finish(cache: Cache, redis: Redis) -> None:
 
 @pytest.mark.parametrize("callers", [0, 1])
 async def test_at_shutdown_what_takes_too_long_is_cancelled_and_gives_its_lease_back(
-    cache: Cache, redis: Redis, callers: int
+    cache: Cache, redis: Redis, clock: Clock, callers: int
 ) -> None:
-    policy = cache.policy("item", str, **(OPTIONS | {"ttl": 0.02, "jitter": 0}))
+    policy = cache.policy("item", str, **OPTIONS)
     source = Source("value")
     await call(policy, source)
-    await asyncio.sleep(0.03)
+    clock.advance(OPTIONS["ttl"])
     source.hold()
     await call(policy, source)  # stale: a refresh begins
     await source.started.wait()
@@ -233,7 +241,7 @@ async def test_at_shutdown_what_takes_too_long_is_cancelled_and_gives_its_lease_
         await policy.invalidate("key")
         waiting = call(policy, source)
         await until(lambda: source.loads == 3)
-    await cache.engine.drain(patience=0.02)
+    await cache.engine.drain(patience=0)
     assert source.cancelled == 1 + callers
     assert await lease_keys(redis) == []
     assert not cache.engine.filler.tasks
@@ -250,20 +258,26 @@ async def test_at_shutdown_a_lease_that_was_just_asked_for_is_given_back(
     caller = call(policy, Source("value"))
     gate.let_in()
     await gate.answered.wait()  # the server has granted it, the cache does not know yet
-    asyncio.get_running_loop().call_later(0.05, gate.let_out)
-    await cache.engine.drain(patience=0.02)
+    leaving = asyncio.create_task(cache.engine.drain(patience=0))
+    await until(lambda: all(task.cancelling() for task in cache.engine.flights.tasks))
+    gate.let_out()
+    await leaving
     assert await lease_keys(redis) == []
     with pytest.raises(asyncio.CancelledError):
         await caller
 
 
-async def test_a_loader_that_takes_too_long_is_really_cancelled(cache: Cache) -> None:
-    policy = cache.policy("item", str, ttl=60, loader_timeout=0.03)
+async def test_a_loader_that_takes_too_long_is_really_cancelled(
+    cache: Cache, loop_clock: LoopClock
+) -> None:
+    policy = cache.policy("item", str, ttl=60, loader_timeout=HANG)
     source = Source("value")
     source.hold()
     callers = [call(policy, source) for _ in range(3)]
+    await until(lambda: waiting_callers(cache) == 3)
+    loop_clock.advance(HANG)
     for caller in callers:
-        with pytest.raises(TimeoutError, match=r"loading 'item' took more than 0\.03 s"):
+        with pytest.raises(TimeoutError, match=r"loading 'item' took more than 60\.0 s"):
             await caller
     assert (source.loads, source.cancelled) == (1, 1)
 

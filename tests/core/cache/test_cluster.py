@@ -13,12 +13,15 @@ from redis import Redis as SyncRedis
 from app.core.cache import Cache, CachePolicy
 from app.core.redis import ClientOptions, create_client
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import Source, is_healthy, until
+from tests.core.cache.harness import Source, is_healthy
 from tests.support.cluster import EmbeddedCluster
 
 pytestmark = pytest.mark.slow
 
+TURNS = 100
+"""Of the event loop; more than it takes to send a command on each connection."""
 TAGS = [f"tag:{number}" for number in range(10)]
 
 
@@ -65,7 +68,8 @@ def phases(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     async def receiving(self: Any, *arguments: Any, **options: Any) -> Any:
         nonlocal answered
-        await asyncio.sleep(0.02)  # whatever is sent at the same time is sent by now
+        for _ in range(TURNS):
+            await asyncio.sleep(0)  # whatever is sent at the same time is sent by now
         try:
             return await receive(self, *arguments, **options)
         finally:
@@ -127,10 +131,7 @@ async def test_thousands_of_queued_invalidations_are_carried_out(
     await policy.invalidate(*range(4_000))
     await cache.invalidate_tags(*(f"queued:{number}" for number in range(1_000)))
 
-    async def healthy() -> bool:
-        return await is_healthy(cache)
-
-    await until(healthy, seconds=5)
+    await until(partial(is_healthy, cache))
 
 
 async def test_tags_and_clears_reach_entries_on_every_node(
@@ -161,7 +162,7 @@ async def test_a_lease_is_given_back_when_another_node_refuses_a_version(
     ask(cluster.nodes[0], "CONFIG", "SET", "maxmemory", 1)
     for key in range(30):
         tags = [f"new:{key}"]
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(HANG):
             assert await policy.get_or_load(key, Source(key).load, tags=tags) == key
 
     async def no_lease_is_left() -> bool:
@@ -183,11 +184,8 @@ async def test_one_dead_node_does_not_keep_reads_from_answering(
     finally:
         cluster.nodes[0].thaw()
 
-    async def healthy() -> bool:
-        return await is_healthy(impatient)
-
     await asyncio.to_thread(cluster.wait_until_ready)
-    await until(healthy, seconds=10)
+    await until(partial(is_healthy, impatient))
 
 
 def ask(node: EmbeddedValkey, *command: str | int) -> Any:

@@ -19,8 +19,9 @@ from app.core.cache import recipe as recipe_module
 from app.core.cache import store as store_module
 from app.core.cache.entry import Entry, Miss
 from app.core.cache.store import CacheStore
+from devservers.waiting import until
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import UNCHECKED_STORE, lease_keys, until
+from tests.core.cache.harness import UNCHECKED_STORE, lease_keys
 
 SEEDS, STEPS, KEYS = 10, 60, 2
 CONTROL_SEEDS = range(200)

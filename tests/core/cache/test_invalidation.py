@@ -8,11 +8,27 @@ from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy
 from app.core.cache import store as store_module
+from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import UNCHECKED_STORE, Source, lease_keys, until, value_keys
+from tests.core.cache.harness import (
+    UNCHECKED_STORE,
+    Clock,
+    Source,
+    lease_keys,
+    running_loads,
+    value_keys,
+    waiting_callers,
+)
 
 KEY, TAG = 7, "team:1"
-OPTIONS = {"ttl": 60, "stale_while_revalidate": 60, "stale_if_error": 60}
+TTL = 60.0
+OPTIONS = {
+    "ttl": TTL,
+    "stale_while_revalidate": 3600,
+    "stale_if_error": 3600,
+    "error_patience": HANG,
+    "lease_wait": HANG,
+}
 
 Invalidate = Callable[[Cache, CachePolicy[str]], Awaitable[None]]
 
@@ -74,7 +90,7 @@ async def test_what_a_running_load_brings_is_neither_stored_nor_served(
     source.value = "new"
     await invalidate(other, other_policy)
     late = [read(policy, source), read(other_policy, source)]
-    await asyncio.sleep(0.05)
+    await until(lambda: sum(map(running_loads, {cache, other})) == 2 + elsewhere)
     source.release()
 
     assert await early == "old"  # it came before
@@ -85,13 +101,12 @@ async def test_what_a_running_load_brings_is_neither_stored_nor_served(
 
 @pytest.mark.parametrize("invalidate", WAYS.values(), ids=WAYS)
 async def test_a_background_refresh_cannot_bring_the_old_value_back(
-    another: OpenCache, invalidate: Invalidate
+    cache: Cache, clock: Clock, invalidate: Invalidate
 ) -> None:
-    cache = await another()
-    policy = policy_of(cache, ttl=0.02, jitter=0)
+    policy = policy_of(cache)
     source = Source("old")
     await read(policy, source)
-    await asyncio.sleep(0.03)
+    clock.advance(TTL)
     source.hold()
     assert await read(policy, source) == "old"
     await source.started.wait()
@@ -99,7 +114,7 @@ async def test_a_background_refresh_cannot_bring_the_old_value_back(
     source.value = "new"
     await invalidate(cache, policy)
     late = read(policy, source)
-    await asyncio.sleep(0.05)
+    await until(lambda: running_loads(cache) == 1)
     source.release()
     assert await late == "new"
     assert await read(policy, source) == "new"
@@ -119,14 +134,14 @@ async def test_an_invalidated_entry_is_not_served_when_the_loader_fails(
 
 
 async def test_an_entry_that_vanishes_before_the_lease_is_not_a_fallback(
-    another: OpenCache, monkeypatch: pytest.MonkeyPatch
+    another: OpenCache, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader has seen the old entry; it is invalidated before the reader asks for the lease."""
     cache, other = await another(), await another()
-    policy = policy_of(cache, ttl=0.02, jitter=0, stale_while_revalidate=0)
+    policy = policy_of(cache, stale_while_revalidate=0)
     source = Source("old")
     await read(policy, source)
-    await asyncio.sleep(0.03)
+    clock.advance(TTL)
 
     at_lease, go_on = hold_leases(cache, monkeypatch, granted=False)
     early = read(policy, source)
@@ -134,7 +149,7 @@ async def test_an_entry_that_vanishes_before_the_lease_is_not_a_fallback(
     await policy_of(other).invalidate(KEY)
     source.error = OSError("down")
     late = read(policy, source)
-    await asyncio.sleep(0.03)
+    await until(lambda: waiting_callers(cache) == 2)
     go_on.set()
     for task in (early, late):
         with pytest.raises(OSError, match="down"):
@@ -143,14 +158,14 @@ async def test_an_entry_that_vanishes_before_the_lease_is_not_a_fallback(
 
 @pytest.mark.parametrize("invalidate", WAYS.values(), ids=WAYS)
 async def test_who_comes_afterwards_gets_no_fallback_from_before(
-    another: OpenCache, monkeypatch: pytest.MonkeyPatch, invalidate: Invalidate
+    another: OpenCache, clock: Clock, monkeypatch: pytest.MonkeyPatch, invalidate: Invalidate
 ) -> None:
     """The lease is granted before the invalidation; that answer arrives after the next reader."""
     cache, other = await another(), await another()
-    policy = policy_of(cache, ttl=0.02, jitter=0, stale_while_revalidate=0)
+    policy = policy_of(cache, stale_while_revalidate=0)
     source = Source("old")
     await read(policy, source)
-    await asyncio.sleep(0.03)
+    clock.advance(TTL)
 
     granted, go_on = hold_leases(cache, monkeypatch, granted=True)
     early = read(policy, source)
@@ -158,7 +173,7 @@ async def test_who_comes_afterwards_gets_no_fallback_from_before(
     await invalidate(other, policy_of(other))
     source.error = OSError("down")
     late = read(policy, source)
-    await asyncio.sleep(0.03)
+    await until(lambda: waiting_callers(cache) == 2)
     go_on.set()
     assert await early == "old"  # it came before, and this is what the fallback is for
     with pytest.raises(OSError, match="down"):
@@ -179,13 +194,13 @@ async def test_a_load_without_a_lease_is_not_joined_after_an_invalidation(
     early = read(fast, source)
     await until(lambda: source.loads == 2)
     joined = read(fast, source)
-    await asyncio.sleep(0.03)
+    await until(lambda: waiting_callers(impatient) == 2)
     assert source.loads == 2  # nothing happened yet, so it is joined
 
     source.value = "new"
     await invalidate(holder, slow)
     late = read(fast, source)
-    await asyncio.sleep(0.1)
+    await until(lambda: source.loads == 3)
     source.release()
     assert list(await asyncio.gather(holding, early, joined)) == ["old", "old", "old"]
     assert await late == "new"
@@ -205,43 +220,43 @@ async def test_a_load_without_redis_is_not_joined_after_an_invalidation(
     source.value = "new"
     await invalidate(cache, policy)
     late = read(policy, source)
-    await asyncio.sleep(0.02)
+    await until(lambda: source.loads == 2)
     source.release()
     assert (await early, await late) == ("old", "new")
 
 
 async def test_a_cleared_policy_does_not_wait_for_a_failure_to_be_forgotten(
-    cache: Cache,
+    cache: Cache, clock: Clock
 ) -> None:
     """The throttle keeps the old value in service; once that is gone it keeps nobody waiting."""
-    policy = policy_of(cache, ttl=0.02, jitter=0, stale_while_revalidate=0, error_throttle=30)
+    policy = policy_of(cache, stale_while_revalidate=0, error_throttle=10 * HANG)
     source = Source("old")
     await read(policy, source)
-    await asyncio.sleep(0.03)
+    clock.advance(TTL)
     source.error = OSError("down")
     assert await read(policy, source) == "old"
     source.error, source.value = None, "new"
     await policy.clear()
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(HANG):
         assert await read(policy, source) == "new"
 
 
-async def test_none_that_is_not_kept_removes_what_was_there(cache: Cache) -> None:
-    policy = policy_of(cache, ttl=0.02, jitter=0, negative_ttl=0)
+async def test_none_that_is_not_kept_removes_what_was_there(cache: Cache, clock: Clock) -> None:
+    policy = policy_of(cache, negative_ttl=0)
     found: list[str | None] = ["old"]
 
     async def load() -> str | None:
         return found[0]
 
     await policy.get_or_load(KEY, load)
-    await asyncio.sleep(0.03)
+    clock.advance(TTL)
     found[0] = None
     assert await policy.get_or_load(KEY, load) == "old"  # and refreshes in the background
 
     async def is_gone() -> bool:
         return await policy.get_or_load(KEY, load) is None
 
-    await until(is_gone, seconds=1)
+    await until(is_gone)
 
 
 @pytest.mark.parametrize("tags", [["a", "a"], ["b", "a"], ["a", "b", "a"]], ids=str)
@@ -300,7 +315,7 @@ async def test_control_without_the_look_at_the_lease_a_late_caller_is_served_the
     source.value = "new"
     await policy_of(other).invalidate(KEY)
     late = read(policy, source)
-    await asyncio.sleep(0.03)
+    await until(lambda: waiting_callers(cache) == 2)
     source.release()
     await early
     assert await late == "old"  # the violation

@@ -8,16 +8,19 @@ import pytest
 from prometheus_client import REGISTRY
 
 from app.core.cache import Cache, CachePolicy
+from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.counters import loads, misses, reads, refreshes, sample, stores
-from tests.core.cache.harness import Source, is_healthy, until
+from tests.core.cache.harness import Clock, LoopClock, Source, is_healthy
 
 NAMES = iter(range(10_000))
+TTL = 60.0
+OPTIONS = {"ttl": TTL, "jitter": 0, "error_patience": HANG, "lease_wait": HANG}
 
 
 def policy_of(cache: Cache, **options: Any) -> CachePolicy[str]:
     """With a name of its own, so that its counters begin at nothing."""
-    return cache.policy(f"metered-{next(NAMES)}", str, **({"ttl": 60, "jitter": 0} | options))
+    return cache.policy(f"metered-{next(NAMES)}", str, **(OPTIONS | options))
 
 
 async def test_a_miss_and_a_hit(cache: Cache) -> None:
@@ -32,10 +35,10 @@ async def test_a_miss_and_a_hit(cache: Cache) -> None:
     assert sample("cache_read_seconds_count") == batches + 3
 
 
-async def test_reasons_of_misses(cache: Cache) -> None:
-    policy, source = policy_of(cache, ttl=0.03, stale_if_error=60), Source("value")
+async def test_reasons_of_misses(cache: Cache, clock: Clock) -> None:
+    policy, source = policy_of(cache, stale_if_error=3600), Source("value")
     await policy.get_or_load(1, source.load)
-    await asyncio.sleep(0.04)
+    clock.advance(TTL)
     await policy.get_or_load(1, source.load)
     assert misses(policy.name, "expired") == 1
     await policy.clear()
@@ -50,36 +53,39 @@ async def test_reasons_of_misses(cache: Cache) -> None:
     assert reads(policy.name, "miss") == 5
 
 
-async def test_stale_and_refreshes(cache: Cache) -> None:
-    policy = policy_of(cache, ttl=0.03, stale_while_revalidate=60, stale_if_error=60)
+async def test_stale_and_refreshes(cache: Cache, clock: Clock) -> None:
+    policy = policy_of(cache, stale_while_revalidate=3600, stale_if_error=3600)
     source = Source("value")
     await policy.get_or_load(1, source.load)
-    await asyncio.sleep(0.04)
+    clock.advance(TTL)
     await policy.get_or_load(1, source.load)
     assert reads(policy.name, "stale") == 1
     await until(lambda: refreshes(policy.name, "done") == 1)
-    await asyncio.sleep(0.04)
+    clock.advance(TTL)
     source.error = OSError("down")
     await policy.get_or_load(1, source.load)
     await until(lambda: refreshes(policy.name, "failed") == 1)
     assert (loads(policy.name, "ok"), loads(policy.name, "error")) == (2, 1)
 
 
-async def test_failures_that_old_values_cover(cache: Cache) -> None:
-    policy, source = policy_of(cache, ttl=0.02, stale_if_error=60), Source("value")
+async def test_failures_that_old_values_cover(cache: Cache, clock: Clock) -> None:
+    policy, source = policy_of(cache, stale_if_error=3600), Source("value")
     await policy.get_or_load(1, source.load)
-    await asyncio.sleep(0.03)
+    clock.advance(TTL)
     source.error = OSError("down")
     await policy.get_or_load(1, source.load)
     assert reads(policy.name, "stale_error") == 1
     assert loads(policy.name, "error") == 1
 
 
-async def test_timeouts_and_cancellations(cache: Cache) -> None:
-    policy, source = policy_of(cache, loader_timeout=0.02), Source("value")
+async def test_timeouts_and_cancellations(cache: Cache, loop_clock: LoopClock) -> None:
+    policy, source = policy_of(cache, loader_timeout=HANG), Source("value")
     source.hold()
+    task = asyncio.create_task(policy.get_or_load(1, source.load))
+    await source.started.wait()
+    loop_clock.advance(HANG)
     with pytest.raises(TimeoutError):
-        await policy.get_or_load(1, source.load)
+        await task
     assert loads(policy.name, "timeout") == 1
     source.started.clear()
     task = asyncio.create_task(policy.get_or_load(1, source.load))
@@ -117,13 +123,13 @@ async def test_waiting_for_another_process(another: OpenCache) -> None:
     assert sample("cache_lease_wait_seconds_sum", policy=one.name) >= 0.04
 
 
-async def test_too_many_refreshes(another: OpenCache) -> None:
+async def test_too_many_refreshes(another: OpenCache, clock: Clock) -> None:
     cache = await another(max_refreshes=1)
-    policy = policy_of(cache, ttl=0.02, stale_while_revalidate=60)
+    policy = policy_of(cache, stale_while_revalidate=3600)
     source = Source("value")
     for key in (1, 2):
         await policy.get_or_load(key, source.load)
-    await asyncio.sleep(0.03)
+    clock.advance(TTL)
     source.hold()
     for key in (1, 2):
         await policy.get_or_load(key, source.load)

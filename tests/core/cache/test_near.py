@@ -10,8 +10,9 @@ from redis.asyncio.client import PubSub
 
 from app.core.cache import Cache, CachePolicy
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import Source, until
+from tests.core.cache.harness import Source
 from tests.support.wire import counted_writes
 
 OpenNear = Callable[[], Awaitable[Cache]]
@@ -30,7 +31,7 @@ async def open_near(shared_server: EmbeddedValkey, redis: Redis, another: OpenCa
 
 
 def policy_of(cache: Cache) -> CachePolicy[list[int]]:
-    return cache.policy("item", list[int], ttl=60, near_ttl=30)
+    return cache.policy("item", list[int], ttl=60, near_ttl=60)
 
 
 async def read(policy: CachePolicy[list[int]], value: int) -> int:
@@ -69,7 +70,7 @@ async def test_invalidations_are_heard_in_every_process(
     async def heard() -> bool:
         return await read(there, 3) == 2
 
-    await until(heard, seconds=1)
+    await until(heard)
 
 
 @pytest.mark.parametrize("invalidate", WAYS.values(), ids=WAYS)
@@ -113,7 +114,7 @@ async def test_when_the_link_is_lost_nothing_is_believed(open_near: OpenNear, re
 
 async def test_it_stays_within_its_bytes(open_near: OpenNear) -> None:
     cache = await open_near()
-    policy = cache.policy("large", str, ttl=60, near_ttl=30)
+    policy = cache.policy("large", str, ttl=60, near_ttl=60)
     source = Source("x" * 5_000)
     for key in range(100):
         for _ in range(2):
@@ -181,6 +182,6 @@ async def test_it_closes_though_its_cancellation_was_taken_for_something_else(
             return None
 
     monkeypatch.setattr(PubSub, "get_message", swallowing)
-    await asyncio.wait_for(waits.wait(), 5)
-    async with asyncio.timeout(5):
+    await asyncio.wait_for(waits.wait(), HANG)
+    async with asyncio.timeout(HANG):
         await cache.__aexit__(None, None, None)

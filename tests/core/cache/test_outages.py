@@ -3,13 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
+from itertools import count
 from time import perf_counter
+from typing import Any
 
 import pytest
 
 from app.core.cache import Cache, CachePolicy, CacheUnavailable
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
+from tests.core.cache.counters import reads
 from tests.core.cache.faults import (
     FAULTS,
     REACHABLE,
@@ -23,16 +27,19 @@ from tests.core.cache.faults import (
     open_patient,
 )
 from tests.core.cache.harness import (
+    Clock,
+    Pauses,
     Source,
     breaker_is_open,
     is_healthy,
     queued_invalidations,
-    until,
+    waiting_callers,
 )
+from tests.support.wire import counted_writes
 
 READ_TIMEOUT, COMMAND_TIMEOUT = 0.05, 0.2
 SLACK = 0.25
-"""What a busy test machine may add."""
+"""What everything else adds, the pauses of a busy machine left out."""
 
 Record = Callable[[str, object], None]
 
@@ -54,12 +61,45 @@ async def patient(server: EmbeddedValkey) -> AsyncIterator[Patient]:
 async def ill(patient: Patient, another: OpenCache) -> Cache:
     """A cache in use, whose server is about to suffer."""
     cache = await another(patient.url, read_timeout=READ_TIMEOUT, command_timeout=COMMAND_TIMEOUT)
-    await cache.policy("warm-up", int, ttl=60).get_or_load(0, Source(1).load)
+    policy = cache.policy("warm-up", int, ttl=60)
+
+    async def is_in_use() -> bool:
+        count = hits("warm-up")
+        await policy.get_or_load(0, Source(1).load)
+        return hits("warm-up") > count
+
+    await until(is_in_use)
     return cache
+
+
+@pytest.fixture
+async def refused(patient: Patient, another: OpenCache) -> Cache:
+    """One whose server is about to refuse things, but not to be slow."""
+    return await another(patient.url)
 
 
 def policy_of(cache: Cache) -> CachePolicy[str]:
     return cache.policy("item", str, ttl=60)
+
+
+def hits(policy: str) -> float:
+    return reads(policy, "hit")
+
+
+def noted(monkeypatch: pytest.MonkeyPatch, owner: object, *names: str) -> list[str]:
+    """The names of these methods, each time one is called from now on."""
+    calls: list[str] = []
+
+    def noting(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            calls.append(name)
+            return real(*arguments)
+
+        return call
+
+    for name in names:
+        monkeypatch.setattr(owner, name, noting(name, getattr(owner, name)))
+    return calls
 
 
 async def fill(policy: CachePolicy[str], value: str) -> None:
@@ -73,11 +113,14 @@ async def test_reads_never_raise_and_wait_no_longer_than_stated(
     patient: Patient, ill: Cache, fault: Fault, record_property: Record
 ) -> None:
     policy, source, waits = policy_of(ill), Source("value"), []
-    await fault.inflict(patient)
-    for key in range(20):
-        started = perf_counter()
+
+    async def read(key: int) -> None:
         assert await policy.get_or_load(key, source.load) == "value"
-        waits.append(perf_counter() - started)
+
+    await fault.inflict(patient)
+    async with Pauses() as pauses:
+        for key in range(20):
+            waits.append(await pauses.time(read(key)))
     record_property("longest added wait (ms)", round(max(waits) * 1000))
     # A read, and a lease or store that the breaker has not yet been closed to.
     assert max(waits) < READ_TIMEOUT + COMMAND_TIMEOUT + SLACK
@@ -88,44 +131,54 @@ async def test_reads_never_raise_and_wait_no_longer_than_stated(
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", UNREACHABLE, ids=name_of)
 async def test_the_breaker_opens_after_three_failures_and_closes_by_itself(
-    patient: Patient, ill: Cache, fault: Fault
+    patient: Patient, ill: Cache, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy, source = policy_of(ill), Source("value")
+    answers = noted(monkeypatch, ill._breaker, "succeeded", "failed")
+    probes = noted(monkeypatch, ill._store, "ping", "probe")
     await fault.inflict(patient)
-    for failures in range(1, 4):
-        assert not breaker_is_open(ill)
-        await policy.get_or_load(failures, source.load)
-    assert breaker_is_open(ill)
-    await asyncio.sleep(0.8)
-    assert breaker_is_open(ill)  # it does not try its luck on callers
+    keys = count()
+    while not breaker_is_open(ill):
+        assert answers[-3:] != ["failed"] * 3
+        await policy.get_or_load(next(keys), source.load)
+    assert answers[-3:] == ["failed"] * 3
+    with counted_writes() as wire:  # it does not try its luck on callers
+        assert await policy.get_or_load(next(keys), source.load) == "value"
+        assert len(wire) == 0
+    if fault in TOO_SLOW:  # what is only slow may be in time for once, when this process pauses
+        await until(lambda: len(probes) >= 2)
+        assert breaker_is_open(ill)
     await fault.mend(patient)
-    await until(lambda: is_healthy(ill), seconds=8)
-    loads = source.loads
-    await policy.get_or_load("again", source.load)
-    await policy.get_or_load("again", source.load)
-    assert source.loads == loads + 1
+    await until(lambda: is_healthy(ill))
+
+    async def is_cached() -> bool:
+        loads = source.loads
+        await policy.get_or_load("again", source.load)
+        return source.loads == loads
+
+    await until(is_cached)
 
 
 @pytest.mark.parametrize("fault", REACHABLE, ids=name_of)
 async def test_a_server_that_only_refuses_writes_is_still_read(
-    patient: Patient, ill: Cache, fault: Fault
+    patient: Patient, refused: Cache, fault: Fault
 ) -> None:
-    policy, source = policy_of(ill), Source("value")
+    policy, source = policy_of(refused), Source("value")
     await policy.get_or_load("kept", source.load)
     await fault.inflict(patient)
     for key in range(5):
         await policy.get_or_load(key, source.load)
     source.loads = 0
     assert await policy.get_or_load("kept", source.load) == "value"
-    assert (source.loads, breaker_is_open(ill)) == (0, False)
+    assert (source.loads, breaker_is_open(refused)) == (0, False)
 
 
 @pytest.mark.parametrize("many_first", [False, True])
 @pytest.mark.parametrize("fault", REACHABLE, ids=name_of)
 async def test_without_leases_one_entry_and_many_of_one_keep_apart(
-    patient: Patient, ill: Cache, fault: Fault, many_first: bool
+    patient: Patient, refused: Cache, fault: Fault, many_first: bool
 ) -> None:
-    policy, source = policy_of(ill), Source("value")
+    policy, source = policy_of(refused), Source("value")
     await fault.inflict(patient)
     source.hold()
 
@@ -147,9 +200,9 @@ async def test_without_leases_one_entry_and_many_of_one_keep_apart(
 
 
 async def test_without_leases_nobody_gets_many_that_were_invalidated_before(
-    patient: Patient, ill: Cache, another: OpenCache
+    patient: Patient, refused: Cache, another: OpenCache
 ) -> None:
-    policy, source = policy_of(ill), Source("old")
+    policy, source = policy_of(refused), Source("old")
     elsewhere = policy_of(await another(patient.url))
     await OutOfMemory().inflict(patient)
     source.hold()
@@ -163,7 +216,7 @@ async def test_without_leases_nobody_gets_many_that_were_invalidated_before(
     for key in ("a", "b"):
         await elsewhere.invalidate(key)
     late = asyncio.create_task(policy.get_or_load_many(["a", "b"], load_many))
-    await asyncio.sleep(0.1)
+    await until(lambda: waiting_callers(refused) == 2)
     source.release()
     await early
     assert await late == {"a": "new", "b": "new"}
@@ -192,7 +245,7 @@ async def test_invalidations_made_meanwhile_arrive_before_reads_are_served_again
     await policy.clear()
     assert await newest("cleared") == "new"
     await fault.mend(patient)
-    await until(nothing_old, seconds=8)
+    await until(nothing_old)
     other = policy_of(await another(f"redis://127.0.0.1:{patient.server.port}/0"))
     for key in ("key", "tagged", "cleared"):
         assert await newest(key) == "new"
@@ -215,12 +268,12 @@ async def test_a_caller_who_must_know_is_told(patient: Patient, ill: Cache, faul
 
 @pytest.mark.parametrize("fault", REACHABLE, ids=name_of)
 async def test_without_a_lease_the_loader_is_asked_before_an_old_value_is_served(
-    patient: Patient, ill: Cache, fault: Fault
+    patient: Patient, refused: Cache, clock: Clock, fault: Fault
 ) -> None:
-    policy = ill.policy("short", str, ttl=0.02, jitter=0, stale_if_error=60)
+    policy = refused.policy("short", str, ttl=60, stale_if_error=3600, error_patience=HANG)
     source = Source("old")
     await policy.get_or_load("key", source.load)
-    await asyncio.sleep(0.03)
+    clock.advance(60)
     source.value = "new"
     await fault.inflict(patient)
     assert await policy.get_or_load("key", source.load) == "new"
@@ -241,8 +294,7 @@ async def test_the_single_flight_holds_while_redis_is_away(patient: Patient, ill
     patient.server.freeze()
     source.hold()
     callers = [asyncio.create_task(policy.get_or_load("key", source.load)) for _ in range(50)]
-    await source.started.wait()
-    await asyncio.sleep(0.1)
+    await until(lambda: waiting_callers(ill) == 50)
     source.release()
     assert await asyncio.gather(*callers) == ["value"] * 50
     assert source.loads == 1
@@ -262,12 +314,12 @@ async def test_an_invalidation_that_failed_alone_is_not_overtaken_by_a_read(
 
 
 @pytest.mark.parametrize("name", ["\ud800", "a" * 100_000, "}{", ""])
-async def test_the_recovery_survives_any_name(patient: Patient, ill: Cache, name: str) -> None:
-    policy = policy_of(ill)
-    ill._breaker.open("a test")
+async def test_the_recovery_survives_any_name(cache: Cache, name: str) -> None:
+    policy = policy_of(cache)
+    cache._breaker.open("a test")
     await policy.invalidate(name)
-    await ill.invalidate_tags(name)
-    await until(partial(is_healthy, ill))
+    await cache.invalidate_tags(name)
+    await until(partial(is_healthy, cache))
     source = Source("value")
     for _ in range(2):
         assert await policy.get_or_load(name, source.load, tags=[name]) == "value"
@@ -283,9 +335,11 @@ async def test_a_server_that_freezes_during_a_load_costs_one_command_and_no_leas
         patient.server.freeze()
         return "value"
 
-    started = perf_counter()
-    assert await policy.get_or_load("key", load) == "value"
-    wait = perf_counter() - started
+    async def read() -> None:
+        assert await policy.get_or_load("key", load) == "value"
+
+    async with Pauses() as pauses:
+        wait = await pauses.time(read())
     record_property("added wait (ms)", round(wait * 1000))
     assert wait < COMMAND_TIMEOUT + SLACK
     patient.server.thaw()
@@ -309,15 +363,18 @@ async def test_control_without_the_breaker_every_read_waits(
 
 @pytest.mark.slow
 async def test_after_a_long_outage_it_is_noticed_soon_that_redis_is_back(
-    patient: Patient, ill: Cache
+    patient: Patient, refused: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy, fault = policy_of(ill), WrongPassword()
+    policy, fault = policy_of(refused), WrongPassword()
+    await policy.get_or_load("key", Source("value").load)
+    probes = noted(monkeypatch, refused._store, "ping")
     await fault.inflict(patient)
-    while not breaker_is_open(ill):
+    while not breaker_is_open(refused):
         await policy.get_or_load("key", Source("value").load)
-    await asyncio.sleep(3.5)
+    await until(lambda: len(probes) == 5)  # no pause between two of them is longer
     await fault.mend(patient)
-    await until(partial(is_healthy, ill), seconds=1 + COMMAND_TIMEOUT + SLACK)
+    async with Pauses() as pauses:
+        assert await pauses.time(until(partial(is_healthy, refused))) < 1 + COMMAND_TIMEOUT + SLACK
 
 
 async def test_control_without_the_queue_the_old_value_is_back_after_the_outage(

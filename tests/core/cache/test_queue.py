@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from functools import partial
 
 import pytest
 from structlog.testing import capture_logs
@@ -9,21 +10,19 @@ from structlog.testing import capture_logs
 from app.core.cache import Cache, CacheUnavailable
 from app.core.cache.breaker import Breaker
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import until
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.harness import (
     Source,
     is_healthy,
     open_cache,
     queued_invalidations,
-    until,
 )
 
 
 async def recovered(*caches: Cache) -> None:
-    async def healthy() -> bool:
-        return all([await is_healthy(cache) for cache in caches])
-
-    await until(healthy)
+    for cache in caches:
+        await until(partial(is_healthy, cache))
 
 
 async def test_too_many_keys_become_a_clear_of_their_policy(

@@ -4,13 +4,16 @@ import asyncio
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
 import pytest
 from pydantic import BaseModel, Field, SecretStr, field_serializer, field_validator
+from redis.asyncio import Redis
 
 from app.core.cache import Cache
+from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.counters import misses
 from tests.core.cache.harness import Source, value_keys
@@ -71,16 +74,20 @@ async def test_none_is_a_value(cache: Cache, negative_ttl: float | None) -> None
     assert source.loads == 1
 
 
-async def test_none_has_a_life_of_its_own(cache: Cache) -> None:
+async def test_none_has_a_life_of_its_own(cache: Cache, redis: Redis) -> None:
     policy = cache.policy("item", str, ttl=60, negative_ttl=0.03, jitter=0)
     source: Source[str | None] = Source(None)
     await policy.get_or_load(1, source.load)
-    await asyncio.sleep(0.04)
+    await until(partial(nothing_is_kept, redis))
     source.value = "found"
     assert await policy.get_or_load(1, source.load) == "found"
     await asyncio.sleep(0.04)
     assert await policy.get_or_load(1, source.load) == "found"
     assert source.loads == 2
+
+
+async def nothing_is_kept(redis: Redis) -> bool:
+    return await value_keys(redis) == []
 
 
 async def test_with_a_negative_ttl_of_0_none_is_not_kept(cache: Cache, redis: Any) -> None:
@@ -111,7 +118,7 @@ async def test_what_cannot_be_stored_is_returned_all_the_same(
     cache = await another()
     policy, source = cache.policy("item", type_, ttl=60), Source(value)
     for _ in range(2):
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(HANG):
             assert await policy.get_or_load(1, source.load) == value
     assert source.loads == 2
     assert await redis.keys("*:lease") == []
