@@ -29,7 +29,7 @@ commands = [
 [roles.audit]
 about = "what the servers have denied"
 keys = ["{service}:access:*"]
-commands = ["acl|log", "hgetall", "hset", "del", "pexpire", "eval", "evalsha"]
+commands = ["info", "acl|log", "hgetall", "hset", "del", "pexpire", "eval", "evalsha"]
 
 [roles.reader]
 about = "reads"
@@ -102,10 +102,10 @@ class Issuer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}/jwks.json"
 
-    def add_key(self, key_id: str, *, kind: str = "EC") -> None:
-        """Make a key and publish it."""
+    def add_key(self, key_id: str, *, kind: str = "EC", bits: int = 2048) -> None:
+        """Make a key and publish it; `bits` are those of an RSA key."""
         if kind == "RSA":
-            rsa_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            rsa_key = rsa.generate_private_key(public_exponent=65537, key_size=bits)
             self.keys[key_id] = rsa_key
             public = RSAAlgorithm.to_jwk(rsa_key.public_key(), as_dict=True)
         else:

@@ -1,9 +1,9 @@
 """Denials that only Redis knows of are told once, by one of the processes, in every topology."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from app.core.access.audit import Audit
 from app.core.access.denials import is_denial
 from app.core.redis import ClientOptions, RedisClient, create_client, with_login
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import HANG, until
 from tests.support.cluster import EmbeddedCluster
 from tests.support.sentinel import ReplicatedValkey
 
@@ -37,7 +38,7 @@ async def connect() -> AsyncIterator[Connect]:
 
         def connect(url: str, role: str) -> RedisClient:
             options = ClientOptions(
-                name=role, timeout=5, connect_timeout=5, pool_timeout=5, pool_size=4
+                name=role, timeout=HANG, connect_timeout=HANG, pool_timeout=HANG, pool_size=4
             )
             login = with_login(url, LOGINS.user(role), LOGINS.password(role))
             client = create_client(login, options)
@@ -52,10 +53,15 @@ def audit(client: RedisClient) -> Audit:
     return Audit(client, users=users, prefix="orders:access", interval=0.02)
 
 
-async def told(*audits: Audit) -> list[dict[str, Any]]:
+async def lines_of(*audits: Audit) -> list[dict[str, Any]]:
     with structlog.testing.capture_logs() as lines:
         await asyncio.gather(*(audit.look() for audit in audits))
-    return [dict(line) for line in lines if line["event"] == "access.denied_by_redis"]
+    return [dict(line) for line in lines]
+
+
+async def told(*audits: Audit) -> list[dict[str, Any]]:
+    lines = await lines_of(*audits)
+    return [line for line in lines if line["event"] == "access.denied_by_redis"]
 
 
 async def denied(client: RedisClient, *command: Any) -> None:
@@ -89,6 +95,115 @@ async def test_each_denial_is_told_once_whoever_looks(
     assert [line["count"] for line in await told(*audits)] == [1]
 
 
+def knock(server: EmbeddedValkey, *names: str) -> None:
+    """Try to log in under these names, once each."""
+    for name in names:
+        with socket.create_connection((server.host, server.port)) as connection:
+            connection.sendall(f"AUTH {name} guessed\r\n".encode())
+            assert connection.recv(100).startswith(b"-WRONGPASS")
+
+
+async def test_strangers_hide_nothing_and_have_a_line_together(
+    server: EmbeddedValkey, policy: Policy, connect: Connect
+) -> None:
+    put_under_rules(server, policy)
+    looking, reader = audit(connect(server.url, "audit")), connect(server.url, "reader")
+    await lines_of(looking)
+    for key in ("orders:session:a", "orders:session:b"):
+        await denied(reader, "GET", key)
+    knock(server, *(f"stranger-{number}" for number in range(12)))
+    lines = await lines_of(looking)
+    targets = [line["target"] for line in lines if line["event"] == "access.denied_by_redis"]
+    assert sorted(targets) == ["orders:session:a", "orders:session:b"]
+    [strangers] = [line for line in lines if line["event"] == "access.unknown_users"]
+    assert (strangers["count"], strangers["names"]) == (12, 12)
+    assert strangers["addresses"] == ["127.0.0.1"]
+    assert await lines_of(looking) == []
+
+
+async def lost(*audits: Audit) -> list[Any]:
+    lines = await lines_of(*audits)
+    return [line["count"] for line in lines if line["event"] == "access.denials_lost"]
+
+
+async def test_what_is_pushed_out_of_the_log_is_counted(
+    server: EmbeddedValkey, policy: Policy, connect: Connect
+) -> None:
+    put_under_rules(server, policy)
+    audits = [audit(connect(server.url, "audit")) for _ in range(2)]
+    reader = connect(server.url, "reader")
+    with Redis(port=server.port) as admin:
+        admin.config_set("acllog-max-len", 5)
+        try:
+            assert await lost(*audits) == []
+            for number in range(5):
+                await denied(reader, "GET", f"other:{number}")
+            assert await lost(*audits) == []
+            await denied(reader, "GET", "orders:session:a")
+            knock(server, *(f"stranger-{number}" for number in range(7)))
+            assert await lost(*audits) == [3]
+            assert await lost(*audits) == []
+        finally:
+            admin.config_set("acllog-max-len", 128)
+
+
+async def test_who_erases_the_log_does_not_erase_the_count(
+    server: EmbeddedValkey, policy: Policy, connect: Connect
+) -> None:
+    put_under_rules(server, policy)
+    login = connect(server.url, "audit")
+    looking, reader = audit(login), connect(server.url, "reader")
+    await denied(reader, "GET", "orders:session:seen")
+    await lines_of(looking)
+    for _ in range(3):
+        await denied(reader, "GET", "orders:session:hidden")
+    await login.execute_command("ACL", "LOG", "RESET")
+    assert await lost(looking) == [3]
+    await denied(reader, "GET", "orders:session:hidden")
+    [line] = await told(looking)
+    assert (line["count"], line["target"]) == (1, "orders:session:hidden")
+
+
+async def test_a_server_that_starts_anew_counts_anew(policy: Policy, connect: Connect) -> None:
+    with EmbeddedValkey(save="", appendonly="yes") as server:
+        put_under_rules(server, policy)
+        looking = audit(connect(server.url, "audit"))
+        for _ in range(4):
+            await denied(connect(server.url, "reader"), "GET", "orders:session:a")
+        await lines_of(looking)
+        server.kill()
+        server.restart()
+        put_under_rules(server, policy)
+        looking = audit(connect(server.url, "audit"))
+        await denied(connect(server.url, "reader"), "GET", "orders:session:a")
+        lines = await lines_of(looking)
+        assert [line["event"] for line in lines] == ["access.denied_by_redis"]
+
+
+async def test_without_info_nothing_is_counted_and_all_else_is_told(
+    server: EmbeddedValkey, policy: Policy, connect: Connect
+) -> None:
+    put_under_rules(server, policy)
+    with Redis(port=server.port) as admin:
+        admin.execute_command("ACL", "SETUSER", LOGINS.user("audit"), "-info")
+        looking, reader = audit(connect(server.url, "audit")), connect(server.url, "reader")
+        [line] = [line for line in await lines_of(looking) if "INFO" in str(line).upper()]
+        assert (line["event"], line["missing"]) == ("access.audit_cannot_count", "+info")
+        await denied(reader, "GET", "other")
+        assert [line["target"] for line in await told(looking)] == ["other"]
+        assert await lines_of(looking) == []
+
+
+async def test_a_long_key_is_cut(server: EmbeddedValkey, policy: Policy, connect: Connect) -> None:
+    put_under_rules(server, policy)
+    looking = audit(connect(server.url, "audit"))
+    await denied(connect(server.url, "reader"), "GET", "x" * 100_000)
+    [line] = await told(looking)
+    assert len(line["target"]) == 200
+    with Redis(port=server.port) as admin:
+        assert admin.memory_usage("orders:access:told:server") < 2000
+
+
 @pytest.mark.slow
 async def test_denials_of_other_services_are_not_ours_and_wrong_passwords_are(
     server: EmbeddedValkey, policy: Policy, connect: Connect
@@ -98,8 +213,10 @@ async def test_denials_of_other_services_are_not_ours_and_wrong_passwords_are(
         guess = Redis(port=server.port, username=user, password="guessed")
         with guess as redis, pytest.raises(RedisError):
             redis.ping()
-    lines = await told(audit(connect(server.url, "audit")))
-    assert [(line["role"], line["reason"]) for line in lines] == [("reader", "auth")]
+    lines = await lines_of(audit(connect(server.url, "audit")))
+    denials = [line for line in lines if line["event"] == "access.denied_by_redis"]
+    assert [(line["role"], line["reason"]) for line in denials] == [("reader", "auth")]
+    assert [line["names"] for line in lines if line["event"] == "access.unknown_users"] == [1]
 
 
 @pytest.mark.slow
@@ -131,10 +248,7 @@ async def test_behind_sentinels_every_server_has_the_rules(
         assert len(await told(looking)) == 1
         old = servers.kill_primary()
         servers.wait_for_new_primary(old)
-        end = monotonic() + 20
-        while not await _answers(reader):
-            assert monotonic() < end
-            await asyncio.sleep(0.1)
+        await until(lambda: _answers(reader))
         await denied(reader, "SET", "orders:reports", "y")
         assert len(await told(looking)) == 1
 
@@ -154,13 +268,11 @@ async def test_a_server_that_is_away_is_said_once_and_asked_again(
         looking = audit(connect(server.url, "audit"))
         with structlog.testing.capture_logs() as lines:
             looking.start()  # nobody has given it rules yet
-            await asyncio.sleep(0.3)
+            await until(lambda: looking.trouble is not None)
             put_under_rules(server, policy)
             await denied(connect(server.url, "reader"), "SET", "orders:reports", "x")
-            end = monotonic() + 10
-            while not any(line["event"] == "access.denied_by_redis" for line in lines):
-                assert monotonic() < end
-                await asyncio.sleep(0.02)
+            await until(lambda: any(line["event"] == "access.denied_by_redis" for line in lines))
+            assert looking.trouble is None
             await looking.stop()
     events = [line["event"] for line in lines]
     assert events.count("access.audit_unavailable") == 1
@@ -177,5 +289,5 @@ async def test_it_stops_at_whatever_moment(
         looking.start()
         for _ in range(turns):
             await asyncio.sleep(0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             await looking.stop()

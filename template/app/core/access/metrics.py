@@ -17,6 +17,10 @@ logged_denials = Counter(
     "Denials in the log of the Redis servers, whoever asked: command, key, channel, auth.",
     ["role", "reason"],
 )
+lost_denials = Counter(
+    "access_lost_denials",
+    "Denials that a server has counted and that are in its log no more: pushed out, or erased.",
+)
 key_fetches = Counter(
     "access_key_fetches", "Looks at the keys of the issuer: fetched, failed.", ["outcome"]
 )
