@@ -16,10 +16,12 @@ from app.core.cache import Cache
 from app.core.events import Event, Events
 from app.core.locks import Locks
 from app.core.locks.lua import LuaStore
+from app.core.locks.metrics import renewals
 from app.core.redis import ClientOptions, RedisClient, create_client, report, with_login
 from app.core.serializers.json import JsonSerializer
 from app.core.sessions import Sessions
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import HANG, until
 from tests.support.cluster import EmbeddedCluster
 from tests.support.sentinel import ReplicatedValkey
 from tests.template.access_rules import shipped_policy
@@ -67,7 +69,7 @@ class Connect:
 
     def __call__(self, role: str, logins: Logins = LOGINS) -> RedisClient:
         login = with_login(self._url, logins.user(role), logins.password(role))
-        options = ClientOptions(name=role, timeout=5, connect_timeout=5, pool_timeout=5)
+        options = ClientOptions(name=role, timeout=HANG, connect_timeout=HANG, pool_timeout=HANG)
         client = create_client(login, options)
         self._stack.push_async_callback(client.aclose)
         return client
@@ -84,7 +86,7 @@ async def test_cache(connect: Connect) -> None:
         connect("cache"),
         service="orders",
         serializer=JsonSerializer(),
-        read_timeout=5,
+        read_timeout=HANG,
         near_bytes=100_000,
         near_client=connect("cache"),
     )
@@ -110,17 +112,21 @@ async def test_cache(connect: Connect) -> None:
 
 async def test_locks(connect: Connect) -> None:
     client = connect("locks")
-    async with Locks(LuaStore(client, timeout=5), prefix="orders:lock", quarantine=0.05) as locks:
-        async with locks.hold("a", ttl=0.5, timeout=5) as first:
+    async with Locks(
+        LuaStore(client, timeout=HANG), prefix="orders:lock", quarantine=0.05
+    ) as locks:
+        renewed = renewals.labels("renewed")
+        before = renewed._value.get()
+        async with locks.hold("a", ttl=3, timeout=HANG) as first:
             waiting = asyncio.create_task(_hold(locks))
-            await asyncio.sleep(1)  # the lease is extended, and the other one listens
+            await until(lambda: renewed._value.get() > before)  # and the other one listens
             assert not waiting.done()
         assert await waiting > first.fence
     assert (await report(client)).version
 
 
 async def _hold(locks: Locks) -> int:
-    async with locks.hold("a", ttl=10, timeout=5) as lease:
+    async with locks.hold("a", ttl=30, timeout=HANG) as lease:
         return lease.fence
 
 
@@ -156,7 +162,7 @@ async def test_events(connect: Connect) -> None:
     async def hear(event: Told) -> None:
         heard.set()
 
-    async with events, asyncio.timeout(20):
+    async with events, asyncio.timeout(HANG):
         await events.publish(Told(number=1))
         await heard.wait()
 
@@ -203,6 +209,6 @@ async def test_events_of_another_service_need_its_stream_and_channel(
                 await stack.enter_async_context(subscriber)
                 await publisher.publish(Told(number=1))
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(20 if heard_all else 1):
+                    async with asyncio.timeout(HANG if heard_all else 1):
                         await heard.wait()
                 assert heard.is_set() is heard_all

@@ -13,12 +13,15 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import ECAlgorithm
 
 from app.core.access import DEVELOPMENT_SECRET, KeySource, Policy, TokenRules, Verifier
 from app.core.access.keys import DevelopmentKeys, KeysUnavailable
 from app.core.access.tokens import InvalidToken
 from devservers.server import free_port
+from devservers.waiting import until
 from tests.core.access.conftest import AUDIENCE, ISSUER, Issuer, good_claims
 
 RULES = TokenRules(issuer=ISSUER, audience=AUDIENCE, algorithms=["RS256", "ES256"], leeway=5)
@@ -89,10 +92,20 @@ async def test_the_first_rule_that_fits_gives_the_role(
         {"iss": "https://elsewhere.example/"},
         {"iss": None},
         {"sub": None},
+        {"sub": ""},
+        {"sub": " \t"},
+        {"sub": ["ann"]},
+        {"exp": float("inf")},
+        {"nbf": float("inf")},
+        {"iat": float("-inf")},
+        {"exp": {}},
+        {"aud": 5},
     ],
     ids=[
         *("expired", "for ever", "not yet", "from the future", "for another", "for nobody"),
         *("issued elsewhere", "issued nowhere", "of nobody"),
+        *("of an empty name", "of a blank", "of a list", "until infinity", "from infinity"),
+        *("issued at minus infinity", "until nonsense", "for a number"),
     ],
 )
 async def test_what_a_token_says_has_to_fit(
@@ -191,14 +204,21 @@ async def test_a_key_that_was_taken_back_is_forgotten_after_the_refresh(
     issuer: Issuer, policy: Policy
 ) -> None:
     issuer.add_key("second")
-    verifier = Verifier(KeySource(issuer.url, refresh=0, pause=0), RULES, policy)
+    now = 0.0
+    verifier = Verifier(
+        KeySource(issuer.url, refresh=600, pause=0, clock=lambda: now), RULES, policy
+    )
     old = issuer.token("first")
     await verifier.verify(old)
     issuer.withdraw("first")
-    end = time.monotonic() + 10
-    while await is_believed(verifier, old):
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)
+    now = 600.0
+    assert await is_believed(verifier, old)
+    now = 601.0
+
+    async def is_refused() -> bool:
+        return not await is_believed(verifier, old)
+
+    await until(is_refused)
     await verifier.close()
 
 
@@ -218,7 +238,36 @@ async def test_unknown_keys_do_not_make_the_service_ask_again_and_again(
     await verifier.close()
 
 
-@pytest.mark.parametrize("trouble", ["status", "nonsense", "empty", "huge", "slow"])
+NO_SETS = [
+    *(b"", b"<html>", b"\xff\xfe", b"[]", b"null", b"5", b'"keys"', b"{}", b'{"keys": {}}'),
+    *(b'{"keys": null}', b'{"keys": ["x"]}', b'{"keys": [[]]}', b"[" * 100_000),
+]
+
+
+@pytest.mark.parametrize("answer", NO_SETS, ids=lambda answer: answer[:16].decode("latin-1"))
+async def test_what_is_no_set_of_keys_changes_nothing(
+    issuer: Issuer, policy: Policy, answer: bytes
+) -> None:
+    known = Verifier(KeySource(issuer.url, refresh=0, pause=0), RULES, policy)
+    token = issuer.token("first")
+    await known.verify(token)
+    issuer.answer = answer or b" "
+    before = issuer.fetches
+    await until(lambda: _asked_again(known, token, issuer, before))
+    new = Verifier(KeySource(issuer.url, pause=0), RULES, policy)
+    for _ in range(2):
+        with pytest.raises(KeysUnavailable):
+            await new.verify(token)
+    await known.close()
+    await new.close()
+
+
+async def _asked_again(verifier: Verifier, token: str, issuer: Issuer, fetches: int) -> bool:
+    assert await is_believed(verifier, token)
+    return issuer.fetches > fetches + 1
+
+
+@pytest.mark.parametrize("trouble", ["status", "huge", "slow"])
 async def test_while_the_issuer_is_in_trouble_known_keys_stay_good(
     issuer: Issuer, policy: Policy, trouble: str
 ) -> None:
@@ -228,19 +277,89 @@ async def test_while_the_issuer_is_in_trouble_known_keys_stay_good(
     match trouble:
         case "status":
             issuer.status = 500
-        case "nonsense":
-            issuer.answer = b"<html>"
-        case "empty":
-            issuer.published = []
         case "huge":
             issuer.answer = b" " * 300_000
         case "slow":
             issuer.delay = 1.5
-    for _ in range(5):
-        assert await is_believed(verifier, token)
-        await asyncio.sleep(0.02)
-    assert issuer.fetches > 1
+    before = issuer.fetches
+    await until(lambda: _asked_again(verifier, token, issuer, before))
     await verifier.close()
+
+
+@pytest.mark.parametrize("left", ["none", "one to encrypt with", "another one"])
+async def test_withdrawn_is_withdrawn_whatever_is_left(
+    issuer: Issuer, policy: Policy, left: str
+) -> None:
+    verifier = Verifier(KeySource(issuer.url, refresh=0, pause=0), RULES, policy)
+    token = issuer.token("first")
+    await verifier.verify(token)
+    if left == "another one":
+        issuer.add_key("second")
+    issuer.withdraw("first")
+    if left == "one to encrypt with":
+        issuer.add_key("encrypts")
+        issuer.published[-1]["use"] = "enc"
+
+    async def is_refused() -> bool:
+        return not await is_believed(verifier, token)
+
+    await until(is_refused)
+    await verifier.close()
+
+
+async def test_keys_are_believed_for_a_day_without_their_issuer(
+    issuer: Issuer, policy: Policy
+) -> None:
+    now = 1000.0
+    source = KeySource(issuer.url, pause=0, clock=lambda: now)
+    verifier = Verifier(source, RULES, policy)
+    token = issuer.token("first")
+    await verifier.verify(token)
+    issuer.status = 500
+    now += 86_399
+    assert await is_believed(verifier, token)
+    now += 2
+    with pytest.raises(KeysUnavailable):
+        await verifier.verify(token)
+    issuer.status = 200
+    assert await is_believed(verifier, token)
+    await verifier.close()
+
+
+@pytest.mark.filterwarnings("ignore:The RSA key is 1024")
+async def test_keys_that_prove_little_verify_nothing(issuer: Issuer, policy: Policy) -> None:
+    """Short ones, private ones that were published, and what is no key beside one that is good."""
+    issuer.add_key("short", kind="RSA", bits=1024)
+    issuer.add_key("long", kind="RSA", bits=2048)
+    issuer.add_key("public secret")
+    private = issuer.keys["public secret"]
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    published = ECAlgorithm.to_jwk(private, as_dict=True)
+    issuer.published[-1] = {**published, "kid": "public secret"}
+    nonsense: list[dict[str, Any]] = [
+        {},
+        {"kty": 5},
+        {"kty": "RSA", "n": 5, "e": []},
+        {"kty": "EC", "crv": "P-256", "x": "\u00e9", "y": None},
+        {**issuer.published[0], "kid": ["first"]},
+        {**issuer.published[0], "kid": "bent", "x": "AAAA"},
+    ]
+    issuer.published += nonsense
+    verifier = Verifier(KeySource(issuer.url, pause=0), RULES, policy)
+    believed = {name: await is_believed(verifier, issuer.token(name)) for name in issuer.keys}
+    assert believed == {"first": True, "short": False, "long": True, "public secret": False}
+    await verifier.close()
+
+
+@pytest.mark.parametrize("place", ["https://[bad", "https://", "http://127.0.0.1:99999/", "/"])
+async def test_a_place_that_cannot_be_read_is_told_as_such(policy: Policy, place: str) -> None:
+    issuer = Issuer()
+    issuer.add_key("first")
+    verifier = Verifier(KeySource(place, pause=0), RULES, policy)
+    with pytest.raises(KeysUnavailable):
+        await verifier.verify(issuer.token("first"))
+    await verifier.close()
+    issuer.close()
 
 
 async def test_without_any_key_yet_nothing_is_judged_and_then_it_is(

@@ -22,6 +22,11 @@ ASYMMETRIC = frozenset(
 """Algorithms whose verifying key may be public."""
 _LONGEST = 8192
 _NEEDED = ["exp", "sub", "aud", "iss"]
+# What PyJWT raises for what a stranger may send, its own errors and those that it lets through:
+# nested JSON, times without end, and words where it expects others.
+_USELESS = (
+    PyJWTError, UnknownKey, RecursionError, ValueError, TypeError, OverflowError, AttributeError,
+)  # fmt: skip
 
 
 class InvalidToken(Exception):
@@ -52,18 +57,22 @@ class Verifier:
 
         Raises:
             InvalidToken: nothing is proven.
-            KeysUnavailable: no keys are known yet.
+            KeysUnavailable: no keys are known, or only old ones.
         """
         try:
             claims = await self._claims(token)
         except ExpiredSignatureError as error:
             metrics.tokens.labels("expired").inc()
             raise InvalidToken(str(error)) from None
-        except (PyJWTError, UnknownKey, RecursionError) as error:  # the last one: nested JSON
+        except _USELESS as error:
             metrics.tokens.labels("invalid").inc()
             raise InvalidToken(str(error) or "the key is unknown") from None
         metrics.tokens.labels("accepted").inc()
-        return Identity(str(claims["sub"]), self._policy.role_of(claims), claims)
+        return Identity(claims["sub"], self._policy.role_of(claims), claims)
+
+    async def check(self) -> None:
+        """Raises KeysUnavailable if no token could be judged now."""
+        await self._keys.check()
 
     async def close(self) -> None:
         await self._keys.close()
@@ -77,7 +86,7 @@ class Verifier:
         if header.get("alg") not in rules.algorithms:
             raise jwt.InvalidAlgorithmError(f"{header.get('alg')!r} is not among the algorithms")
         key = await self._keys.key(header.get("kid"))
-        return jwt.decode(
+        claims: dict[str, Any] = jwt.decode(
             token,
             key,
             algorithms=list(rules.algorithms),
@@ -86,3 +95,6 @@ class Verifier:
             leeway=rules.leeway,
             options={"require": _NEEDED},
         )
+        if not claims["sub"].strip():
+            raise jwt.InvalidTokenError("the subject is empty")  # all of these would be one
+        return claims
