@@ -6,11 +6,13 @@ from app.core.redis.clients import (
     RedisClient,
     create_client,
     create_standalone_client,
+    refusals_of,
 )
 from app.core.redis.dependency import RedisDependency
 from app.core.redis.link import Link
 from app.core.redis.outages import advice, is_refusal, is_transient, is_unreadable, reply_code
 from app.core.redis.pool import PoolTimeout
+from app.core.redis.refusals import Refusals, Refused
 from app.core.redis.report import ServerReport, UnsuitableServer, report
 from app.core.redis.script import Script
 from app.core.redis.tasks import stop_tasks
@@ -24,6 +26,8 @@ __all__ = [
     "RedisAddress",
     "RedisClient",
     "RedisDependency",
+    "Refusals",
+    "Refused",
     "Script",
     "ServerReport",
     "Topology",
@@ -35,6 +39,7 @@ __all__ = [
     "is_transient",
     "is_unreadable",
     "parse_url",
+    "refusals_of",
     "reply_code",
     "report",
     "stop_tasks",

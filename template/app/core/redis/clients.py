@@ -11,17 +11,20 @@ from typing import Any
 
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import (
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-)
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from app.core.redis.cluster import FairCluster
-from app.core.redis.pool import FairPool, FairSentinelPool, FairSlots
+from app.core.redis.connection import (
+    Learned,
+    PlainConnection,
+    SentinelConnection,
+    SentinelTlsConnection,
+    TlsConnection,
+)
+from app.core.redis.pool import FairCheckout, FairPool, FairSentinelPool, FairSlots
+from app.core.redis.refusals import Refusals
 from app.core.redis.urls import RedisAddress, Topology, parse_url
 
 RedisClient = Redis | RedisCluster
@@ -41,6 +44,8 @@ class ClientOptions:
     """The longest wait for one reply."""
     connect_timeout: float = 0.2
     """The longest wait for a connection to be made."""
+    denials_expected: bool = False
+    """What the server denies is no fault of the service: the client acts for those who ask it."""
 
 
 def create_client(url: str, options: ClientOptions) -> RedisClient:
@@ -77,10 +82,11 @@ def _standalone(address: RedisAddress, options: ClientOptions) -> Redis:
     host, port = address.nodes[0]
     pool = FairPool(
         slots=_slots(options),
-        connection_class=SSLConnection if address.tls else Connection,
+        connection_class=TlsConnection if address.tls else PlainConnection,
         host=host,
         port=port,
         db=address.database,
+        learned=_learned(options),
         **_login(address),
         **_connection(address, options),
     )
@@ -98,13 +104,13 @@ def _sentinel(address: RedisAddress, options: ClientOptions) -> Redis:
             "ssl": address.tls,
         },
     )
-    managed = SentinelManagedSSLConnection if address.tls else SentinelManagedConnection
     pool = _OwningSentinelPool(
         service_name=address.service,
         sentinel_manager=sentinels,
         slots=_slots(options),
-        connection_class=managed,
+        connection_class=SentinelTlsConnection if address.tls else SentinelConnection,
         db=address.database,
+        learned=_learned(options),
         **_login(address),
         **connection,
     )
@@ -115,6 +121,8 @@ def _cluster(address: RedisAddress, options: ClientOptions) -> RedisCluster:
     return FairCluster(
         slots=_slots(options),
         startup_nodes=[ClusterNode(host, port) for host, port in address.nodes],
+        connection_class=TlsConnection if address.tls else PlainConnection,
+        learned=_learned(options),
         ssl=address.tls,
         **_login(address),
         **_connection(address, options),
@@ -125,6 +133,23 @@ def _slots(options: ClientOptions) -> FairSlots:
     return FairSlots(name=options.name, size=options.pool_size, timeout=options.pool_timeout)
 
 
+def _learned(options: ClientOptions) -> Learned:
+    expected = ["NOPERM"] if options.denials_expected else []
+    return Learned(options.name, Refusals(options.name, expected=expected))
+
+
+def refusals_of(client: RedisClient) -> Refusals:
+    """What the server has refused to a client that `create_client` made.
+
+    Raises:
+        TypeError: another client.
+    """
+    pool = client if isinstance(client, RedisCluster) else client.connection_pool
+    if not isinstance(pool, FairCluster | FairCheckout) or pool.learned is None:
+        raise TypeError("only clients of create_client tell what they were refused")
+    return pool.learned.refusals
+
+
 def _login(address: RedisAddress) -> dict[str, Any]:
     return {"username": address.username, "password": address.password}
 
@@ -133,8 +158,9 @@ def _connection(address: RedisAddress, options: ClientOptions) -> dict[str, Any]
     tls = {name: value for name, value in address.options.items() if name.startswith("ssl_")}
     return {
         **tls,
-        "client_name": options.name,
         "driver_info": None,
+        # Some proxies have no HELLO, and nothing here needs RESP3: replies look the same.
+        "protocol": 2,
         "socket_timeout": options.timeout,
         "socket_connect_timeout": options.connect_timeout,
         "retry": Retry(NoBackoff(), 0),

@@ -15,6 +15,7 @@ from redis.exceptions import ClusterDownError, RedisClusterException, SlotNotCov
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from app.core.redis.connection import Learned, PlainConnection, TlsConnection
 from app.core.redis.pool import FairSlots
 
 _PIPELINES = 4
@@ -28,13 +29,26 @@ class FairCluster(RedisCluster):
     Pipelines have a few turns of their own, because their redirected commands take one more.
     """
 
-    def __init__(self, *, slots: FairSlots, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        slots: FairSlots,
+        connection_class: type[PlainConnection | TlsConnection],
+        learned: Learned,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             max_connections=slots.size + _PIPELINES,
             # Otherwise every fifth slot that has moved closes all connections, those in use too.
             reinitialize_steps=0,
             **kwargs,
         )
+        self.learned = learned
+        # redis-py's cluster takes no connections of another class: its nodes do.
+        self.connection_kwargs.update(connection_class=connection_class, learned=learned)
+        for node in self.startup_nodes:
+            node.connection_class = connection_class
+            node.connection_kwargs["learned"] = learned
         self._slots = slots
         self._pipelines = FairSlots(
             name=f"{slots.name}, pipelines", size=_PIPELINES, timeout=slots.timeout

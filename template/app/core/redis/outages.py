@@ -85,6 +85,11 @@ def reply_code(error: BaseException) -> str | None:
     return error.status_code
 
 
+def is_known(code: str) -> bool:
+    """Return whether a first word is one of those that mean something here."""
+    return code in _TRANSIENT or code in _PERMANENT or code == "ERR"
+
+
 def is_transient(error: BaseException) -> bool:
     """Return whether another try later may succeed as it is: the server is away, busy or demoted.
 

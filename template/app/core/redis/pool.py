@@ -12,6 +12,8 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from app.core.redis.connection import Learned, LearningConnection
+
 
 def stream_of(connection: AbstractConnection) -> asyncio.StreamWriter | None:
     """What a connection writes to, if there is one; redis-py does not promise how to get at it."""
@@ -66,6 +68,7 @@ class FairCheckout(ConnectionPool):
 
     def __init__(self, *, slots: FairSlots, **kwargs: Any) -> None:
         super().__init__(max_connections=slots.size, **kwargs)
+        self.learned: Learned | None = kwargs.get("learned")
         self._slots = slots
         self._served: set[asyncio.Task[Any] | None] = set()
 
@@ -99,7 +102,8 @@ class FairCheckout(ConnectionPool):
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         # redis-py looks for the end of what was sent, which a connection that was reset has not.
         writer = stream_of(connection)
-        if writer is not None and writer.is_closing():
+        is_outdated = isinstance(connection, LearningConnection) and connection.is_outdated
+        if writer is not None and (is_outdated or writer.is_closing()):
             await connection.disconnect(nowait=True)
         await super().ensure_connection(connection)
 
