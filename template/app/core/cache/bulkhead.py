@@ -8,7 +8,7 @@ load gives its turn away, and takes the next free one to go on.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 
 
@@ -36,6 +36,13 @@ class _Turn:
 
 
 _mine: ContextVar[_Turn | None] = ContextVar("turn", default=None)
+
+
+def adopt(context: Context) -> None:
+    """Let what follows in this task see the context variables of another, but keep its turn."""
+    for variable, value in context.items():
+        if variable is not _mine:
+            variable.set(value)
 
 
 class Bulkhead:

@@ -10,6 +10,7 @@ from app.core.cache.announcements import Listener
 from app.core.cache.breaker import Breaker
 from app.core.cache.engine import Engine
 from app.core.cache.fill import Filler
+from app.core.cache.http.route import CachedRoute
 from app.core.cache.keys import Address, Keyspace
 from app.core.cache.near import NearCache
 from app.core.cache.options import PolicyOptions
@@ -59,6 +60,8 @@ class Cache:
         self.keyspace = Keyspace(service, epoch)
         self.serializer = serializer
         self._policies: dict[str, CachePolicy[Any]] = {}
+        self.routes: list[CachedRoute] = []
+        """All that were declared, to find those that no application serves."""
         self._recovery = Recovery(
             probe=self.keyspace.probe,
             all_policies=lambda: map(self.keyspace.policy_version, self._policies),

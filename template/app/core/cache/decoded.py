@@ -56,7 +56,8 @@ class Decoded:
             return Seen(seen.entry, seen.value, None, seen.id, versions, at=at)
         seen = kind.unpack(address, raw, versions, at=at)
         if raw is not None and (entry := seen.entry) is not None and kind.codec.shareable:
-            size = len(raw) + len(entry.payload) + _OVERHEAD
+            names = 4 * len(address.value) + 50 * len(versions)
+            size = len(raw) + len(entry.payload) + names + _OVERHEAD
             entry.payload = b""  # the value is made of it, and nobody needs another one
             self._keep(address.value, _Known(kind, raw, versions, seen, size))
         return seen

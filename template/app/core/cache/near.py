@@ -16,6 +16,8 @@ from app.core.cache.seen import Seen
 _OVERHEAD = 3_000
 """Bytes of an entry beside its payload and its key, as measured with tracemalloc: those of a
 response with its headers and a tag. A plain value takes half of it."""
+_LETTER = 4
+"""Bytes of a letter of a name: as many as the widest takes."""
 _STRIPES = 1024
 
 
@@ -61,7 +63,8 @@ class NearCache:
         if entry is None or not self.is_online or self.generation(key) != generation:
             return
         seconds = min(kind.options.near_ttl, (entry.fresh_until / 1000) - time())
-        size = len(entry.payload) + len(key) + _OVERHEAD
+        names = len(key) + sum(map(len, address.versions))
+        size = len(entry.payload) + _LETTER * names + _OVERHEAD
         if seconds <= 0 or size > self._max_bytes:
             return
         self._drop(key)

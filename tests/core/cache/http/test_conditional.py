@@ -9,6 +9,9 @@ import pytest
 from fastapi import APIRouter, HTTPException, Response
 
 from app.core.cache import Cache
+from app.core.cache.http.headers import Freshness, Sender
+from app.core.cache.http.response import stored_response
+from app.core.cache.seen import Loaded, Outcome
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.http.serving import Item, application, asking, exchange, serving, status
 
@@ -70,7 +73,13 @@ CONDITIONS = [
     ([("if-none-match", f"w/{ETAG}")], 200),  # the W is a capital letter
     ([("if-modified-since", "Tue, 24 Nov 2099 00:00:00 GMT")], 200),  # no Last-Modified to compare
     ([("if-none-match", '"other"'), ("if-modified-since", "Tue, 24 Nov 2099 00:00:00 GMT")], 200),
-    ([("if-match", '"other"')], 200),  # caches may leave it to the origin
+    ([("if-match", '"other"')], 412),
+    ([("if-match", f'"other", {ETAG}')], 200),
+    ([("if-match", f"W/{ETAG}")], 200),  # weak for layers that compress; of the same bytes
+    ([("if-match", "*")], 200),
+    ([("if-match", '"other"'), ("if-none-match", ETAG)], 412),  # it comes first
+    ([("if-match", ETAG), ("if-none-match", ETAG)], 304),
+    ([("if-none-match", '"a,{bare}"')], 200),  # a comma in a tag
     ([("range", "bytes=0-3")], 200),  # no Accept-Ranges is promised
     ([("if-none-match", ETAG), ("cache-control", "no-cache")], 304),
     ([("cache-control", "no-cache")], 200),
@@ -86,15 +95,16 @@ async def test_conditions(
 ) -> None:
     async with warm(private_items(cache) if private else items(cache)) as (client, miss):
         etag = miss.headers["etag"]
+        opaque = etag.removeprefix("W/")
         sent = [
-            (name, value.replace(ETAG, etag).replace("{bare}", etag.strip('"')))
+            (name, value.replace(ETAG, opaque).replace("{bare}", opaque.strip('"')))
             for name, value in headers
         ]
         response = await client.request(method, "/items/1", headers=sent)
     assert response.status_code == expected
     assert status(response) == "hit"
     assert response.headers["etag"] == etag
-    if expected == 304 or method == "HEAD":
+    if expected in (304, 412) or method == "HEAD":
         assert response.content == b""
     else:
         assert response.content == miss.content
@@ -140,7 +150,7 @@ async def test_an_etag_does_not_change_when_the_same_is_computed_again(cache: Ca
         other = await client.get("/items/2")
     assert status(again) == "fwd=miss"
     assert again.headers["etag"] == first.headers["etag"] != other.headers["etag"]
-    assert first.headers["etag"].startswith('"')  # a strong one
+    assert first.headers["etag"].startswith('W/"')  # a layer outside may compress it
 
 
 async def test_errors_have_no_etag_and_are_never_304(cache: Cache) -> None:
@@ -178,6 +188,20 @@ async def test_what_clients_may_do_with_it(
     async with warm(items(cache, max_age=max_age, **options)) as (client, miss):
         hit = await client.get("/items/1")
     assert miss.headers["cache-control"] == hit.headers["cache-control"] == expected
+
+
+async def test_clients_may_keep_it_from_when_they_get_it(cache: Cache) -> None:
+    """And not beyond the moment from which it is computed anew."""
+    sender = Sender(Freshness("svc", True, 3, 0, 0))
+    stored = stored_response(200, [], b"body")
+    kept = {}
+    for age, left in ((0, 60), (3, 57), (50, 10), (58, 2), (60, 0), (70, -10)):
+        loaded = Loaded(stored, Outcome.HIT, 0, (age + left) * 1000)
+        headers = dict(sender.prepare(stored, Outcome.HIT, loaded, age * 1000, []).headers)
+        assert headers[b"age"] == b"%d" % age
+        lifetime = int(headers[b"cache-control"].partition(b"max-age=")[2])
+        kept[age] = max(lifetime - age, 0)
+    assert kept == {0: 3, 3: 3, 50: 3, 58: 2, 60: 0, 70: 0}
 
 
 async def test_how_it_was_answered(cache: Cache) -> None:

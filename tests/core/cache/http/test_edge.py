@@ -1,21 +1,26 @@
 """The edge answers hits before the router does, and never otherwise than the router would."""
 
 import asyncio
-from collections.abc import Callable, Iterator, MutableMapping
+import sys
+import tracemalloc
+from collections.abc import Callable, Coroutine, Iterator, MutableMapping
 from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import unquote
 from uuid import UUID
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi.routing import APIRoute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, StringConstraints
 from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.routing import Host
+from starlette.routing import Host, Match
+from starlette.types import Scope
 
 from app.core.cache import Cache
+from app.core.cache.http.known import KnownPlaces
 from devservers.valkey import EmbeddedValkey
 from tests.core.cache.harness import open_cache
 from tests.core.cache.http.serving import Item, application, asking, exchange, serving, status
@@ -332,7 +337,7 @@ async def test_mounted_in_another_application(cache: Cache) -> None:
     assert calls.of_function == 1
 
 
-async def test_a_route_in_front_that_looks_at_more_than_the_path_is_asked_every_time(
+async def test_a_host_in_front_that_looks_at_more_than_the_path_is_asked_every_time(
     cache: Cache,
 ) -> None:
     app, other = application(counted(cache, Calls())), FastAPI()
@@ -349,14 +354,141 @@ async def test_a_route_in_front_that_looks_at_more_than_the_path_is_asked_every_
     assert answer.json() == "elsewhere"
 
 
+class Versioned(APIRoute):
+    """Takes requests by a header, as FastAPI's documentation of custom routes allows."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if dict(scope["headers"]).get(b"x-version") != b"2":
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+@pytest.mark.parametrize("included", [False, True])
+@pytest.mark.parametrize("kind", [{"public": True}, {"vary_by": lambda: "somebody"}])
+async def test_a_route_that_looks_at_more_than_the_path_is_asked_every_time(
+    cache: Cache, kind: dict[str, Any], included: bool
+) -> None:
+    app = application()
+    router = APIRouter(route_class=Versioned)
+    router = router if included else app.router
+    app.router.route_class = Versioned
+
+    @router.get("/page")
+    @cache.policy("second", ttl=60).http(**kind)
+    async def second() -> int:
+        return 2
+
+    if included:
+        app.include_router(router)
+    app.router.route_class = APIRoute
+
+    @app.get("/page")
+    @cache.policy("first", ttl=60).http(**kind)
+    async def first() -> int:
+        return 1
+
+    async with asking(app) as client:
+        for _ in range(2):
+            for version, expected in ((None, 1), ("2", 2), (None, 1), (None, 1), ("2", 2)):
+                headers = {"x-version": version} if version else {}
+                assert (await client.get("/page", headers=headers)).json() == expected
+
+
+class Stamped(APIRoute):
+    """Adds a header to each answer."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def stamped(request: Request) -> Response:
+            answer = await handle(request)
+            answer.headers["x-stamped"] = "yes"
+            return answer
+
+        return stamped
+
+
+async def test_what_a_route_class_adds_is_on_hits_too(cache: Cache) -> None:
+    router = APIRouter(route_class=Stamped)
+
+    @router.get("/page")
+    @cache.policy("page", ttl=60).http(public=True)
+    async def page() -> str:
+        return "page"
+
+    async with asking(application(router)) as client:
+        for expected in ("fwd=miss", "hit", "hit"):
+            answer = await client.get("/page")
+            assert (status(answer), answer.headers["x-stamped"]) == (expected, "yes")
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "is_known"),
+    [
+        ("/items/1", "", True),
+        ("/items/1", "page=2", True),
+        ("/items/1", "q=x&page=2", True),
+        ("/mine/1", "", True),
+        ("/items/x", "", False),  # a mistake
+        ("/items/1", "page=x", False),
+        ("/items/1", "junk=2", False),  # whoever makes it up makes up many
+        ("/mine/1", "junk=2", False),
+        ("/items/1", f"q={'x' * 1000}", False),
+        (f"/text/{'x' * 1000}", "", False),
+        (f"/text/{'x' * 1000}\N{WATERMELON}", "", False),
+        ("/nowhere", "", False),
+    ],
+)
+async def test_what_is_remembered_of_a_request(
+    cache: Cache, path: str, query: str, is_known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []
+    monkeypatch.setattr(KnownPlaces, "keep", lambda *what: kept.append(what))
+    app = application(counted(cache, Calls()))
+
+    @app.get("/mine/{item_id}")
+    @cache.policy("mine", ttl=60).http(vary_by=lambda: "me")
+    async def mine(item_id: int) -> int:
+        return item_id
+
+    @app.get("/text/{text}")
+    @cache.policy("text", ttl=60).http(public=True)
+    async def text(text: str) -> str:
+        return text
+
+    await ask(app, path, query)
+    monkeypatch.undo()
+    for places, key, place in kept:
+        places.keep(key, place)
+    assert [key for places, key, _ in kept if key in places.young] == (
+        [(path, query.encode())] if is_known else []
+    )
+
+
+def test_places_are_bounded_in_bytes() -> None:
+    """And those that are asked for again survive any number that are asked for once."""
+    places: KnownPlaces[str] = KnownPlaces(sys.getsizeof, max_bytes=200_000)
+    popular = ("/popular", b"")
+    places.keep(popular, "popular")
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(20_000):
+        assert (places.young.get(popular) or places.find(popular)) == "popular"
+        path = f"/{number}/{'x' * (number % 500)}\N{WATERMELON}"
+        places.keep((path, b"q"), "\N{WATERMELON}" * 200)
+        if number % 1_000 == 0:
+            assert tracemalloc.get_traced_memory()[0] - before < 250_000
+    tracemalloc.stop()
+
+
 async def test_more_addresses_than_it_remembers(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.core.cache.http.edge._MOST_KNOWN", 3)
+    monkeypatch.setattr(KnownPlaces.__init__, "__defaults__", (10_000,))
     async with asking(application(counted(cache, Calls()))) as client:
         for expected in ("fwd=miss", "hit", "hit"):
             for number in range(10):
-                answer = await client.get(f"/items/{number}?junk={number}")
+                answer = await client.get(f"/items/{number}?page={number + 1}")
                 assert (answer.json()["id"], status(answer)) == (number, expected)
 
 

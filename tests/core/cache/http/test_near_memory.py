@@ -61,7 +61,7 @@ def test_it_takes_no_more_than_it_was_given(
             near.put(kind, address, seen, near.generation(address.value))
             if kind is RESPONSES and (kept := near.get(address.value)) is not None:
                 assert kept.entry is not None
-                ready = sender.prepare(kept.value, Outcome.NEAR, kept.entry, now_ms(), None)
+                ready = sender.prepare(kept.value, Outcome.NEAR, kept.entry, now_ms(), [])
                 assert size > 10_000 or ready.head(DATE) is not None
         del address, keyspace, versions, value, entry, seen
         gc.collect()

@@ -2,8 +2,10 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Annotated, Any
 
 import httpx
@@ -20,12 +22,28 @@ from fastapi import (
     Request,
     Response,
 )
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.gzip import GZipMiddleware
+from fastapi.middleware.httpsredirect import HTTPSRedirectMiddleware
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.requests import HTTPConnection
 from fastapi.responses import HTMLResponse
 from fastapi.security import HTTPBearer
+from starlette.middleware.base import BaseHTTPMiddleware
+from structlog.testing import capture_logs
 
-from app.core.cache import Cache
+from app.core.cache import Cache, HttpCacheMiddleware
 from app.core.cache.http.checks import UnsafeRoute
 from tests.core.cache.http.serving import Item, application, asking, serving, status
+
+Cached = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@pytest.fixture
+def capture() -> Iterator[list[Any]]:
+    """What is logged."""
+    with capture_logs() as events:
+        yield events
 
 
 async def who() -> str:
@@ -68,6 +86,18 @@ async def yields() -> AsyncIterator[str]:
     yield ""
 
 
+def takes_kwargs(**filters: str) -> str:
+    return ""
+
+
+def takes_args(*ids: int) -> str:
+    return ""
+
+
+def takes_by_position(item_id: int, /) -> str:
+    return ""
+
+
 def returns_neither() -> Response | Item:
     return Item(id=1)
 
@@ -93,6 +123,9 @@ def plain() -> str:
         (returns_what, {"public": True}, "needs a return annotation"),
         (returns_neither, {"public": True}, "has no JSON"),
         (yields, {"public": True}, "yields a stream"),
+        (takes_kwargs, {"public": True}, r"takes_kwargs takes '\*\*filters'.*name each parameter"),
+        (takes_args, {"vary_by": who}, r"takes_args takes '\*ids'.*name each parameter"),
+        (takes_by_position, {"public": True}, "takes_by_position takes 'item_id'"),
     ],
 )
 async def test_refused_when_decorated(
@@ -152,6 +185,39 @@ def uses_request(who: Annotated[str, Depends(takes_request)]) -> str:
     return who
 
 
+def of_connection(connection: HTTPConnection) -> str:
+    return str(connection.base_url)
+
+
+class Links:
+    def __init__(self, request: Request) -> None:
+        self.home = request.url_for("home")
+
+
+class LinksOfConnection:
+    def __init__(self, deep: Annotated[str, Depends(of_connection)]) -> None:
+        self.home = deep
+
+
+def uses_connection(links: Annotated[str, Depends(of_connection)]) -> str:
+    return links
+
+
+def uses_links(links: Annotated[Links, Depends()]) -> str:
+    return ""
+
+
+def uses_deep_links(links: Annotated[LinksOfConnection, Depends()]) -> str:
+    return ""
+
+
+tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
+
+
+def reads_tenant() -> str:
+    return tenant.get()
+
+
 def returns_password() -> HasPassword:
     return HasPassword(id=1)
 
@@ -182,6 +248,15 @@ CASES = {
         function=uses_request,
         http={"public": True, "ignore": ["who"]},
     ),
+    **{
+        function.__name__: Case(
+            "links is made from the whole request",
+            function=function,
+            http={"public": True, "ignore": ["links"]},
+        )
+        for function in (uses_connection, uses_links, uses_deep_links)
+    },
+    "context variable": Case("reads the context variable tenant", function=reads_tenant),
     "POST": Case("only GET", route={"methods": ["GET", "POST"]}),
     "status": Case("other than 200", route={"status_code": 201}),
     "exclude": Case("response_model_exclude ", route={"response_model_exclude": {"id"}}),
@@ -211,9 +286,7 @@ def build(cache: Cache, case: Case) -> FastAPI:
     return application(router, **case.app)
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-async def test_refused_at_start_up(cache: Cache, case: Case) -> None:
-    app = build(cache, case)
+async def refuses_to_start(app: FastAPI, message: str) -> None:
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -222,9 +295,126 @@ async def test_refused_at_start_up(cache: Cache, case: Case) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    with pytest.raises(UnsafeRoute, match=case.message):
+    with pytest.raises(UnsafeRoute, match=message):
         await app({"type": "lifespan", "state": {}}, receive, send)
     assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+async def test_refused_at_start_up(cache: Cache, case: Case) -> None:
+    await refuses_to_start(build(cache, case), case.message)
+
+
+def limited(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator, as those for rate limits are."""
+
+    @functools.wraps(function)
+    async def limit(*args: Any, **kwargs: Any) -> Any:
+        return await function(*args, **kwargs)
+
+    return limit
+
+
+def swapped(app: FastAPI, cached: Cached) -> None:
+    cached(app.get("/r")(fresh()))
+
+
+def decorated(app: FastAPI, cached: Cached) -> None:
+    app.get("/r")(limited(cached(fresh())))
+
+
+def as_plain_route(app: FastAPI, cached: Cached) -> None:
+    app.add_route("/r", cached(fresh()))
+
+
+def mounted(app: FastAPI, cached: Cached) -> None:
+    app.mount("/r", cached(fresh()))
+
+
+def as_dependency(app: FastAPI, cached: Cached) -> None:
+    function = cached(fresh())
+
+    @app.get("/r")
+    async def read(answer: Annotated[Any, Depends(function)]) -> str:
+        return ""
+
+
+def as_websocket(app: FastAPI, cached: Cached) -> None:
+    app.add_api_websocket_route("/r", cached(fresh()))
+
+
+def fresh() -> Callable[[], Any]:
+    async def of_this_test() -> str:
+        return ""
+
+    return of_this_test
+
+
+@pytest.mark.parametrize(
+    ("add", "message"),
+    [
+        (swapped, r"of_this_test is cached, .*below @router\.get"),
+        (decorated, r"a decorator is around of_this_test.*dependencies=\[Depends"),
+        (as_plain_route, r"serves of_this_test.* past FastAPI: add it with @router\.get"),
+        (mounted, r"serves of_this_test.* past FastAPI"),
+        (as_dependency, r"depends on of_this_test.*@policy\.cached"),
+        (as_websocket, r"serves of_this_test"),
+    ],
+)
+async def test_a_cached_function_in_the_wrong_place_is_refused_at_start_up(
+    cache: Cache, add: Callable[[FastAPI, Cached], None], message: str
+) -> None:
+    app = application()
+    add(app, cache.policy("p", ttl=60).http(public=True))
+    await refuses_to_start(app, message)
+
+
+async def test_a_cached_function_that_no_route_serves_is_told_at_start_up(
+    cache: Cache, capture: list[Any]
+) -> None:
+    served, forgotten = (cache.policy(name, ttl=60).http(public=True)(fresh()) for name in "ab")
+    forgotten.arguments.name = "forgotten"
+    app = application()
+    app.get("/r")(served)
+    async with asking(app) as client:
+        await client.get("/r")
+    assert [(e["event"], e["function"]) for e in capture] == [("cache.unserved_route", "forgotten")]
+
+
+class OfTheService:
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, *arguments: Any) -> None:
+        await self.app(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("middleware", "options"),
+    [
+        (CORSMiddleware, {"allow_origins": ["*"]}),
+        (TrustedHostMiddleware, {"allowed_hosts": ["*"]}),
+        (HTTPSRedirectMiddleware, {}),
+        (GZipMiddleware, {}),
+        (BaseHTTPMiddleware, {}),
+    ],
+)
+async def test_middleware_that_hits_would_not_pass_is_told_at_start_up(
+    cache: Cache, capture: list[Any], middleware: Any, options: dict[str, Any]
+) -> None:
+    for inside in (True, False):
+        app = FastAPI()
+        app.add_middleware(OfTheService)  # may be right there, and is not told
+        if inside:
+            app.add_middleware(middleware, **options)
+        app.add_middleware(HttpCacheMiddleware)
+        if not inside:
+            app.add_middleware(middleware, **options)
+        async with serving(app, lifespan="on"):
+            pass
+        told = [e["middleware"] for e in capture if e["event"] == "cache.middleware_inside"]
+        assert told == ([[middleware.__name__]] if inside else [])
+        capture.clear()
 
 
 async def test_refused_without_a_lifespan_too(cache: Cache) -> None:

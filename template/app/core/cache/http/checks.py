@@ -1,7 +1,11 @@
 """What is checked of cached routes at start-up: only then a route is whole."""
 
+import inspect
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
+import structlog
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.dependencies.models import Dependant
 from fastapi.openapi.models import APIKey, APIKeyIn
@@ -10,7 +14,7 @@ from fastapi.routing import RouteContext
 from fastapi.security.base import SecurityBase
 
 from app.core.cache.http.parameters import tree
-from app.core.cache.http.route import CachedRoute
+from app.core.cache.http.route import CACHED_AS, CachedRoute
 from app.core.cache.http.signature import PRINCIPAL
 from app.core.cache.outliving import yields
 
@@ -21,6 +25,12 @@ _OPTIONS = (
     "response_model_exclude_defaults",
     "response_model_exclude_none",
 )
+
+
+# What inside the cache would answer, or complete, no hit. Ours are made for their place.
+_PASSED_BY = ("starlette.middleware.", "fastapi.middleware.", "uvicorn.middleware.")
+
+log = structlog.get_logger(__name__)
 
 
 class UnsafeRoute(TypeError):
@@ -54,23 +64,100 @@ def check(context: RouteContext, route: CachedRoute) -> None:
                 "as a parameter, so that it is part of the key"
             )
     if route.public:
-        for argument in arguments:
-            if any(part.request_param_name for part in tree(argument)):
-                raise UnsafeRoute(
-                    f"{where} is public, and its parameter {argument.name} is made from the whole "
-                    "request, of which a hit knows path and query only: use vary_by="
-                )
+        if names := _context_variables(inspect.unwrap(route)):
+            raise UnsafeRoute(
+                f"{where} is public and reads the context variable {_listed(names)}: its answer is "
+                "for everybody, and made outside of any request; use vary_by=, or a parameter"
+            )
         for part in tree(dependant):
             if isinstance(part.call, SecurityBase):
                 raise UnsafeRoute(
                     f"{where} is public and depends on who asks ({type(part.call).__name__}): "
                     "a hit would not ask; use vary_by= instead of public=True"
                 )
+        for argument in arguments:
+            if any(
+                part.request_param_name or part.http_connection_param_name
+                for part in tree(argument)
+            ):
+                raise UnsafeRoute(
+                    f"{where} is public, and its parameter {argument.name} is made from the whole "
+                    "request, of which a hit knows path and query only: use vary_by="
+                )
         if names := _names(dependant, "header", "cookie"):
             raise UnsafeRoute(
                 f"{where} is public and depends on {_listed(names)}, by which a hit would not be "
                 "chosen: use vary_by="
             )
+
+
+def refuse_elsewhere(context: RouteContext) -> None:
+    """Refuse a cached function that is served in a way that does not cache it.
+
+    Raises:
+        UnsafeRoute: the message names the route and the remedy.
+    """
+    endpoint, where = context.endpoint, f"the route {context.path}"
+    dependant: Dependant | None = getattr(context, "dependant", None)
+    served = endpoint or getattr(context.original_route, "app", None)
+    if isinstance(served, CachedRoute):
+        if dependant is None or not context.methods:
+            raise UnsafeRoute(
+                f"{where} serves {served.arguments.name}, which is cached, past FastAPI: add it "
+                "with @router.get(...) or add_api_route(...)"
+            )
+    else:
+        if inner := next((f for f in _wrapped(served) if isinstance(f, CachedRoute)), None):
+            raise UnsafeRoute(
+                f"{where}: a decorator is around {inner.arguments.name}, which is cached. Put it "
+                "below the cache's, if it belongs to the answer. What has to run for each request, "
+                "such as a rate limit, is a dependency: dependencies=[Depends(...)]"
+            )
+    for part in tree(dependant) if dependant is not None else ():
+        if part is not dependant and isinstance(part.call, CachedRoute):
+            raise UnsafeRoute(
+                f"{where} depends on {part.call.arguments.name}, which is cached as a route: let "
+                "both call a function with @policy.cached()"
+            )
+
+
+def check_unserved(served: Collection[CachedRoute], endpoints: Collection[Any]) -> None:
+    """Look for cached functions that are no routes of this application, and warn of them.
+
+    Raises:
+        UnsafeRoute: `endpoints`, which are not cached, have one: the decorators are in disorder.
+    """
+    for endpoint in endpoints:
+        route: CachedRoute | None = getattr(endpoint, CACHED_AS, None)
+        if route is not None and not route.checked:
+            raise UnsafeRoute(
+                f"{route.arguments.name} is cached, and no route serves it from there: the cache's "
+                "decorator goes below @router.get(...), not above it"
+            )
+    for cache in {route.policy.cache for route in served}:
+        for route in cache.routes:
+            if not route.checked:
+                name = route.arguments.name
+                log.warning("cache.unserved_route", function=name, why="cached, but no route")
+
+
+def check_middleware(inside: Iterable[Any]) -> None:
+    """Warn of middleware that hits do not pass."""
+    names = [
+        cls.__name__ for cls in inside if getattr(cls, "__module__", "").startswith(_PASSED_BY)
+    ]
+    if names:
+        log.warning(
+            "cache.middleware_inside",
+            middleware=names,
+            why="hits do not pass it: add it after HttpCacheMiddleware, so that it is outside",
+        )
+
+
+def compresses(middleware: Any) -> bool:
+    """Whether a class of middleware looks like one that compresses responses."""
+    name = getattr(middleware, "__name__", "").lower()
+    return any(word in name for word in ("gzip", "brotli", "zstd", "compress"))
 
 
 def header_names(dependant: Dependant) -> set[str]:
@@ -136,6 +223,21 @@ def _names(dependant: Dependant, *places: str) -> set[str]:
         for field in getattr(part, f"{place}_params")
     )
     return {field.alias for field in fields}
+
+
+def _wrapped(function: Any) -> Iterator[Any]:
+    while (function := getattr(function, "__wrapped__", None)) is not None:
+        yield function
+
+
+def _context_variables(function: Callable[..., Any]) -> set[str]:
+    """The context variables that a function names itself."""
+    try:
+        known = inspect.getclosurevars(function)
+    except (TypeError, ValueError):
+        return set()
+    named = {**known.globals, **known.nonlocals}
+    return {name for name, value in named.items() if isinstance(value, ContextVar)}
 
 
 def _listed(names: set[str]) -> str:

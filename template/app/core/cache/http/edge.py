@@ -6,25 +6,38 @@ what was read, so that nothing is read twice.
 """
 
 from collections.abc import Iterable, Iterator, MutableMapping
+from sys import getsizeof
 from time import time
 from typing import Any
+from urllib.parse import parse_qsl
 
 from fastapi import FastAPI
-from fastapi.routing import RouteContext, iter_route_contexts
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.core.cache.http.checks import check, header_names, principal_calls
+from app.core.cache.http.checks import (
+    check,
+    check_middleware,
+    check_unserved,
+    compresses,
+    header_names,
+    principal_calls,
+    refuse_elsewhere,
+)
 from app.core.cache.http.handler import REPLY, handler_for
-from app.core.cache.http.headers import find
-from app.core.cache.http.parameters import ParameterReader, reader_for
+from app.core.cache.http.headers import Sender, conditions
+from app.core.cache.http.known import KnownPlaces, key_of
+from app.core.cache.http.parameters import ParameterReader, reader_for, tree
 from app.core.cache.http.route import SEEN, CachedRoute
 from app.core.cache.http.shortcut import FOUND, TEMPLATE, Found, Shortcut, Way
 from app.core.cache.keys import Address
 from app.core.cache.seen import Outcome
 from app.core.reply import Reply
 
-_MOST_KNOWN = 10_000
+
+class _Aside:
+    """In place of a route of which only the router knows what it takes."""
 
 
 class HttpCacheMiddleware:
@@ -60,6 +73,7 @@ class HttpCacheMiddleware:
                 scope = {**scope, "method": "GET"}
             elif self._is_innermost and isinstance(send, Reply):
                 scope[REPLY] = send
+            send = _completing(send, route.sender)
         await self._app(scope, receive, send)
 
     async def _start(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,32 +89,45 @@ class HttpCacheMiddleware:
         await self._app(scope, receive, send)
 
     def _look_at(self, app: FastAPI) -> None:
-        routes = [route for route in app.routes if not isinstance(route, Shortcut)]
-        self._table = _Table(routes)
-        classes: list[object] = [middleware.cls for middleware in app.user_middleware]
+        self._table = table = _Table(app.routes)
+        classes: list[Any] = [middleware.cls for middleware in app.user_middleware]
         # It has to be the only one: what is between two would not see what the outer one answers.
         mine = [number for number, one in enumerate(classes) if one is HttpCacheMiddleware]
         self._is_innermost = mine == [len(classes) - 1]
-        app.router.routes[:] = [Shortcut(), *routes]
+        Shortcut.install(app.router)
+        check_unserved(table.cached, table.uncached)
+        if mine:
+            check_middleware(classes[mine[-1] + 1 :])
+            if any(map(compresses, classes[: mine[0]])):
+                for cached in table.cached:
+                    cached.sender.vary_by((), is_compressed=True)
 
 
 class _Table:
     """The routes of an application, such that the one the router would choose is found fast."""
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
-        contexts = [(context, _edge_route(context)) for context in _walk(routes)]
+        self.cached: list[CachedRoute] = []
+        """All that are served, those of mounted applications included."""
+        self.uncached: list[object] = []
+        """The functions of the other routes."""
+        contexts = [(context, self._edge_route(context)) for context in _walk(routes)]
         last = max((i for i, (_, cached) in enumerate(contexts) if cached), default=-1)
         # An uncached route in front of a cached one may take its requests.
         relevant = [
-            (cached or context, _start(context)) for context, cached in contexts[: last + 1]
+            (None, _Aside()) if _is_picky(context) else (_start(context), cached or context)
+            for context, cached in contexts[: last + 1]
         ]
         self._by_start = {
-            start: [route for route, of in relevant if of in (start, None)] for _, start in relevant
+            start: [route for of, route in relevant if of in (start, None)] for start, _ in relevant
         }
         self._elsewhere = self._by_start.get(None, [])
         # What was found for a path and query stays right, unless a route looks at something else.
-        self._remembers = all(isinstance(r, _EdgeRoute) or of is not None for r, of in relevant)
-        self._known: dict[tuple[str, bytes], _Place] = {}
+        self._remembers = all(
+            isinstance(route, (_EdgeRoute, _Aside)) or start is not None
+            for start, route in relevant
+        )
+        self._known: KnownPlaces[_Place] = KnownPlaces(_size_of)
         self._heads = [
             context
             for context, cached in contexts
@@ -112,9 +139,9 @@ class _Table:
 
         There is no address for what only the route can tell.
         """
-        key = scope["path"], scope["query_string"]
+        key = key_of(scope)
         plain = scope["method"] == "GET" and not scope.get("root_path")
-        if plain and (known := self._known.get(key)) is not None:
+        if plain and (known := self._known.young.get(key) or self._known.find(key)) is not None:
             return known
         if (found := self._search(scope)) is None:
             return None
@@ -122,11 +149,26 @@ class _Table:
         address = route.address(parameters, scope["query_string"])
         way = Found(route.way, scope["path"], parameters) if route.way is not None else None
         place = route, address, way
-        if plain and self._remembers:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            self._known[key] = place
+        if plain and self._remembers and route.is_worth_knowing(address, scope["query_string"]):
+            self._known.keep(key, place)
         return place
+
+    def _edge_route(self, context: RouteContext) -> "_EdgeRoute | None":
+        """Check a route, and those of an application that is mounted there."""
+        cached = context.endpoint
+        refuse_elsewhere(context)
+        if isinstance(cached, CachedRoute):
+            self.cached.append(cached)
+            check(context, cached)
+            cached.checked = True
+            if not cached.public:
+                cached.varies_by = principal_calls(context.dependant)
+                cached.sender.vary_by(header_names(context.dependant))
+            return _EdgeRoute(context, cached)
+        self.uncached.append(cached)
+        for inner in _walk(getattr(context, "routes", None) or ()):
+            self._edge_route(inner)
+        return None
 
     def _search(self, scope: Scope) -> "tuple[_EdgeRoute, dict[str, str]] | None":
         """The route, and its path parameters as text."""
@@ -134,6 +176,8 @@ class _Table:
         start = path.partition("/")[2].partition("/")[0]
         get = scope
         for route in self._by_start.get(start, self._elsewhere):
+            if isinstance(route, _Aside):
+                return None
             if isinstance(route, _EdgeRoute):
                 if (match := route.pattern.fullmatch(path)) is None:
                     continue
@@ -151,20 +195,38 @@ class _EdgeRoute:
     """One cached route, as the edge sees it."""
 
     def __init__(self, context: RouteContext, cached: CachedRoute) -> None:
+        route_class: Any = type(context.original_route)
         handler = handler_for(context, cached)
         self.way = Way(context, handler) if handler is not None else None
+        self.sender: Sender = cached.sender
         self.template = context.path_format or ""
         self.pattern = context.path_regex
         self._cached = cached
         self._engine = cached.policy.cache.engine
         self._reader: ParameterReader | None = None
-        if cached.public:
+        self._declared = {
+            field.alias for part in tree(context.dependant) for field in part.query_params
+        }
+        # What a route class adds to an answer it adds to every one.
+        is_plain = (
+            route_class.get_route_handler is APIRoute.get_route_handler
+            and route_class.handle is APIRoute.handle
+        )
+        if cached.public and is_plain:
             self._reader = reader_for(
                 context.dependant,
                 context.param_convertors,
                 cached.arguments.signature,
                 cached.ignored,
             )
+
+    def is_worth_knowing(self, address: Address | None, query: bytes) -> bool:
+        """Whether a request of this kind is likely to come again."""
+        if address is None and self._reader is not None:
+            return False  # a mistake, of which there are many
+        return not query or self._declared.issuperset(
+            name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+        )
 
     def address(self, path: dict[str, str], query: bytes) -> Address | None:
         """Where the answer for these parameters is kept; None if the route has to look at them."""
@@ -189,9 +251,7 @@ class _EdgeRoute:
         outcome = Outcome.NEAR if seen.near else Outcome.HIT
         kind.count(outcome)
         scope[TEMPLATE] = self.template
-        ready = cached.sender.prepare(
-            seen.value, outcome, entry, now, find(scope["headers"], b"if-none-match")
-        )
+        ready = cached.sender.prepare(seen.value, outcome, entry, now, conditions(scope["headers"]))
         if isinstance(send, Reply) and send.whole(ready):
             return True
         # A copy, because whoever is outside of us may add to it.
@@ -203,6 +263,15 @@ class _EdgeRoute:
 
 _Place = tuple[_EdgeRoute, Address | None, Found | None]
 """A cached route, where its answer is kept, and the way to it."""
+
+
+def _size_of(place: _Place) -> int:
+    """Bytes of the strings that are kept for a place."""
+    _, address, found = place
+    texts: list[str | bytes] = [] if found is None else [*found.parameters.values()]
+    if address is not None:
+        texts += (address.value, address.lease, *address.versions, *address.read_keys)
+    return sum(map(getsizeof, texts))
 
 
 def _path(scope: Scope) -> str:
@@ -219,19 +288,9 @@ def _walk(routes: Iterable[BaseRoute]) -> Iterator[RouteContext]:
     return iter_route_contexts(list(routes))
 
 
-def _edge_route(context: RouteContext) -> _EdgeRoute | None:
-    """Check a route, and those of an application that is mounted there."""
-    cached = context.endpoint
-    if isinstance(cached, CachedRoute):
-        check(context, cached)
-        cached.checked = True
-        if not cached.public:
-            cached.varies_by = principal_calls(context.dependant)
-            cached.sender.vary_by(header_names(context.dependant))
-        return _EdgeRoute(context, cached)
-    for inner in _walk(getattr(context, "routes", None) or ()):
-        _edge_route(inner)
-    return None
+def _is_picky(context: RouteContext) -> bool:
+    """Whether a route class of the service's own decides which requests the route takes."""
+    return not type(context.original_route).matches.__module__.startswith(("starlette", "fastapi"))
 
 
 def _start(context: RouteContext) -> str | None:
@@ -244,6 +303,17 @@ def _start(context: RouteContext) -> str | None:
 def _takes(route: RouteContext, scope: Scope) -> bool:
     match: Match = route.matches(scope)[0]
     return match is Match.FULL
+
+
+def _completing(send: Send, sender: Sender) -> Send:
+    """For whatever a cached route answers, be it an error of one of its dependencies."""
+
+    async def send_complete(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": sender.unknown(message.get("headers", ()))}
+        await send(message)
+
+    return send_complete
 
 
 def _without_body(send: Send) -> Send:

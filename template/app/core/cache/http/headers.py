@@ -10,7 +10,7 @@ from app.core.cache.seen import Loaded, Outcome
 from app.core.reply import Headers, Ready
 
 # What a 304 repeats of the response it stands for (RFC 9110, 15.4.5).
-_OF_304 = frozenset({b"content-location", b"date", b"expires", b"vary"})
+_OF_304 = frozenset({b"cache-control", b"content-location", b"date", b"expires", b"vary"})
 # RFC 9110, 7.6.1: for the next hop only, never to be kept.
 HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
@@ -18,14 +18,25 @@ HOP_BY_HOP = frozenset(
 )  # fmt: skip
 # RFC 9651, 3.3.4: what may stand without quotes.
 _TOKEN = re.compile(rb"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
+# RFC 9110, 8.8.3: the tags of a list, of which a comma may be part.
+_ETAG = re.compile(rb'(?:^|,)[ \t]*(?:W/)?("[\x21\x23-\xff]*")[ \t]*(?=,|$)')
+
+UNKNOWN = b"no-cache"
+"""The Cache-Control of what a cached route did not say anything about, such as an error."""
 
 
-def matches(if_none_match: bytes, etag: bytes) -> bool:
-    """Whether the client has this representation (weak comparison, RFC 9110, 13.1.2)."""
-    if if_none_match.strip() == b"*":
-        return True
-    candidates = (candidate.strip() for candidate in if_none_match.split(b","))
-    return any(candidate.removeprefix(b"W/") == etag for candidate in candidates)
+def conditions(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """The headers of a request that make it conditional, as far as a cached response obeys them."""
+    return [pair for pair in headers if pair[0] == b"if-none-match" or pair[0] == b"if-match"]
+
+
+def names_entity(condition: bytes, etag: bytes) -> bool:
+    """Whether a list of entity tags has this one, or is `*`.
+
+    Weak comparison (RFC 9110, 8.8.3.2), for If-Match too: the tags are weak for the sake of layers
+    that compress, and what they stand for has the same bytes.
+    """
+    return condition.strip() == b"*" or etag.removeprefix(b"W/") in _ETAG.findall(condition)
 
 
 def find(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
@@ -44,8 +55,14 @@ class Freshness:
     stale_while_revalidate: float
     stale_if_error: float
 
-    def cache_control(self) -> bytes:
-        parts = ["public" if self.public else "private", f"max-age={int(self.max_age)}"]
+    def cache_control(self, age: int, left: int) -> bytes:
+        """The header of a response of some age that is fresh for some seconds more.
+
+        A client counts `max-age` from when the response was made, by its Age (RFC 9111, 4.2): to
+        keep it for `max_age` seconds from now it has to be told the sum.
+        """
+        keep = age + min(int(self.max_age), left) if self.max_age and left > 0 else 0
+        parts = ["public" if self.public else "private", f"max-age={keep}"]
         if not self.max_age:
             parts.append("must-revalidate")
         else:
@@ -60,18 +77,23 @@ class Sender:
     """Turns a stored response into what one request gets."""
 
     def __init__(self, freshness: Freshness) -> None:
-        self._control: Headers = [(b"cache-control", freshness.cache_control())]
+        self._freshness = freshness
         # The body depends on who asks; these are the ways of saying who one is.
         self._vary = set() if freshness.public else {"authorization", "cookie"}
-        self._fixed: Headers = []
-        self.vary_by(())
+        self._is_compressed = False
         self._service = _name(freshness.service)
+        self.vary_by(())
 
-    def vary_by(self, names: Iterable[str]) -> None:
-        """Tell clients of more request headers that the body depends on."""
+    def vary_by(self, names: Iterable[str], *, is_compressed: bool = False) -> None:
+        """Tell clients of more request headers that the body depends on.
+
+        Where a layer outside compresses bodies it says so with each of them, but not with a 304.
+        """
         self._vary |= {name.lower() for name in names}
-        value = ", ".join(sorted(self._vary)).title().encode("latin-1")
-        self._fixed = [*self._control, *([(b"vary", value)] if value else [])]
+        self._is_compressed |= is_compressed
+        self._vary_header = _vary(self._vary)
+        more = {"accept-encoding"} if self._is_compressed else set()
+        self._vary_of_304 = _vary(self._vary | more)
 
     def prepare(
         self,
@@ -79,38 +101,63 @@ class Sender:
         outcome: Outcome,
         times: Entry | Loaded,
         now: int,
-        if_none_match: bytes | None,
+        conditions: Headers,
     ) -> Ready:
         """The response to send; `now` in milliseconds since 1970."""
         age = max((now - times.created) // 1000, 0)
         left = (times.fresh_until - now) // 1000
-        if (
-            if_none_match is not None
-            and stored.status < 300
-            and matches(if_none_match, stored.etag)
-        ):
-            kept = [pair for pair in stored.headers if pair[0] in _OF_304]
-            return Ready(304, kept + self._about(stored, age, left, outcome), b"")
         told = age, left, outcome
+        if conditions and stored.status < 300:
+            # In this order (RFC 9110, 13.2.2).
+            if (match := find(conditions, b"if-match")) is not None and not names_entity(
+                match, stored.etag
+            ):
+                nothing = [(b"content-length", b"0")]
+                return Ready(412, nothing + self._about(stored, *told, self._vary_header), b"")
+            if (none := find(conditions, b"if-none-match")) is not None and names_entity(
+                none, stored.etag
+            ):
+                kept = [pair for pair in stored.headers if pair[0] in _OF_304]
+                return Ready(304, kept + self._about(stored, *told, self._vary_of_304), b"")
         # They change once a second: a popular response has them ready.
         if stored.sent is None or stored.sent[0] != told:
-            headers = stored.headers + self._about(stored, *told)
+            headers = stored.headers + self._about(stored, *told, self._vary_header)
             stored.sent = told, Ready(stored.status, headers, stored.body)
         return stored.sent[1]
 
-    def _about(self, stored: StoredResponse, age: int, left: int, outcome: Outcome) -> Headers:
-        return [
-            (b"etag", stored.etag),
-            *self._fixed,
-            (b"age", b"%d" % age),
-            (b"cache-status", self._status(left, outcome)),
-        ]
+    def unknown(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+        """Headers of a response that is not kept: complete them where it does not say itself.
+
+        A shared cache may keep some of what says nothing for as long as it likes (RFC 9111, 4.2.2).
+        """
+        complete = [*headers]
+        names = {name.lower() for name, _ in complete}
+        if b"cache-control" not in names:
+            control = UNKNOWN if self._freshness.public else b"private, " + UNKNOWN
+            complete.append((b"cache-control", control))
+            complete += self._vary_header
+        return complete
+
+    def _about(
+        self, stored: StoredResponse, age: int, left: int, outcome: Outcome, vary: Headers
+    ) -> Headers:
+        about = [*vary, (b"age", b"%d" % age), (b"cache-status", self._status(left, outcome))]
+        if stored.etag:
+            about.append((b"etag", stored.etag))
+        if not any(name == b"cache-control" for name, _ in stored.headers):
+            about.append((b"cache-control", self._freshness.cache_control(age, left)))
+        return about
 
     def _status(self, left: int, outcome: Outcome) -> bytes:
         if outcome is Outcome.MISS:
             return b"%s; fwd=miss" % self._service
         detail = b"; detail=stale-if-error" if outcome is Outcome.STALE_ERROR else b""
         return b"%s; hit; ttl=%d%s" % (self._service, left, detail)
+
+
+def _vary(names: Iterable[str]) -> Headers:
+    value = ", ".join(sorted(names)).title().encode("latin-1")
+    return [(b"vary", value)] if value else []
 
 
 def _name(service: str) -> bytes:

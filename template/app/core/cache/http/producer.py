@@ -22,7 +22,7 @@ from app.core.cache.http.response import (
 from app.core.reply import Headers
 from app.core.serializers.described import fingerprint
 
-_OURS = frozenset({b"age", b"cache-control", b"cache-status", b"etag"})
+_OURS = frozenset({b"age", b"cache-status"})
 _PERSONAL_HEADERS = frozenset({b"set-cookie", b"vary"})
 _PERSONAL_DIRECTIVES = (b"no-store", b"no-cache", b"private")
 
@@ -117,7 +117,8 @@ def _from_error(error: AnyHTTPException) -> StoredResponse:
         body = json.dumps(error.detail, allow_nan=False).encode()
     except (TypeError, ValueError):  # for a handler that knows what to do with it
         return _unstorable(error)
-    return stored_error(error.status_code, headers, body)
+    kept = [(name, value) for name, value in headers if name not in HOP_BY_HOP | _OURS]
+    return stored_error(error.status_code, kept, body)
 
 
 def _is_personal(headers: Headers) -> bool:

@@ -67,9 +67,14 @@ class CachedResponse(Response):
 
 
 def stored_response(status: int, headers: Headers, body: bytes) -> StoredResponse:
-    """A response to keep. Its ETag depends on nothing but its bytes, so all processes agree."""
-    etag = b'"%s"' % blake2b(body, digest_size=12).hexdigest().encode()
-    kept = [(name, value) for name, value in headers if name != b"content-length"]
+    """A response to keep. Its ETag depends on nothing but its bytes, so all processes agree.
+
+    It is a weak one, because a layer outside, in this process or in front of it, may compress the
+    body; one that the route has given stays.
+    """
+    etag = next((value for name, value in headers if name == b"etag"), b"")
+    etag = etag or b'W/"%s"' % blake2b(body, digest_size=12).hexdigest().encode()
+    kept = [pair for pair in headers if pair[0] not in (b"content-length", b"etag")]
     if status != 204:
         kept.append((b"content-length", b"%d" % len(body)))
     return StoredResponse(status, kept, body, etag)

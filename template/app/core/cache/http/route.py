@@ -9,14 +9,18 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from contextvars import copy_context
 from hashlib import blake2b
 from time import time
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from fastapi import HTTPException, Request, Response
+from fastapi.utils import is_body_allowed_for_status_code
 
+from app.core.cache.bulkhead import adopt
 from app.core.cache.decorator import Arguments, Tags
-from app.core.cache.http.headers import Freshness, Sender, find
+from app.core.cache.http.headers import Freshness, Sender, conditions
 from app.core.cache.http.producer import Failed, Producer
 from app.core.cache.http.response import (
     RESPONSE_FORMAT,
@@ -29,6 +33,7 @@ from app.core.cache.keys import Address, canonical
 from app.core.cache.outliving import check_outlives
 from app.core.cache.recipe import Kind, Recipe
 from app.core.cache.seen import Loaded, Outcome
+from app.core.reply import Headers, Ready
 
 if TYPE_CHECKING:
     from app.core.cache.policy import CachePolicy
@@ -37,6 +42,14 @@ SEEN = "app.cache.seen"
 """In the scope: the address that the edge has read for this request, and what it found."""
 TOUCHED = "app.touched"
 """In the scope: the dependency that read something of whoever asks, such as a session."""
+
+
+CACHED_AS = "__cached_as__"
+"""The attribute of a function that names its route."""
+
+# Of a response from the cache and of a dependency's: the latter knows better.
+_SAID_ONCE = frozenset({b"cache-control", b"etag"})
+_PERSONAL: Headers = [(b"cache-control", b"private, no-store"), (b"vary", b"Authorization, Cookie")]
 
 
 class CachedRoute:
@@ -77,6 +90,7 @@ class CachedRoute:
         self.producer = Producer(function, self.returns)
         self.checked = False
         """Set at start-up, by the middleware."""
+        policy.cache.routes.append(self)
         self.varies_by: frozenset[Any] = frozenset()
         """`vary_by` and all that it depends on; set at start-up."""
         options = policy.options
@@ -93,6 +107,8 @@ class CachedRoute:
             )
         )
         functools.update_wrapper(self, function)
+        with suppress(AttributeError):  # a method
+            setattr(function, CACHED_AS, self)
         self.__signature__ = for_fastapi(function, hints, vary_by)
 
     async def __call__(self, **kwargs: Any) -> Response:
@@ -105,7 +121,8 @@ class CachedRoute:
         from_dependencies: Response = kwargs.pop(RESPONSE)
         principal = None if self.public else kwargs.pop(PRINCIPAL)
         touched = request.scope.get(TOUCHED)
-        if touched is None or touched in self.varies_by:
+        is_keyed = touched is None or touched in self.varies_by
+        if is_keyed:
             address = self.address(kwargs, principal)
             stored, loaded = await self._get(request, address, kwargs)
         else:  # it may depend on what is no part of the key
@@ -114,23 +131,33 @@ class CachedRoute:
             return stored.unstorable
         if stored.unstorable is not None:
             raise stored.unstorable
+        status: int | None = from_dependencies.status_code
+        if is_keyed and (status is None or self.producer.returns_response):
+            asked = conditions(request.scope["headers"]) if not stored.is_error else []
+            ready = self.sender.prepare(stored, loaded.outcome, loaded, int(time() * 1000), asked)
+        else:
+            ready = self._for_one(stored, status or stored.status, is_keyed)
         if stored.is_error:
             raise HTTPException(
                 stored.status,
                 detail=json.loads(stored.body),
-                headers={k.decode("latin-1"): v.decode("latin-1") for k, v in stored.headers},
+                headers={k.decode("latin-1"): v.decode("latin-1") for k, v in ready.headers},
             )
-        ready = self.sender.prepare(
-            stored,
-            loaded.outcome,
-            loaded,
-            int(time() * 1000),
-            find(request.scope["headers"], b"if-none-match"),
-        )
         response = CachedResponse(ready)
-        if not self.producer.returns_response:  # as FastAPI does: a Response goes out as it is
-            response.raw_headers += from_dependencies.raw_headers
+        # As FastAPI does: a Response goes out as it is.
+        if (more := from_dependencies.raw_headers) and not self.producer.returns_response:
+            theirs = {name for name, _ in more} & _SAID_ONCE
+            response.raw_headers = [h for h in ready.headers if h[0] not in theirs] + more
         return response
+
+    def _for_one(self, stored: StoredResponse, status: int, is_keyed: bool) -> Ready:
+        """A response that is not for everybody who has its key: nobody else may keep it."""
+        headers = self.sender.unknown(stored.headers) if is_keyed else stored.headers + _PERSONAL
+        body = stored.body
+        if not is_body_allowed_for_status_code(status):
+            headers = [pair for pair in headers if pair[0] != b"content-length"]
+            body = b""
+        return Ready(status, headers, body)
 
     def address(self, arguments: dict[str, Any], principal: Any) -> Address:
         """Where the response for these arguments is kept."""
@@ -156,8 +183,12 @@ class CachedRoute:
     ) -> tuple[StoredResponse, Loaded]:
         """The response, and how it came about."""
         made: list[StoredResponse] = []
+        # For one principal: what dependencies have set in context variables is right for it.
+        context = None if self.public else copy_context()
 
         async def produce() -> StoredResponse:
+            if context is not None:
+                adopt(context)
             try:
                 made.append(await self.producer.produce(arguments))
             except Failed as failed:

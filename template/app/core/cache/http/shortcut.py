@@ -7,11 +7,10 @@ its telemetry the route while it looks for it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
-from fastapi.routing import RouteContext
+from fastapi.routing import APIRouter, RouteContext
 from starlette.convertors import Convertor
-from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 FOUND = "app.cache.found"
@@ -48,10 +47,20 @@ class Found:
     """Those of the path, as text."""
 
 
-class Shortcut(BaseRoute):
-    """The first route of an application: takes what was found, leaves the rest to the others."""
+class Shortcut:
+    """In front of an application's router: takes what was found, leaves the rest to the router."""
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+    def __init__(self, router: APIRouter) -> None:
+        self._router = router
+        self._app = router.middleware_stack
+
+    @classmethod
+    def install(cls, router: APIRouter) -> None:
+        """Put one in front of the routes, unless the router has middleware that comes first."""
+        if router.middleware_stack == router.app:
+            router.middleware_stack = cls(router)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found: Found | None = scope.get(FOUND)
         if (
             found is None
@@ -61,15 +70,13 @@ class Shortcut(BaseRoute):
             or scope.get("root_path")
             or _TRACED in scope
         ):
-            return Match.NONE, {}
-        convertors = found.way.convertors
-        parameters: dict[str, Any] = {
+            await self._app(scope, receive, send)
+            return
+        way = found.way
+        convertors = way.convertors
+        scope.setdefault("router", self._router)
+        scope.update(way.told)
+        scope["path_params"] = {
             name: convertors[name].convert(text) for name, text in found.parameters.items()
         }
-        return Match.FULL, {**found.way.told, "path_params": parameters}
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await scope[FOUND].way.handler(scope, receive, send)
-
-    def url_path_for(self, name: str, /, **path_params: Any) -> NoReturn:
-        raise NoMatchFound(name, path_params)
+        await way.handler(scope, receive, send)

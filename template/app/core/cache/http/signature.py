@@ -17,7 +17,17 @@ PRINCIPAL = "cache_principal"
 def for_fastapi(
     function: Callable[..., Any], hints: dict[str, Any], vary_by: Callable[..., Any] | None
 ) -> inspect.Signature:
-    """The function's own parameters, resolved, and what the wrapper needs of a request."""
+    """The function's own parameters, resolved, and what the wrapper needs of a request.
+
+    Raises:
+        TypeError: a parameter that has no name for requests.
+    """
+    for p in inspect.signature(function).parameters.values():
+        if p.kind not in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+            raise TypeError(
+                f"{function.__name__} takes {str(p.replace(annotation=p.empty))!r}, which no "
+                "request can give by name: name each parameter, so that it is part of the key"
+            )
     own = [
         p.replace(annotation=hints.get(p.name, p.annotation))
         for p in inspect.signature(function).parameters.values()
