@@ -1,14 +1,12 @@
 """Everything the cache asks of Redis: one round trip each, none while the breaker is open."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from secrets import token_bytes
 from typing import Any, TypeVar
 
-from redis.asyncio import RedisCluster
-from redis.exceptions import ClusterError, NoScriptError, RedisClusterException, RedisError
+from redis.exceptions import ClusterError, RedisClusterException, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -17,21 +15,14 @@ from app.core.cache.breaker import Breaker
 from app.core.cache.entry import VERSION_SIZE
 from app.core.cache.keys import Address
 from app.core.cache.scripts import GIVE_UP, LEASE, STORE, THROTTLED, VERSION
-from app.core.redis import BatchReader, PoolTimeout, RedisClient, Script
+from app.core.redis import BatchReader, Command, CommandBatcher, PoolTimeout, RedisClient
 
 T = TypeVar("T")
-
-_ScriptCall = tuple[Script, Sequence[str], Sequence[Any]]
-"""A script, its keys and its arguments."""
 
 _OUTAGE = (RedisConnectionError, RedisTimeoutError, ClusterError, RedisClusterException, OSError)
 # The version of a policy stays, or all its entries would expire with it. Tags are without number:
 # each is forgotten after a while (30 days, in ms), which is the same as invalidating it once.
 _TAG_TTL = 30 * 24 * 3600 * 1000
-# In a cluster so many commands go out one by one, through the client's fair slots. More of them
-# would time out in that queue, and go as one pipeline per node. redis-py's pipelines do not wait
-# for a connection but fail: so many at once fit into what the client has beside its slots.
-_FEW, _BULKS = 16, 2
 
 
 class CacheUnavailable(Exception):
@@ -69,7 +60,7 @@ class CacheStore:
     ) -> None:
         """Invalidations are announced on `channel`; None: nobody listens."""
         self._channel = channel
-        self._bulk = asyncio.Semaphore(_BULKS)
+        self._batcher = CommandBatcher(client)
         self._client = client
         self._reader = reader
         self._breaker = breaker
@@ -98,15 +89,16 @@ class CacheStore:
         those that another process created first.
         """
         policy = wanted[0][0].versions[0]
-        leases: list[_ScriptCall] = [
-            (LEASE, (address.value, address.lease), (token, _ms(ttl), seen))
+        leases = [
+            LEASE.call((address.value, address.lease), (token, _ms(ttl), seen))
             for address, token, ttl, seen in wanted
         ]
-        created: list[_ScriptCall] = [
-            (VERSION, (name,), (token_bytes(VERSION_SIZE), 0 if name == policy else _TAG_TTL))
+        # In full: it is short, and in a cluster there is often a node that does not know it yet.
+        created = [
+            VERSION.in_full((name,), (token_bytes(VERSION_SIZE), 0 if name == policy else _TAG_TTL))
             for name in missing
         ]
-        replies = await self._run([*leases, *created], [])
+        replies = await self._run([*leases, *created])
         versions = dict(zip(missing, replies[len(leases) :], strict=True))
         return [_lease_reply(reply) for reply in replies[: len(leases)]], versions
 
@@ -116,27 +108,27 @@ class CacheStore:
         False for those whose lease was taken away meanwhile: they are not stored.
         """
         scripts = [
-            (STORE, (address.value, address.lease), (token, raw, max(_ms(ttl), 1)))
+            STORE.call((address.value, address.lease), (token, raw, max(_ms(ttl), 1)))
             for address, token, raw, ttl in entries
         ]
-        return [reply == 1 for reply in await self._run(scripts, [])]
+        return [reply == 1 for reply in await self._run(scripts)]
 
     async def give_up(self, leases: Iterable[tuple[Address, str]], throttle: float) -> None:
         """Give leases back; with a `throttle` (seconds) they keep everybody out for that long."""
         await self._run(
-            [(GIVE_UP, (address.lease,), (token, _ms(throttle))) for address, token in leases], []
+            [GIVE_UP.call((address.lease,), (token, _ms(throttle))) for address, token in leases]
         )
 
     async def delete(self, addresses: Iterable[tuple[str, str]]) -> None:
         """Delete entries and the leases on them, given as pairs of keys."""
-        await self._run([], self._deletions(list(addresses)))
+        await self._run(self._deletions(list(addresses)))
 
     async def renew_versions(self, names: Iterable[str]) -> None:
         """Take versions of tags or policies away: what was stored under them is invalid.
 
         The next fill makes new ones. A server whose memory is full does this too.
         """
-        await self._run([], self._renewals(list(names)))
+        await self._run(self._renewals(list(names)))
 
     async def ping(self, key: str) -> None:
         """Ask for a key, breaker or not.
@@ -160,15 +152,11 @@ class CacheStore:
         except (*_OUTAGE, RedisError) as error:
             raise CacheUnavailable(str(error), outage=True) from error
 
-    async def _run(
-        self,
-        scripts: Sequence[_ScriptCall],
-        commands: Sequence[tuple[Any, ...]],
-    ) -> list[Any]:
-        """Scripts, then commands, in one round trip; in a cluster in parallel, slot by slot."""
+    async def _run(self, commands: Sequence[Command]) -> list[Any]:
+        """Commands in one round trip, which they share with those of other callers."""
         if self._breaker.is_open:
             raise CacheUnavailable("the breaker is open", outage=True)
-        return await self._guarded(lambda: self._send(scripts, commands))
+        return await self._send(commands)
 
     async def replay(self, pairs: Iterable[tuple[str, str]], versions: Iterable[str]) -> None:
         """`delete` and `renew_versions` in spite of an open breaker, for the recovery.
@@ -177,7 +165,7 @@ class CacheStore:
             CacheUnavailable: not all of it was done; doing it again is harmless.
         """
         commands = [*self._deletions(list(pairs)), *self._renewals(list(versions))]
-        await self._guarded(lambda: self._send([], commands))
+        await self._send(commands)
 
     def _deletions(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Any, ...]]:
         commands: list[tuple[Any, ...]] = [("UNLINK", *pair) for pair in pairs]
@@ -191,9 +179,11 @@ class CacheStore:
             commands.append(("PUBLISH", self._channel, versions_message(names)))
         return commands
 
-    async def _guarded(self, send: Callable[[], Awaitable[T]]) -> T:
+    async def _send(self, commands: Sequence[Command]) -> list[Any]:
         try:
-            replies = await send()
+            replies = await self._batcher.send(commands)
+            if errors := [reply for reply in replies if isinstance(reply, Exception)]:
+                raise next((error for error in errors if isinstance(error, _OUTAGE)), errors[0])
         except _OUTAGE as error:
             self._count(error)
             raise CacheUnavailable(str(error), outage=True) from error
@@ -205,45 +195,6 @@ class CacheStore:
     def _count(self, error: Exception) -> None:
         if not isinstance(error, PoolTimeout):  # many callers are no sign of a server that is away
             self._breaker.failed(repr(error))
-
-    async def _send(
-        self,
-        scripts: Sequence[_ScriptCall],
-        commands: Sequence[tuple[Any, ...]],
-    ) -> list[Any]:
-        client, size = self._client, len(scripts) + len(commands)
-        if size == 1 or (isinstance(client, RedisCluster) and size <= _FEW):
-            # All are waited for, also when one fails: no late reply may undo what follows.
-            replies = await asyncio.gather(
-                *(script.run(client, keys, arguments) for script, keys, arguments in scripts),
-                *(client.execute_command(*command) for command in commands),
-                return_exceptions=True,
-            )
-        elif isinstance(client, RedisCluster):
-            async with self._bulk:
-                replies = await self._pipelined(scripts, commands)
-        else:
-            replies = await self._pipelined(scripts, commands)
-        if errors := [reply for reply in replies if isinstance(reply, BaseException)]:
-            raise next((error for error in errors if isinstance(error, _OUTAGE)), errors[0])
-        return replies
-
-    async def _pipelined(
-        self,
-        scripts: Sequence[_ScriptCall],
-        commands: Sequence[tuple[Any, ...]],
-    ) -> list[Any]:
-        client = self._client
-        pipeline = client.pipeline(transaction=False)
-        for script, keys, arguments in scripts:
-            pipeline.execute_command(*script.by_digest(keys, arguments))
-        for command in commands:
-            pipeline.execute_command(*command)
-        replies = await pipeline.execute(raise_on_error=False)
-        for number, (script, keys, arguments) in enumerate(scripts):
-            if isinstance(replies[number], NoScriptError):
-                replies[number] = await script.run(client, keys, arguments)
-        return list(replies)
 
 
 def _ms(seconds: float) -> int:

@@ -8,19 +8,22 @@ from app.core.redis.clients import (
     create_standalone_client,
     refusals_of,
 )
+from app.core.redis.commands import Command, CommandBatcher
 from app.core.redis.dependency import RedisDependency
 from app.core.redis.link import Link
 from app.core.redis.outages import advice, is_refusal, is_transient, is_unreadable, reply_code
 from app.core.redis.pool import PoolTimeout
 from app.core.redis.refusals import Refusals, Refused
 from app.core.redis.report import ServerReport, UnsuitableServer, report
-from app.core.redis.script import Script
+from app.core.redis.script import Script, ScriptCall
 from app.core.redis.tasks import stop_tasks
 from app.core.redis.urls import RedisAddress, Topology, parse_url, with_login
 
 __all__ = [
     "BatchReader",
     "ClientOptions",
+    "Command",
+    "CommandBatcher",
     "Link",
     "PoolTimeout",
     "RedisAddress",
@@ -29,6 +32,7 @@ __all__ = [
     "Refusals",
     "Refused",
     "Script",
+    "ScriptCall",
     "ServerReport",
     "Topology",
     "UnsuitableServer",

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from time import perf_counter
+from types import TracebackType
 from typing import Any, cast
 
 from redis.asyncio import Redis, RedisCluster
@@ -21,6 +22,7 @@ from app.core.redis.clients import RedisClient
 from app.core.redis.cluster import FairCluster
 from app.core.redis.direct import DirectConnection
 from app.core.redis.outages import reply_code
+from app.core.redis.pool import FairCheckout, PoolTimeout
 
 Keys = Sequence[bytes]
 Values = list[bytes | None]
@@ -60,6 +62,7 @@ class BatchReader:
         self._busy = False
         self._sender: asyncio.Task[None] | None = None
         self._connection: DirectConnection | None = None
+        self._is_queueing = False
 
     async def read(self, keys: Keys) -> Values:
         """The values of `keys`, None for those that do not exist or are not strings.
@@ -124,7 +127,7 @@ class BatchReader:
         try:
             values = dict(zip(wanted, await self._fetch(wanted), strict=True))
         except BaseException as error:
-            _fail((future for _, future in batch), error)
+            fail_all((future for _, future in batch), error)
             if not isinstance(error, RedisError):
                 raise
             if isinstance(error, RedisConnectionError | RedisTimeoutError):
@@ -135,24 +138,16 @@ class BatchReader:
                 future.set_result([values[key] for key in keys])
 
     async def _fetch(self, keys: Keys) -> Values:
-        task = asyncio.current_task()
-        assert task is not None
-        cancelled_before = task.cancelling()
         started = perf_counter()
-        deadline = _Deadline(task, self._timeout)
         try:
-            values = await self._command(keys)
-        except asyncio.CancelledError:
-            if not deadline.expired or task.uncancel() > cancelled_before:
-                raise
+            with Deadline(self._timeout):
+                values = await self._command(keys)
+        except TimeoutError:
+            if self._is_queueing:  # which says nothing about the server
+                raise PoolTimeout(f"no connection came free within {self._timeout} s") from None
             if isinstance(self._client, FairCluster):
                 self._client.rediscover()
             raise RedisTimeoutError(f"no reply within {self._timeout} s") from None
-        finally:
-            deadline.end()
-        if deadline.expired:
-            # Up to Python 3.11, `wait_for` swallows the cancellation of what is just done.
-            task.uncancel()
         self._observe(perf_counter() - started)
         return values
 
@@ -170,7 +165,10 @@ class BatchReader:
         if self._connection is not None and not self._connection.may_stay:
             await self._give_back()
         if self._connection is None:
-            self._connection = await DirectConnection.open(client.connection_pool)
+            pool = client.connection_pool
+            self._is_queueing = isinstance(pool, FairCheckout) and pool.is_exhausted
+            self._connection = await DirectConnection.open(pool)
+            self._is_queueing = False
         values = await self._connection.ask(_packed(keys))
         return cast(Values, values)  # the pool's connections do not decode
 
@@ -182,27 +180,42 @@ class BatchReader:
     def _fail_waiting(self, error: RedisError) -> None:
         # Whoever queued behind a batch that found the server gone has waited long enough.
         waiting, self._waiting = self._waiting, []
-        _fail((future for _, future in waiting), error)
+        fail_all((future for _, future in waiting), error)
 
 
-class _Deadline:
-    """Cancels a task that takes too long, though not because the event loop did."""
+class Deadline:
+    """Raises TimeoutError where something takes too long, though not because the event loop did."""
 
-    __slots__ = ("_due", "_loop", "_task", "_timeout", "_timer", "expired")
+    __slots__ = ("_cancelled_before", "_due", "_expired", "_loop", "_task", "_timeout", "_timer")
 
-    def __init__(self, task: asyncio.Task[Any], timeout: float) -> None:
-        self.expired = False
-        self._task = task
+    def __init__(self, timeout: float) -> None:
+        """`timeout` is in seconds, from the moment on at which it is entered."""
         self._timeout = timeout
+        self._expired = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelled_before = task.cancelling()
         self._loop = asyncio.get_running_loop()
-        self._due = self._loop.time() + timeout
+        self._due = self._loop.time() + self._timeout
         self._timer: asyncio.Handle | None = self._loop.call_at(self._due, self._expire)
 
-    def end(self) -> None:
-        """From now on it does nothing."""
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None  # it holds what holds it
+        # To be taken back also where it was done in spite of it: up to Python 3.11, `wait_for`
+        # swallows the cancellation of what is just done.
+        is_ours = self._expired and self._task.uncancel() <= self._cancelled_before
+        if is_ours and exc_type is asyncio.CancelledError:
+            raise TimeoutError from None
 
     def _expire(self) -> None:
         late = self._loop.time() - self._due
@@ -216,7 +229,7 @@ class _Deadline:
         if left:
             self._timer = self._loop.call_soon(self._last_turns, left - 1)
         else:
-            self.expired = True
+            self._expired = True
             self._task.cancel()
 
 
@@ -234,7 +247,8 @@ def _value(reply: bytes | Exception | None) -> bytes | None:
     return reply
 
 
-def _fail(futures: Iterable[asyncio.Future[Values]], error: BaseException) -> None:
+def fail_all(futures: Iterable[asyncio.Future[Any]], error: BaseException) -> None:
+    """Raise an error wherever one of `futures` is waited for."""
     for future in futures:
         if not future.done():
             future.set_exception(_own(error))

@@ -26,8 +26,26 @@ class Script:
     def in_full(self, keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:
         return ("EVAL", self.text, len(keys), *keys, *arguments)
 
+    def call(self, keys: Sequence[str], arguments: Sequence[Any]) -> "ScriptCall":
+        return ScriptCall(self, keys, arguments)
+
     async def run(self, client: RedisClient, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         try:
             return await client.execute_command(*self.by_digest(keys, arguments))
         except NoScriptError:
             return await client.execute_command(*self.in_full(keys, arguments))
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptCall:
+    """A script with its keys and arguments."""
+
+    script: Script
+    keys: Sequence[str]
+    arguments: Sequence[Any]
+
+    def by_digest(self) -> tuple[Any, ...]:
+        return self.script.by_digest(self.keys, self.arguments)
+
+    def in_full(self) -> tuple[Any, ...]:
+        return self.script.in_full(self.keys, self.arguments)
