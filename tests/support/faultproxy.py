@@ -74,6 +74,8 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self.accepted = 0
         """How many connections there have been."""
+        self.lost = 0
+        """How many pieces of replies were dropped."""
 
     @property
     def url(self) -> str:
@@ -189,6 +191,7 @@ class FaultProxy:
                     return data, True
                 case _DropReplies():
                     connection.has_lost_data = True
+                    self.lost += 1
                     return b"", True
                 case _Cut(after):
                     return data[:after], False

@@ -8,6 +8,7 @@ import pytest
 
 from app.core.locks import Locks
 from devservers.valkey import EmbeddedValkey
+from tests.core.locks.clock import Clock
 from tests.core.locks.nodes import SIZES, Nodes, open_locks
 
 _ROW = "lock fault"
@@ -46,6 +47,12 @@ def single(servers: list[EmbeddedValkey]) -> Nodes:
     nodes = Nodes("lua", servers[:1])
     nodes.heal()
     return nodes
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of this process, in the hands of the test."""
+    return Clock(monkeypatch)
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """The servers behind the locks under test: one for `lua`, five for `redlock`."""
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
@@ -11,14 +9,18 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.core.locks import Locks
+from app.core.locks import Lease, Locks
 from app.core.locks.lua import LuaStore
 from app.core.locks.redlock import RedlockStore
 from app.core.redis import ClientOptions, create_client
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import until
+from tests.core.locks.clock import Clock
 
 PREFIX = "test:lock"
 SIZES = {"lua": 1, "redlock": 5}
+NODE_TIMEOUT = 10.0
+"""Seconds. A busy machine is not the fault under test; where that is a timeout, it is set there."""
 
 
 class Nodes:
@@ -67,17 +69,58 @@ class Nodes:
         found = await self.on_all("KEYS", f"{PREFIX}:{{0}}:held:*")
         return sum(len(keys or ()) for keys in found)
 
-    async def none_left(self, *, within: float = 2.0) -> bool:
-        """Whether no lock is left, at the latest `within` seconds from now.
+    async def none_left(self) -> None:
+        """Wait until there is no lock on any server.
 
         Who releases one goes on as soon as a majority has let go.
         """
-        deadline = time.monotonic() + within
-        while await self.lock_keys():
-            if time.monotonic() > deadline:
-                return False
-            await settle(0.01)
-        return True
+        await until(self._has_no_locks, what="the end of the last lock")
+
+    async def _has_no_locks(self) -> bool:
+        return not await self.lock_keys()
+
+    async def held_by_a_majority(self, name: str) -> None:
+        """Wait until a majority has a lock: whoever acquires it goes on at that moment."""
+
+        async def enough() -> bool:
+            return len(await self.holders(name)) >= len(self.majority)
+
+        await until(enough, what=f"a majority for {name!r}")
+
+    async def expire(self, name: str) -> None:
+        """Let the servers' time for one lock be over, as if their clocks had moved on."""
+        await self.on_all("PEXPIRE", lock_key(name), 1)
+
+        async def gone() -> bool:
+            return not await self.holders(name)
+
+        await until(gone, what=f"the end of {name!r}")
+
+    async def pass_time(self, clock: Clock, seconds: float, *, step: float = 1) -> None:
+        """Move the clock on in steps, at each of which the servers answer what they are asked."""
+        for _ in range(round(seconds / step)):
+            await clock.advance(step)
+            await self.on_all("PING")
+            await clock.turn()
+
+    async def end_quarantine(self) -> None:
+        """Let every server believe that it has noticed an hour ago what it has noticed."""
+        for url in self.urls:
+            for marker in await ask(url, "KEYS", f"{PREFIX}:*:memory"):
+                await ask(url, "HINCRBY", marker, "since", -3_600_000_000)
+
+    async def listeners(self, name: str) -> list[int]:
+        """How many processes each server would tell of a release."""
+        channel = f"{PREFIX}:released:{name}"
+        return [numbers[1] for numbers in await self.on_all("PUBSUB", "NUMSUB", channel)]
+
+    async def heard_by(self, name: str, processes: int = 1) -> None:
+        """Wait until that many processes wait for a release, wherever it happens."""
+
+        async def listening() -> bool:
+            return min(await self.listeners(name)) >= processes
+
+        await until(listening, what=f"somebody who waits for {name!r}")
 
     async def evict(self, name: str) -> None:
         """Let every server forget one lock at once."""
@@ -93,9 +136,16 @@ async def ask(url: str, *command: Any) -> Any:
             return None
 
 
+def patient(seconds: float = NODE_TIMEOUT) -> ClientOptions:
+    """Options of a client that waits for that long wherever it has to wait."""
+    return ClientOptions(
+        name="test", pool_timeout=seconds, timeout=seconds, connect_timeout=seconds
+    )
+
+
 @asynccontextmanager
-async def plain_client(url: str) -> AsyncIterator[Redis]:
-    client = create_client(url, ClientOptions(name="test"))
+async def plain_client(url: str, *, node_timeout: float = NODE_TIMEOUT) -> AsyncIterator[Redis]:
+    client = create_client(url, patient(node_timeout))
     assert isinstance(client, Redis)
     try:
         yield client
@@ -109,26 +159,36 @@ async def open_locks(
     urls: Sequence[str],
     *,
     quarantine: float | None = 0,
-    max_ttl: float = 30,
+    max_ttl: float = 600,
     max_hold: float = 600,
-    node_timeout: float = 0.2,
+    node_timeout: float = NODE_TIMEOUT,
 ) -> AsyncIterator[Locks]:
     """Locks with clients of their own, as one process of a service has them.
 
-    The nodes of a quorum get more time to vote than by default: a busy machine is not the fault
-    under test.
+    `node_timeout` is how long a server has for its answer, and a node of a quorum for its vote, in
+    seconds: up to half of the ttl, where a service waits for a twentieth.
     """
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(plain_client(url)) for url in urls]
+        clients = [
+            await stack.enter_async_context(plain_client(url, node_timeout=node_timeout))
+            for url in urls
+        ]
         store = (
-            LuaStore(clients[0])
+            LuaStore(clients[0], timeout=node_timeout)
             if strategy == "lua"
-            else RedlockStore(clients, node_timeout=node_timeout)
+            else RedlockStore(
+                clients, node_timeout=node_timeout, ttl_share=0.5, settle_timeout=node_timeout
+            )
         )
         locks = Locks(
             store, prefix=PREFIX, quarantine=quarantine, max_ttl=max_ttl, max_hold=max_hold
         )
         yield await stack.enter_async_context(locks)
+
+
+async def renewed(lease: Lease, *, after: float) -> None:
+    """Wait until the lease has been renewed by something sent after that."""
+    await until(lambda: lease.renewed > after, what="the renewal")
 
 
 def lock_key(name: str) -> str:
@@ -137,8 +197,3 @@ def lock_key(name: str) -> str:
 
 def fence_key(name: str) -> str:
     return f"{PREFIX}:{{0}}:fence:{name}"
-
-
-async def settle(seconds: float = 0.05) -> None:
-    """Let what was started in the background reach the servers."""
-    await asyncio.sleep(seconds)

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from devservers.waiting import HANG
 from tests.core.locks.worker import Job
 
 _ROOT = Path(__file__).parents[3]
@@ -40,10 +41,10 @@ def running(workers: Sequence[Sequence[Job]]) -> Iterator[list[subprocess.Popen[
             process.wait()
 
 
-def finish(processes: Sequence[subprocess.Popen[str]], *, within: float) -> None:
-    """Wait for all to end well, `within` seconds each."""
+def finish(processes: Sequence[subprocess.Popen[str]]) -> None:
+    """Wait for all to end well."""
     for process in processes:
-        assert process.wait(within) == 0
+        assert process.wait(HANG) == 0
 
 
 def journal(folder: Path) -> list[dict[str, Any]]:

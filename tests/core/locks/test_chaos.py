@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from devservers.waiting import HANG, wait_until
 from tests.core.locks.conftest import RecordFault
 from tests.core.locks.nodes import Nodes, ask
 from tests.core.locks.processes import finish, journal, running
@@ -19,6 +20,7 @@ from tests.core.locks.worker import Job
 
 _WORKERS, _TASKS = 3, 3
 _ROUNDS = 2
+_MOST_ROUNDS = 20
 _TTL = 0.8
 
 Workers = Sequence["subprocess.Popen[str]"]
@@ -124,18 +126,23 @@ def test_chaos(nodes: Nodes, tmp_path: Path, record_fault: RecordFault) -> None:
         ]
         for worker in range(_WORKERS)
     ]
-    faults = [fault for _ in range(_ROUNDS) for fault in random.sample(FAULTS, len(FAULTS))]
+    happened = 0
     with running(workers) as processes:
-        while not journal(tmp_path / "locks"):  # a new server waits at first
-            time.sleep(0.05)
-        for fault in faults:
-            fault(nodes, processes)
-            time.sleep(random.uniform(0.05, 0.4))
+        # A new server waits at first.
+        wait_until(lambda: journal(tmp_path / "locks"), what="the first grant", seconds=2 * HANG)
+        for number in range(_MOST_ROUNDS):
+            for fault in random.sample(FAULTS, len(FAULTS)):
+                fault(nodes, processes)
+                time.sleep(random.uniform(0.05, 0.4))
+                happened += 1
+            # On a busy machine there is less time in which somebody holds a lock.
+            enough = len(journal(tmp_path / "locks")) > _WORKERS
+            if number + 1 >= _ROUNDS and enough and overlaps(held_in(tmp_path / "control")):
+                break
         for kind in kinds:
             (tmp_path / kind / "enough").touch()
-        finish(processes, within=40)
-    time.sleep(_TTL)  # what a frozen server ran late is gone by then
-    orphans = asyncio.run(nodes.lock_keys())
+        finish(processes)
+    asyncio.run(nodes.none_left())  # what a frozen server ran late is gone after a ttl
 
     periods, control = held_in(tmp_path / "locks"), held_in(tmp_path / "control")
     fences = [period["fence"] for period in periods]
@@ -144,10 +151,10 @@ def test_chaos(nodes: Nodes, tmp_path: Path, record_fault: RecordFault) -> None:
     record_fault(
         f"{len(FAULTS)} kinds of fault by lot, {len(fences)} grants to {_WORKERS} processes",
         nodes.strategy,
-        runs=len(faults),
-        violations=twice + disorder + orphans,
+        runs=happened,
+        violations=twice + disorder,
         control=f"redis-py's Lock: {twice_control} of {len(control)} grants were second ones",
     )
     assert len(fences) > _WORKERS, "the lock was held in between"
-    assert (twice, disorder, orphans) == (0, 0, 0)
+    assert (twice, disorder) == (0, 0)
     assert twice_control > 0

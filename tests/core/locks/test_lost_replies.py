@@ -14,8 +14,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.core.locks import Locks, LockUnavailable
 from app.core.locks.lua import LuaStore
+from devservers.waiting import HANG, until
 from tests.core.locks.conftest import RecordFault
-from tests.core.locks.nodes import PREFIX, Nodes, open_locks, plain_client, settle
+from tests.core.locks.nodes import PREFIX, Nodes, open_locks, plain_client
 from tests.support.faultproxy import FaultProxy
 
 _ROUNDS = 18
@@ -24,8 +25,10 @@ _ROUNDS = 18
 @asynccontextmanager
 async def losing_replies(proxies: Sequence[FaultProxy]) -> AsyncIterator[None]:
     """What the block sends arrives, its first replies do not; soon the connections break."""
+    lost = sum(proxy.lost for proxy in proxies)
 
     async def break_connections() -> None:
+        await until(lambda: sum(proxy.lost for proxy in proxies) > lost, what="a reply to lose")
         await asyncio.sleep(0.03)
         for proxy in proxies:
             await proxy.heal()
@@ -55,7 +58,7 @@ async def test_lost_replies(nodes: Nodes, others: Locks, record_fault: RecordFau
         double_grants = 0
         for number in range(_ROUNDS):
             unlucky = random.sample(proxies, k=(len(proxies) + 1) // 2)
-            hold = locks.hold("name", ttl=4, timeout=3)
+            hold = locks.hold("name", ttl=60, timeout=HANG)
             if number % 3 == 0:
                 async with losing_replies(unlucky):
                     lease = await hold.__aenter__()
@@ -71,20 +74,19 @@ async def test_lost_replies(nodes: Nodes, others: Locks, record_fault: RecordFau
                     await hold.__aexit__(None, None, None)
             else:
                 await hold.__aexit__(None, None, None)
-        await settle(0.7)
+        await nodes.none_left()
         broken = sum(proxy.accepted for proxy in proxies) - connections
-        orphans = await nodes.lock_keys()
         control = await _control(proxies[0], nodes)
     disorder = int(fences != sorted(set(fences)))
     record_fault(
         "lost replies to acquire, extend and release",
         nodes.strategy,
         runs=_ROUNDS,
-        violations=orphans + double_grants + disorder,
+        violations=double_grants + disorder,
         control=f"redis-py's Lock: {control} orphans of 1",
     )
     assert broken >= _ROUNDS / 2, "replies were lost, and connections with them"
-    assert (orphans, double_grants, disorder) == (0, 0, 0)
+    assert (double_grants, disorder) == (0, 0)
     assert control == 1
 
 
@@ -97,11 +99,11 @@ async def _extend(extend: Callable[[], Awaitable[None]]) -> None:
 
 async def _control(proxy: FaultProxy, nodes: Nodes) -> int:
     """redis-py repeats the SET NX, is refused by its own key, and leaves that behind."""
-    client = Redis(port=proxy.port, socket_timeout=0.2, retry=Retry(NoBackoff(), 3))
+    client = Redis(port=proxy.port, socket_timeout=10, retry=Retry(NoBackoff(), 3))
     try:
         await client.ping()
         async with losing_replies([proxy]):
-            assert not await client.lock("naive", timeout=20, blocking=False).acquire()
+            assert not await client.lock("naive", timeout=600, blocking=False).acquire()
     finally:
         await client.aclose()
     keys = await nodes.on_all("EXISTS", "naive")
@@ -115,9 +117,9 @@ async def test_a_lost_grant_that_is_refused_when_repeated_is_given_back(
     [url] = single.urls
     async with (
         plain_client(url) as client,
-        Locks(LuaStore(client), prefix=PREFIX, quarantine=0.3, max_ttl=20) as locks,
+        Locks(LuaStore(client), prefix=PREFIX, quarantine=60, max_ttl=60) as locks,
     ):
-        await settle(0.35)
+        await single.end_quarantine()
         async with locks.hold("warm-up"):  # the server learns the script
             pass
         send: Callable[..., Awaitable[Any]] = client.execute_command
@@ -130,5 +132,5 @@ async def test_a_lost_grant_that_is_refused_when_repeated_is_given_back(
             raise RedisConnectionError("the reply is lost")
 
         monkeypatch.setattr(client, "execute_command", fail_over)
-        assert await locks.try_acquire("name", ttl=20) is None
+        assert await locks.try_acquire("name", ttl=60) is None
     assert await single.lock_keys() == 0

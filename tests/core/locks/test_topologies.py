@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
 from app.core.locks import LockLost, Locks
 from app.core.locks.lua import LuaStore
-from app.core.redis import ClientOptions, create_client
+from app.core.redis import create_client
+from devservers.waiting import HANG, until
+from tests.core.locks.clock import Clock
 from tests.core.locks.conftest import RecordFault
-from tests.core.locks.nodes import PREFIX, ask
+from tests.core.locks.nodes import NODE_TIMEOUT, PREFIX, ask, patient, renewed
 from tests.support.cluster import EmbeddedCluster
 from tests.support.sentinel import ReplicatedValkey
 
@@ -18,12 +20,13 @@ pytestmark = pytest.mark.slow
 
 
 @asynccontextmanager
-async def locks_at(url: str, *, quarantine: float = 0, max_ttl: float = 30) -> AsyncIterator[Locks]:
-    client = create_client(url, ClientOptions(name="test"))
+async def locks_at(
+    url: str, *, quarantine: float = 0, max_ttl: float = 600, node_timeout: float = NODE_TIMEOUT
+) -> AsyncIterator[Locks]:
+    client = create_client(url, patient(node_timeout))
+    store = LuaStore(client, timeout=node_timeout)
     try:
-        async with Locks(
-            LuaStore(client), prefix=PREFIX, quarantine=quarantine, max_ttl=max_ttl
-        ) as locks:
+        async with Locks(store, prefix=PREFIX, quarantine=quarantine, max_ttl=max_ttl) as locks:
             yield locks
     finally:
         await client.aclose()
@@ -49,81 +52,113 @@ async def test_cluster(cluster: EmbeddedCluster) -> None:
     assert all(holders), "every node had its share"
 
 
-async def test_cluster_contention_and_renewal(cluster: EmbeddedCluster) -> None:
+async def test_cluster_contention(cluster: EmbeddedCluster) -> None:
     inside = 0
     worst = 0
 
     async def work(locks: Locks, name: str) -> None:
         nonlocal inside, worst
         for _ in range(3):
-            async with locks.hold(name, ttl=0.6, timeout=20) as lease:
+            async with locks.hold(name, ttl=60, timeout=HANG) as lease:
                 inside += 1
                 worst = max(worst, inside)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.001)
                 lease.check()
                 inside -= 1
 
     async with locks_at(cluster.url) as locks, locks_at(cluster.url) as others:
         await asyncio.gather(*(work(l_, "busy") for l_ in (locks, others) for _ in range(8)))
-        assert worst == 1
-        # One watchdog for leases on every node.
-        async with asyncio.TaskGroup() as group:
-            for number in range(12):
-                group.create_task(_hold_for(locks, f"long-{number}", seconds=1.5))
+    assert worst == 1
 
 
-async def _hold_for(locks: Locks, name: str, *, seconds: float, ttl: float = 1.0) -> None:
-    async with locks.hold(name, ttl=ttl) as lease:
-        await asyncio.sleep(seconds)
-        lease.check()
+async def test_one_watchdog_renews_leases_on_every_node(
+    cluster: EmbeddedCluster, clock: Clock
+) -> None:
+    async with locks_at(cluster.url) as locks, AsyncExitStack() as stack:
+        leases = [
+            await stack.enter_async_context(locks.hold(f"long-{number}", ttl=60))
+            for number in range(12)
+        ]
+        for _ in range(4):
+            before = [lease.renewed for lease in leases]
+            await clock.advance(25)
+            for lease, then in zip(leases, before, strict=True):
+                await renewed(lease, after=then)
+        for lease in leases:
+            lease.check()
 
 
 async def test_cluster_quarantine_is_waited_for_once(cluster: EmbeddedCluster) -> None:
     """Every hash tag has a marker of its own, and all of them start when the locks open."""
-    async with locks_at(cluster.url, quarantine=0.8, max_ttl=0.8) as locks:
-        await asyncio.sleep(1.6)
+
+    async def markers() -> list[tuple[str, bytes]]:
+        return [
+            (node.url, key)
+            for node in cluster.nodes
+            for key in await ask(node.url, "KEYS", f"{PREFIX}:*:memory")
+        ]
+
+    async def all_there() -> bool:
+        return len(await markers()) == 64
+
+    async with locks_at(cluster.url, quarantine=60) as locks:
+        await until(all_there, what="64 markers")
+        assert await locks.try_acquire("too early") is None
+        for url, key in await markers():
+            await ask(url, "HINCRBY", key, "since", -60_000_000)
         for number in range(40):
-            lease = await locks.try_acquire(f"after-{number}", ttl=0.8)
+            lease = await locks.try_acquire(f"after-{number}")
             assert lease is not None
             await lease.release()
 
 
 async def test_a_frozen_shard_does_not_take_the_others_leases_along(
-    cluster: EmbeddedCluster,
+    cluster: EmbeddedCluster, clock: Clock
 ) -> None:
-    async with locks_at(cluster.url) as locks:
-        frozen = cluster.nodes[0]
+    frozen = cluster.nodes[0]
+    for node in cluster.nodes:  # else the others stop, too, once they agree that it is gone
+        await ask(node.url, "CONFIG", "SET", "cluster-require-full-coverage", "no")
+
+    async def hold(name: str) -> None:
+        async with locks.hold(name, ttl=60):
+            held.append(name)
+            await asyncio.sleep(150)
+
+    async with locks_at(cluster.url, node_timeout=2) as locks:
         here: list[str] = []
         elsewhere: list[str] = []
-        for name in (f"spread-{number}" for number in range(60)):
+        for name in (f"spread-{number}" for number in range(30)):
             async with locks.hold(name):
                 on_it = await ask(frozen.url, "KEYS", f"{PREFIX}:*:held:{name}")
                 (here if on_it else elsewhere).append(name)
-        survivors = [
-            asyncio.create_task(_hold_for(locks, name, seconds=3.5, ttl=3))
-            for name in elsewhere[:6]
-        ]
-        doomed = [asyncio.create_task(_hold_for(locks, name, seconds=3.5, ttl=3)) for name in here]
-        await asyncio.sleep(0.3)
+        held: list[str] = []
+        survivors = [asyncio.create_task(hold(name)) for name in elsewhere[:6]]
+        doomed = [asyncio.create_task(hold(name)) for name in here]
+        await until(lambda: len(held) == len(survivors) + len(doomed), what="all locks")
         frozen.freeze()
         try:
+            while not all(task.done() for task in (*doomed, *survivors)):
+                # Slowly enough for the servers that answer, however busy the machine is.
+                await clock.advance(0.5)
+                for node in cluster.nodes[1:]:
+                    await ask(node.url, "PING")
             outcomes = await asyncio.gather(*doomed, return_exceptions=True)
             await asyncio.gather(*survivors)
         finally:
             frozen.thaw()
     assert doomed
     assert all(isinstance(outcome, LockLost) for outcome in outcomes)
-    cluster.wait_until_ready()
+    await asyncio.to_thread(cluster.wait_until_ready)
 
 
 async def test_sentinel_failover(record_fault: RecordFault) -> None:
     with ReplicatedValkey() as replicated:
-        async with locks_at(replicated.url, quarantine=0.5, max_ttl=0.5) as locks:
-            async with locks.hold("name", ttl=0.5, timeout=5) as lease:
+        async with locks_at(replicated.url, quarantine=0.5, max_ttl=60) as locks:
+            async with locks.hold("name", ttl=60, timeout=HANG) as lease:
                 first = lease.fence
             old = await asyncio.to_thread(replicated.kill_primary)
             await asyncio.to_thread(replicated.wait_for_new_primary, old)
-            async with locks.hold("name", ttl=0.5, timeout=10) as lease:
+            async with locks.hold("name", ttl=60, timeout=2 * HANG) as lease:
                 second = lease.fence
     record_fault(
         "Sentinel fails over between two grants",

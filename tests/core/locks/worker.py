@@ -8,7 +8,9 @@ before the next step, so that a worker that is killed or stopped still testifies
 import asyncio
 import json
 import math
+import os
 import random
+import signal
 import sqlite3
 import sys
 import time
@@ -22,6 +24,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.core.locks import LockLost, LockTimeout
+from devservers.waiting import HANG
 from tests.core.locks.nodes import open_locks, plain_client
 
 NAME = "shared"
@@ -69,11 +72,11 @@ async def run(job: Job) -> None:
 @asynccontextmanager
 async def _lock(job: Job) -> AsyncIterator[Hold]:
     if job.lock in ("lua", "redlock"):
-        options = {"quarantine": job.quarantine, "max_ttl": job.quarantine or 30}
+        options = {"quarantine": job.quarantine, "max_ttl": job.quarantine or 60}
         async with open_locks(job.lock, job.urls, **options) as locks:
 
             @asynccontextmanager
-            async def hold(patience: float = 30) -> AsyncIterator[Grant]:
+            async def hold(patience: float = HANG) -> AsyncIterator[Grant]:
                 async with locks.hold(NAME, ttl=job.ttl, timeout=patience) as lease:
                     # Written out once more: what the lease thinks of itself is under test.
                     shortened = 0.99 * job.ttl - 0.002
@@ -139,10 +142,9 @@ async def _account(job: Job, hold: Hold, task: int) -> None:
                         (grant.fence, grant.fence),
                     )
                     accounts = dict(bank.execute("SELECT name, value FROM account"))
-                    _announce(job)
                     # No check of the lease, and nothing that could be cancelled in between: it is
                     # the database that has to notice.
-                    _think(random.uniform(0.02, 0.08))
+                    _stop_if_told(Path(job.folder), grant.fence)
                     fenced = bank.execute(
                         "UPDATE account SET value = ? WHERE name = 'fenced' AND fence = ?",
                         (accounts["fenced"] + 1, grant.fence),
@@ -173,15 +175,13 @@ async def _endure(job: Job, hold: Hold, task: int) -> None:
         await asyncio.sleep(random.uniform(0, 0.01))
 
 
-def _announce(job: Job) -> None:
-    """Tell the test who has read and will write."""
-    draft = Path(job.folder, f"draft-{job.worker}")
-    draft.write_text(str(job.worker))
-    draft.replace(Path(job.folder, "inside"))
-
-
-def _think(seconds: float) -> None:
-    time.sleep(seconds)
+def _stop_if_told(folder: Path, fence: int) -> None:
+    """Stand still, if the test wants that of somebody, until it sends SIGCONT."""
+    stopped = folder / f"stopped-{os.getpid()}"
+    with suppress(FileNotFoundError):
+        (folder / "stop").rename(stopped)
+        stopped.write_text(str(fence))
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _exists(path: Path) -> bool:

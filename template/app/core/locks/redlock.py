@@ -39,7 +39,6 @@ from app.core.locks.store import (
 T = TypeVar("T")
 Answers = dict[Node, asyncio.Task[T]]
 
-_TTL_SHARE = 0.05
 _REST = 0.25
 """Seconds for which a node that failed is not asked again while there is a majority without it."""
 
@@ -52,13 +51,20 @@ class RedlockStore:
     """Keeps locks on a majority of an odd number of independent servers, not of their replicas."""
 
     def __init__(
-        self, clients: Sequence[Redis], *, node_timeout: float = 0.05, settle_timeout: float = 0.5
+        self,
+        clients: Sequence[Redis],
+        *,
+        node_timeout: float = 0.05,
+        ttl_share: float = 0.05,
+        settle_timeout: float = 0.5,
     ) -> None:
         """Times are in seconds.
 
         Args:
             clients: one per node; they should not retry by themselves.
-            node_timeout: the longest to wait for a node's vote; never more than 5 % of the ttl.
+            node_timeout: the longest to wait for a node's vote.
+            ttl_share: the largest share of the ttl to wait for it, as that much of the lease is
+                gone by then.
             settle_timeout: how long a late command may go on in the background.
 
         Raises:
@@ -72,6 +78,7 @@ class RedlockStore:
             for number, client in enumerate(clients)
         ]
         self._node_timeout = node_timeout
+        self._ttl_share = ttl_share
         self._settle_timeout = settle_timeout
         self._resting_until = dict.fromkeys(self._nodes, 0.0)
         self._unsettled: dict[str, Answers[Granted | Refused]] = {}
@@ -150,7 +157,7 @@ class RedlockStore:
         return awake if len(awake) >= self.quorum else self._nodes
 
     def _patience(self, claim: Claim) -> float:
-        return min(self._node_timeout, _TTL_SHARE * claim.ttl)
+        return min(self._node_timeout, self._ttl_share * claim.ttl)
 
     def _track(self, claim: Claim, answers: Answers[Granted | Refused]) -> None:
         unsettled = self._unsettled[claim.token] = dict(answers)
