@@ -23,8 +23,6 @@ def options(name: str) -> list[str | bool]:
     spec = QUESTIONS[name]
     choices = spec.get("choices", [])
     found = list(choices.values() if isinstance(choices, dict) else choices)
-    if spec["type"] == "bool":
-        found = [True, False]
     return sorted(found, key=lambda option: option != spec["default"])
 
 

@@ -21,12 +21,13 @@ def cookiecutter_questions() -> dict[str, Any]:
         if not spec.get("ask", True):
             questions[f"__{name}"] = spec["default"]
             continue
-        prompts[name] = spec["help"]
+        # Cookiecutter asks in one line, and has a yes-or-no of its own.
+        prompts[name] = " ".join(spec["help"].split())
         questions[name] = spec["default"]
-        if "choices" in spec:
+        if "choices" in spec and spec["type"] != "bool":
             questions[name] = options(name)
             labels = {value: text for text, value in spec["choices"].items()}
-            prompts[name] = {"__prompt__": spec["help"]} | {
+            prompts[name] = {"__prompt__": prompts[name]} | {
                 str(value): labels[value] for value in questions[name]
             }
     return questions | {"__prompts__": prompts}

@@ -166,9 +166,9 @@ def test_pytest_cookies_sees_a_refused_answer(cookies: Cookies, template: Path) 
 
 
 REFUSED = [
-    pytest.param("service_name=Orders", "service_name: use lower-case letters"),
-    pytest.param("__port=80", "port: use a number", marks=pytest.mark.slow),
-    pytest.param('description=say "hi"', "description: write one line", marks=pytest.mark.slow),
+    pytest.param("service_name=Orders", "Use a-z, 0-9 and single hyphens"),
+    pytest.param("__port=80", "Use a number", marks=pytest.mark.slow),
+    pytest.param('description=say "hi"', "Use no double quotes", marks=pytest.mark.slow),
 ]
 
 
@@ -182,13 +182,68 @@ def test_an_invalid_answer_gives_its_message_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        pytest.param("sesions=true", "There is no question sesions.", id="misspelt"),
+        pytest.param("port=9000", "There is no question port.", id="without its underscores"),
+        pytest.param("service_name=orders", "", id="control: as it is called"),
+    ],
+)
+def test_an_answer_to_no_question_is_refused(
+    wiring_template: Path, tmp_path: Path, answer: str, message: str
+) -> None:
+    done = cookiecutter(wiring_template, "-o", "a=b", answer, cwd=tmp_path)
+    assert message in done.stderr
+    assert done.returncode == (1 if message else 0), done.stderr
+    assert (tmp_path / "a=b/orders").exists() != bool(message)
+
+
+@pytest.fixture
+def owned(wiring_template: Path, tmp_path: Path) -> Path:
+    """A service whose team has written into files of the template."""
+    assert cookiecutter(wiring_template, cwd=tmp_path).returncode == 0
+    for path in ("README.md", "app/main.py", "own.txt"):
+        (tmp_path / "orders" / path).write_text("the team's own\n")
+    return tmp_path / "orders"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("skip", ["--skip-if-file-exists", "-fs"])
+def test_files_that_exist_are_kept_when_asked_for(
+    wiring_template: Path, owned: Path, skip: str
+) -> None:
+    (owned / "compose.yaml").unlink()
+    before = read_tree(owned)
+    done = cookiecutter(
+        "--overwrite-if-exists", skip, wiring_template, "database=sqlite", cwd=owned.parent
+    )
+    assert done.returncode == 0, done.stderr
+    after = read_tree(owned)
+    assert before.items() <= after.items()
+    assert "compose.yaml" in after
+    assert "NOT-GENERATED.md" not in after
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", ["service_name=orders", "__port=80", "sesions=true"])
+def test_a_refused_answer_changes_nothing_that_exists(
+    wiring_template: Path, owned: Path, answer: str
+) -> None:
+    before = read_tree(owned)
+    done = cookiecutter("--overwrite-if-exists", wiring_template, answer, cwd=owned.parent)
+    refused = answer != "service_name=orders"  # the control
+    assert done.returncode == (1 if refused else 0), done.stderr
+    assert (read_tree(owned) == before) == refused
+
+
 def test_without_hooks_the_user_reads_why_there_is_no_service(
     template: Path, tmp_path: Path
 ) -> None:
     done = cookiecutter("--accept-hooks", "no", template, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert read_tree(tmp_path).keys() == {"orders/README.md"}
-    text = (tmp_path / "orders/README.md").read_text()
+    assert read_tree(tmp_path).keys() == {"orders/NOT-GENERATED.md"}
+    text = (tmp_path / "orders/NOT-GENERATED.md").read_text()
     assert text.startswith("# orders was not generated\n")
 
 
@@ -232,7 +287,7 @@ def test_uv_refuses_an_invalid_answer_in_the_same_way(
 ) -> None:
     done = cookiecutter(template, "service_name=Orders", cwd=tmp_path, python=bare_cookiecutter)
     assert done.returncode != 0
-    assert "service_name: use lower-case letters" in done.stderr
+    assert "Use a-z, 0-9 and single hyphens" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,6 +1,7 @@
 """`copier update` gives what a fresh copy would give, and keeps what a team made of the service."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,40 @@ def test_an_update_to_a_commit_without_a_release(
     expected = expected_tree(fresh, start, tmp_path / "expected", typical)
     assert "app/core/unreleased.py" in expected
     assert differences(read_tree(service), expected) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attributes", [True, False], ids=["", "control: without .gitattributes"])
+def test_an_update_changes_no_line_ends(
+    wiring_template: Path,
+    service: Path,
+    tmp_path: Path,
+    attributes: bool,
+) -> None:
+    """Where Git is set to convert them, as on Windows."""
+
+    def converting_git(*arguments: str) -> str:
+        command = ["git", "-c", "core.autocrlf=true", *arguments]
+        return subprocess.run(command, cwd=service, stdout=subprocess.PIPE, text=True).stdout
+
+    template = Path(shutil.copytree(wiring_template, tmp_path / "template"))
+    if attributes:
+        for folder in ("", "template"):
+            shutil.copy(ROOT / folder / ".gitattributes", template / folder)
+    release(template, "v999.1.0")
+    start_service(template, service, "v999.1.0")
+    git("config", "core.autocrlf", "true", cwd=service)
+    (service / "README.md").unlink()
+    converting_git("checkout", "README.md")  # as everybody gets it who clones the service
+    assert (b"\r\n" in (service / "README.md").read_bytes()) != attributes
+    write(template / "template/added.txt", "new\n")
+    release(template, "v999.2.0")
+
+    assert update_service(service) == []
+
+    if attributes:
+        changed = converting_git("status", "--porcelain").splitlines()
+        assert changed == [" M .copier-answers.yml", "?? added.txt"]
 
 
 @pytest.mark.slow
