@@ -8,6 +8,7 @@ from typing import Self
 
 from redis.exceptions import RedisError
 
+from app.core.access import metrics
 from app.core.access.audit import Audit
 from app.core.access.keys import KeysUnavailable
 from app.core.access.policy import Policy
@@ -30,6 +31,7 @@ class Access:
         roles = dict.fromkeys(rule.role for rule in policy.rules)
         self._clients: Mapping[str, RedisClient] = {role: connect(role) for role in roles}
         self._audit = audit
+        metrics.expect_roles(roles, policy.roles)
         self._first_look: asyncio.Task[None] | None = None
         self.verifier = verifier
 

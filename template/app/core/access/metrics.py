@@ -1,6 +1,10 @@
 """What access control tells Prometheus. Subjects and keys are no labels: they have no end."""
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter
+
+from app.core.observability.series import begin_at_zero
 
 tokens = Counter(
     "access_tokens",
@@ -24,3 +28,12 @@ lost_denials = Counter(
 key_fetches = Counter(
     "access_key_fetches", "Looks at the keys of the issuer: fetched, failed.", ["outcome"]
 )
+
+begin_at_zero(tokens, ("accepted", "missing", "expired", "invalid"))
+begin_at_zero(key_fetches, ("fetched", "failed"))
+
+
+def expect_roles(asking: Iterable[str], all_roles: Iterable[str]) -> None:
+    """Have the series of the roles that identities may have, and of all roles."""
+    begin_at_zero(denials, ("none", *asking))
+    begin_at_zero(logged_denials, ("unknown", *all_roles), ("command", "key", "channel", "auth"))

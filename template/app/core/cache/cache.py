@@ -118,6 +118,7 @@ class Cache:
         if name in self._policies:
             raise ValueError(f"there is a policy {name!r} already")
         policy = CachePolicy(self, name, type_, PolicyOptions(ttl=ttl, **options))
+        metrics.expect_policy(name)
         self._policies[name] = policy
         return policy
 

@@ -2,6 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from app.core.observability.series import begin_at_zero
 from app.core.observability.tally import Tally
 
 tally = Tally()
@@ -44,3 +45,15 @@ read_seconds = Histogram(
     "How long Redis took to answer a batch of reads.",
     buckets=(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
 )
+
+begin_at_zero(invalidations, ("sent", "queued"))
+queued_invalidations.set(0)
+breaker_open.set(0)
+
+
+def expect_policy(policy: str) -> None:
+    """Have the series of a policy, whose reads and misses its entries label themselves."""
+    begin_at_zero(loads, [policy], ("ok", "error", "timeout", "cancelled"))
+    begin_at_zero(refreshes, [policy], ("done", "denied", "failed", "dropped"))
+    begin_at_zero(stores, [policy], ("stored", "refused", "unstorable", "failed"))
+    begin_at_zero(lease_wait_seconds, [policy])

@@ -139,6 +139,7 @@ class Events:
     def _subscription(self, publisher: str, every_process: bool) -> Subscription:
         key = (publisher, every_process)
         if key not in self._subscriptions:
+            metrics.expect_publisher(publisher)
             stream = Stream(self._client, publisher)
             handlers = Handlers(publisher, transient=self._transient, timeout=self._handler_timeout)
             turn = (

@@ -61,6 +61,7 @@ class Outbox:
             EventsUnavailable: with `strict`, if it is not known to have arrived. Unless there was
                 no room for it, it is still sent as soon as Redis is back.
         """
+        metrics.expect_event(event.event_name)
         if len(self._letters) >= self._limit:
             metrics.published.labels(event.event_name, "dropped").inc()
             log.error("events.dropped", published=event.event_name, waiting=len(self._letters))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from prometheus_client import Counter, Histogram
 
 from app.core.locks.errors import LockTimeout, LockUnavailable
+from app.core.observability.series import begin_at_zero
 
 acquire_seconds = Histogram(
     "lock_acquire_seconds",
@@ -39,6 +40,13 @@ node_errors = Counter(
 )
 refusals = Counter("lock_refusals", "Refused attempts: held, split, quarantine.", ["reason"])
 cleanups = Counter("lock_cleanups", "Locks released after a cancelled attempt to get them.")
+
+begin_at_zero(
+    acquire_seconds, ("granted", "refused", "timeout", "unavailable", "cancelled", "error")
+)
+begin_at_zero(renewals, ("renewed", "gone", "failed"))
+begin_at_zero(losses, ("gone", "unreachable", "expired", "max_hold", "closed"))
+begin_at_zero(refusals, ("held", "split", "quarantine"))
 
 
 @dataclass(slots=True)

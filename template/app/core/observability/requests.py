@@ -1,17 +1,20 @@
 """Every request: its id, its metrics, and a line in the log if it was slow or failed."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from random import getrandbits
 from time import perf_counter
 from typing import Any
 
 import structlog
+from fastapi.routing import iter_route_contexts
 from prometheus_client import Counter, Histogram
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.observability.logging import reported, request_id
+from app.core.observability.series import begin_at_zero
 from app.core.observability.tally import Tally
 from app.core.reply import Reply
 
@@ -41,6 +44,13 @@ _ID_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 _MAX_ID_LENGTH = 128
 # Clients may send any word as a method; a label of each would fill the memory.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def expect_routes(routes: Iterable[BaseRoute]) -> None:
+    """Have series for the failures of all routes, which begin at 0."""
+    for route in iter_route_contexts(list(routes)):
+        if route.methods and route.path_format:
+            begin_at_zero(total, route.methods, [route.path_format], ("500", "503"))
 
 
 class RequestMiddleware:

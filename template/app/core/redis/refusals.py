@@ -12,6 +12,7 @@ import structlog
 from prometheus_client import Counter
 from redis.exceptions import RedisError
 
+from app.core.observability.series import begin_at_zero
 from app.core.redis.outages import advice, is_known, reply_code
 
 log = structlog.get_logger(__name__)
@@ -29,6 +30,7 @@ _EXPECTED = frozenset({"NOSCRIPT", "MOVED", "ASK", "TRYAGAIN"})
 """Part of how clients talk to servers."""
 _MISTAKES = frozenset({"WRONGTYPE", "CROSSSLOT", "ERR"})
 """Of a single command: whoever sent it is told, and the server is as it should be."""
+_STATES = ("NOPERM", "WRONGPASS", "OOM", "READONLY", "NOREPLICAS", "MISCONF", "BUSY")
 
 
 class Refused(RedisError):
@@ -58,6 +60,7 @@ class Refusals:
         self._monotonic = monotonic
         self._expected = _EXPECTED.union(expected)
         self._kinds: dict[str, _Kind] = {}
+        begin_at_zero(_total, [client], _STATES)
 
     def note(self, error: Exception) -> None:
         """Count a reply. The first of its kind is logged, and then one a minute."""

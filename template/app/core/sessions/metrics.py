@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter
 
+from app.core.observability.series import begin_at_zero
+
 loads = Counter(
     "session_loads",
     "Cookies that came with requests: loaded, unknown, retired (its key), tampered, unreadable.",
@@ -17,3 +19,7 @@ refusals = Counter(
     "Writes that another site may have sent: site, origin, token.",
     ["reason"],
 )
+
+begin_at_zero(loads, ("loaded", "unknown", "retired", "tampered", "unreadable"))
+begin_at_zero(writes, ("created", "saved", "merged", "replaced", "ended", "conflict", "gone"))
+begin_at_zero(refusals, ("site", "origin", "token"))
