@@ -113,6 +113,12 @@ class FaultProxy:
         for connection in self._connections:
             connection.abort()
 
+    async def forward_to(self, host: str, port: int) -> None:
+        """Reset all connections and pass new ones on to another server, as a failover does."""
+        await self.refuse()
+        self._target = (host, port)
+        await self._become(None)
+
     async def __aenter__(self) -> Self:
         attempts = _BIND_ATTEMPTS
         while self._server is None:

@@ -74,7 +74,8 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
         "core/sessions", "core.sessions", "session_", "accounts", "argon2",
     ),
     ("events", True): (
-        "core/events", "core.events", "events_kept", "items/events", "items.events", "test_events",
+        "core/events", "core.events", "events_kept", "events_buffer_limit",
+        "items/events", "items.events", "test_events",
     ),
     ("access", True): (
         "core/access", "core.access", "access_secrets", "access_jwks", "access.toml", "app.access",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.core.events import Event, Events
+from app.core.events import Event, Events, EventsUnavailable, Missed
 from app.core.redis import ClientOptions, RedisClient, create_client
 from devservers.valkey import EmbeddedValkey
 
@@ -43,6 +43,15 @@ async def publishing(
         yield events
 
 
+async def is_well(events: Events) -> bool:
+    """What the health page says."""
+    try:
+        await events.check()
+    except EventsUnavailable:
+        return False
+    return True
+
+
 @asynccontextmanager
 async def subscribing(
     url: str,
@@ -59,6 +68,32 @@ async def subscribing(
         @events.on("orders", Counted, every_process=every_process)
         async def take(event: Counted) -> None:
             handle(event)
+
+        async with events:
+            yield events
+
+
+@asynccontextmanager
+async def following(
+    url: str,
+    seen: list[object],
+    *,
+    patience: float = PATIENCE,
+    service: str = "billing",
+    every_process: bool = False,
+    **options: Any,
+) -> AsyncIterator[Events]:
+    """A process of a subscriber that keeps the numbers it is handed, and each `Missed`."""
+    async with connected(url, patience) as client:
+        events = Events(client, service=service, **options)
+
+        @events.on("orders", Counted, every_process=every_process)
+        async def take(event: Counted) -> None:
+            seen.append(event.number)
+
+        @events.on("orders", Missed, every_process=every_process)
+        async def clear(event: Missed) -> None:
+            seen.append(event)
 
         async with events:
             yield events

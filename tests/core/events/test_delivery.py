@@ -173,27 +173,3 @@ async def test_events_that_were_cut_off_are_reported(redis: Redis, server: Embed
                 await until(lambda: received[-1:] == [1_999])
     assert missed == [2_000 - len(received)]
     assert 100 <= len(received) < 400
-
-
-async def test_a_stream_that_is_lost_is_reported(redis: Redis, server: EmbeddedValkey) -> None:
-    received: list[int] = []
-    missed: list[int | None] = []
-    async with publishing(server.url) as orders, connected(server.url) as client:
-        billing = Events(client, service="billing")
-
-        @billing.on("orders", Counted)
-        async def take(event: Counted) -> None:
-            received.append(event.number)
-
-        @billing.on("orders", Missed)
-        async def clear(event: Missed) -> None:
-            missed.append(event.count)
-
-        async with billing:
-            await publish(orders, range(5))
-            await until(lambda: len(received) == 5)
-            await redis.flushall()
-            await publish(orders, range(5, 8))
-            await until(lambda: len(received) == 8)
-    assert received == list(range(8))
-    assert missed == [None]

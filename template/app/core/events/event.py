@@ -27,10 +27,11 @@ class Event(BaseModel):
 
 
 class Missed(Event, name="missed"):
-    """Events of a publisher are gone for good: the stream was cut, or lost with its server.
+    """Events of a publisher are gone for good.
 
-    It is never published, but handed to those who subscribe to it like any other event. A cache
-    clears what depends on the publisher then.
+    The stream was cut before they were read, its server forgot them, or their publisher had no room
+    for them while Redis was away. You do not publish it; those who subscribe to it are handed it,
+    where the events would have come. A cache clears what depends on the publisher then.
     """
 
     count: int | None

@@ -9,10 +9,11 @@ from app.core.events import keys, metrics
 from app.core.events.event import Event, Missed
 from app.core.events.handling import Handlers
 from app.core.events.outbox import EventsUnavailable, Outbox
+from app.core.events.position import NONE, EventId
 from app.core.events.stream import Stream
 from app.core.events.subscription import Subscription
 from app.core.events.turns import OwnTurn, SharedTurn
-from app.core.redis import Link, RedisClient, is_transient, stop_tasks
+from app.core.redis import Link, RedisClient, is_transient, refusals_of, stop_tasks
 
 E = TypeVar("E", bound=Event)
 
@@ -42,7 +43,8 @@ class Events:
 
         Args:
             kept: how many events stay in Redis for subscribers that are behind or away.
-            most_waiting: how many may wait in this process while Redis is away.
+            most_waiting: how many may wait in this process while Redis is away. Of those that come
+                then, only the number is kept, and subscribers are told it (`Missed`).
             transient: says which errors of handlers are no fault of the event, such as an outage:
                 it is tried again until they have passed. Any other error is taken for one of the
                 event, which is skipped after three attempts.
@@ -108,13 +110,17 @@ class Events:
         """For the health page.
 
         Raises:
-            EventsUnavailable: events wait to be sent, or none can be read.
+            EventsUnavailable: events cannot be sent, or none can be read; it says why.
+            Refused: Redis has lately refused something that events need.
         """
-        if not self._outbox.is_reachable:
-            raise EventsUnavailable(f"{len(self._outbox)} events wait for Redis")
+        if self._outbox.error is not None:
+            raise EventsUnavailable(
+                f"{len(self._outbox)} events wait for Redis: {self._outbox.error}"
+            )
         for (publisher, _), subscription in self._subscriptions.items():
             if subscription.error is not None:
                 raise EventsUnavailable(f"events of {publisher}: {subscription.error}")
+        refusals_of(self._client).check()
 
     async def __aenter__(self) -> Self:
         await asyncio.gather(*(each.start() for each in self._subscriptions.values()))
@@ -160,6 +166,7 @@ class Events:
         )
 
     def _heard(self, channel: str, message: bytes | None) -> None:
+        announced = EventId.parse(message) if message else NONE
         for (publisher, _), subscription in self._subscriptions.items():
             if keys.channel(publisher) == channel:
-                subscription.wake()
+                subscription.wake(announced)

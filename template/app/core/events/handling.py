@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from app.core.events import metrics
 from app.core.events.event import Event, Missed
-from app.core.events.stream import Record
+from app.core.events.position import EventId, Lost, Record
 
 log = structlog.get_logger(__name__)
 
@@ -45,48 +45,58 @@ class Handlers:
     async def take(self, record: Record) -> None:
         """Have a record handled; one that cannot be is skipped, and raises nothing."""
         handlers = self._by_name.get(record.name, [])
-        if not handlers:
+        if record.name == Missed.event_name:  # its publisher had no room for them
+            self._count_lost(record.data.decode(errors="replace"), record.id)
+        elif not handlers:
             metrics.handled.labels(self._publisher, "unknown").inc()
         for handler in handlers:
             try:
                 event = handler.event_type.model_validate_json(record.data)
             except ValidationError as error:
                 self._count("invalid")
-                log.error("events.invalid", **self._where(record), error=str(error))
+                log.error("events.invalid", **self._where(record.name, record.id), error=str(error))
             else:
-                await self._try(handler, event, record)
-        published = record.position.milliseconds / 1000
-        metrics.lag_seconds.labels(self._publisher).observe(max(0.0, time() - published))
+                await self._try(handler, event, record.id)
+        metrics.lag_seconds.labels(self._publisher).observe(max(0.0, time() - record.published))
 
-    async def missed(self, before: Record, count: int | None) -> None:
-        """Tell that events right before this one are gone."""
-        metrics.missed.labels(self._publisher).inc()
-        log.error("events.missed", **self._where(before), count=count)
+    async def lost(self, lost: Lost, *, before: EventId) -> None:
+        """Tell that events right before that one are gone."""
+        missed = Missed(count=lost.count)
+        self._count_lost(missed.model_dump_json(), before)
         for handler in self._by_name.get(Missed.event_name, []):
-            await self._try(handler, Missed(count=count), before)
+            await self._try(handler, missed, before)
 
-    async def _try(self, handler: Handler, event: Event, record: Record) -> None:
-        attempts, pause = 0, _FIRST_PAUSE
+    async def _try(self, handler: Handler, event: Event, id_: EventId) -> None:
+        failures, tries, pause = 0, 0, _FIRST_PAUSE
+        where = self._where(event.event_name, id_)
         while True:
+            tries += 1
             try:
                 async with asyncio.timeout(self._timeout):
                     await handler.handle(event)
             except Exception as error:
-                attempts += not self._transient(error)
-                if attempts >= _ATTEMPTS:
+                failures += not self._transient(error)
+                if failures >= _ATTEMPTS:
                     self._count("failed")
-                    log.exception("events.failed", **self._where(record), exc_info=error)
+                    log.exception("events.failed", **where, exc_info=error)
                     return
                 self._count("retried")
-                log.warning("events.retried", **self._where(record), error=repr(error))
+                if tries == 1:  # an outage would fill the log
+                    log.warning("events.retried", **where, error=repr(error))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
                 self._count("ok")
+                if tries > 1:
+                    log.info("events.handled_at_last", **where, tries=tries)
                 return
 
     def _count(self, outcome: str) -> None:
         metrics.handled.labels(self._publisher, outcome).inc()
 
-    def _where(self, record: Record) -> dict[str, str]:
-        return {"publisher": self._publisher, "name": record.name, "id": record.position.id}
+    def _count_lost(self, what: str, before: EventId) -> None:
+        metrics.missed.labels(self._publisher).inc()
+        log.error("events.missed", publisher=self._publisher, before=str(before), what=what)
+
+    def _where(self, name: str, id_: EventId) -> dict[str, str]:
+        return {"publisher": self._publisher, "name": name, "id": str(id_)}

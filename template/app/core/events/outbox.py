@@ -8,14 +8,15 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from secrets import token_hex
 
 import structlog
 from redis.exceptions import RedisError
 
 from app.core.events import metrics
-from app.core.events.event import Event
+from app.core.events.event import Event, Missed
+from app.core.events.position import NONE
 from app.core.events.stream import Stream
 
 log = structlog.get_logger(__name__)
@@ -30,9 +31,15 @@ class EventsUnavailable(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Letter:
-    name: str
-    data: str
     sent: "asyncio.Future[None]"
+    name: str = Missed.event_name
+    data: str = ""
+    dropped: int = 0
+    """How many events it stands for, for which there was no room."""
+
+    def content(self) -> tuple[str, str]:
+        data = Missed(count=self.dropped).model_dump_json() if self.dropped else self.data
+        return self.name, data
 
 
 class Outbox:
@@ -44,18 +51,23 @@ class Outbox:
         self._length = length
         self._limit = limit
         self._letters: deque[_Letter] = deque()
+        self._under_way = 0
+        """How many of the letters are, and may not change any more."""
+        self._is_overflowing = False
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._sender = token_hex(8)
-        self._batch = 0
-        self.is_reachable = True
+        self._known = NONE
+        self.error: str | None = None
+        """Why nothing can be sent at the moment."""
 
     def __len__(self) -> int:
-        return len(self._letters)
+        return sum(not letter.dropped for letter in self._letters)
 
     async def put(self, event: Event, *, strict: bool) -> None:
         """Send an event soon; returns when Redis has it, or is known to be away.
+
+        An event for which there is no room is dropped, and subscribers are told how many were.
 
         Raises:
             EventsUnavailable: with `strict`, if it is not known to have arrived. Unless there was
@@ -64,28 +76,28 @@ class Outbox:
         metrics.expect_event(event.event_name)
         if len(self._letters) >= self._limit:
             metrics.published.labels(event.event_name, "dropped").inc()
-            log.error("events.dropped", published=event.event_name, waiting=len(self._letters))
             if strict:
-                raise EventsUnavailable(f"{len(self._letters)} events wait for Redis already")
-            return
+                raise EventsUnavailable(f"{len(self)} events wait for Redis already")
+            return self._drop()
         sent = asyncio.get_running_loop().create_future()
-        self._letters.append(_Letter(event.event_name, event.model_dump_json(), sent))
-        metrics.waiting.set(len(self._letters))
-        self._filled.set()
-        self._empty.clear()
-        if not self.is_reachable and not strict:
-            return  # it is sent when Redis is back, and nobody need wait for that
+        self._append(_Letter(sent, event.event_name, event.model_dump_json()))
+        if self.error is not None and not strict:
+            return None  # it is sent when Redis is back, and nobody need wait for that
         try:
             await asyncio.shield(sent)
         except EventsUnavailable:
             if strict:
                 raise
+        return None
 
     async def run(self) -> None:
         """Send until cancelled."""
-        while True:
+        # Not before the process has started: Redis could not tell apart what was forked from one.
+        sender = token_hex(8)
+        await self._send(sender, 1)  # nothing, but it finds out whether we may
+        for number in count(2):
             await self._filled.wait()
-            await self._send()
+            await self._send(sender, number)
 
     async def drain(self, patience: float) -> None:
         """Wait until everything is sent, for `patience` seconds at most."""
@@ -96,38 +108,64 @@ class Outbox:
     def close(self) -> None:
         """Tell those who still wait that nobody sends any more."""
         if self._letters:
-            log.error("events.lost", waiting=len(self._letters))
+            log.error("events.lost", waiting=len(self))
         self._tell_who_waits("the service ends")
 
-    async def _send(self) -> None:
+    def _append(self, letter: _Letter) -> None:
+        self._letters.append(letter)
+        metrics.waiting.set(len(self._letters))
+        self._filled.set()
+        self._empty.clear()
+
+    def _drop(self) -> None:
+        if len(self._letters) > self._under_way and self._letters[-1].dropped:
+            self._letters[-1].dropped += 1
+            return
+        self._append(_Letter(asyncio.get_running_loop().create_future(), dropped=1))
+        if not self._is_overflowing:
+            log.error("events.dropped", waiting=len(self), why=self.error)
+        self._is_overflowing = True
+
+    async def _send(self, sender: str, number: int) -> None:
         letters = list(islice(self._letters, _BATCH))
-        self._batch += 1
+        self._under_way = len(letters)
+        batch = [letter.content() for letter in letters]
         while True:
             try:
-                await self._stream.append(
-                    [(letter.name, letter.data) for letter in letters],
-                    sender=self._sender,
-                    number=self._batch,
-                    length=self._length,
+                newest = await self._stream.append(
+                    batch, sender=sender, number=number, known=self._known, length=self._length
                 )
             except (RedisError, OSError) as error:
-                if self.is_reachable:
-                    log.warning("events.unsent", waiting=len(self._letters), error=str(error))
-                self.is_reachable = False
-                self._tell_who_waits(str(error))
+                self._failed(error)
                 await asyncio.sleep(_PAUSE)
             else:
                 break
-        self.is_reachable = True
+        self._known = max(self._known, newest)
+        self._succeeded()
         for letter in letters:
             self._letters.popleft()
-            metrics.published.labels(letter.name, "sent").inc()
+            if not letter.dropped:
+                metrics.published.labels(letter.name, "sent").inc()
             if not letter.sent.done():
                 letter.sent.set_result(None)
+        self._under_way = 0
         metrics.waiting.set(len(self._letters))
         if not self._letters:
+            self._is_overflowing = False
             self._filled.clear()
             self._empty.set()
+
+    def _failed(self, error: Exception) -> None:
+        text = str(error) or repr(error)
+        if self.error is None:
+            log.warning("events.unsent", waiting=len(self), error=text)
+        self.error = text
+        self._tell_who_waits(text)
+
+    def _succeeded(self) -> None:
+        if self.error is not None:
+            log.info("events.sent_again", waiting=len(self))
+        self.error = None
 
     def _tell_who_waits(self, why: str) -> None:
         for letter in self._letters:

@@ -1,8 +1,8 @@
 """One process that follows the stream of one publisher.
 
 It always reads on from the last event that was handled, so nothing is lost or taken twice whatever
-happens to connections: what wakes it only says that reading is worth while now. At most one batch
-is in memory, however far behind it is.
+happens to connections: what wakes it only says that reading is worth while now, and what should be
+there. At most one batch is in memory, however far behind it is.
 """
 
 import asyncio
@@ -12,7 +12,8 @@ import structlog
 from redis.exceptions import RedisError
 
 from app.core.events.handling import Handlers
-from app.core.events.stream import Position, Record, Stream
+from app.core.events.position import NONE, EventId, Lost, Position, Record
+from app.core.events.stream import Stream
 from app.core.events.turns import Turn, TurnLost
 from app.core.redis import stop_tasks
 
@@ -32,6 +33,7 @@ class Subscription:
         self.handlers = handlers
         self._turn = turn
         self._woken = asyncio.Event()
+        self._heard = NONE
         self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -39,14 +41,16 @@ class Subscription:
         self.error: str | None = None
         """Why nothing can be read at the moment."""
 
-    def wake(self) -> None:
-        """There may be something to read."""
+    def wake(self, newest: EventId = NONE) -> None:
+        """There may be something to read, up to the event that was announced."""
+        self._heard = max(self._heard, newest)
         self._woken.set()
 
     async def start(self) -> None:
         """Have a place in the stream before the service serves, if Redis answers, and follow it."""
         with suppress(RedisError, OSError):
             await self._turn.begin()
+        self._stopping = False
         self._task = asyncio.create_task(self._run())
 
     async def stop(self, patience: float) -> None:
@@ -66,17 +70,29 @@ class Subscription:
         while not self._stopping:
             try:
                 async with self._turn.held() as position:
-                    self.error = None
+                    self._readable()
                     await self._follow(position)
             except TurnLost:
                 log.info("events.turn_lost", publisher=self.stream.publisher)
-            except (RedisError, OSError, TimeoutError) as error:
-                if self.error is None:
-                    log.warning(
-                        "events.unreadable", publisher=self.stream.publisher, error=str(error)
-                    )
-                self.error = str(error) or repr(error)
+            except Exception as error:  # without this task nobody would handle anything any more
+                self._unreadable(error)
                 await asyncio.sleep(_PAUSE)
+
+    def _readable(self) -> None:
+        if self.error is not None:
+            log.info("events.readable", publisher=self.stream.publisher)
+        self.error = None
+
+    def _unreadable(self, error: Exception) -> None:
+        if self.error is None:
+            expected = isinstance(error, RedisError | OSError | TimeoutError)
+            log.warning(
+                "events.unreadable",
+                publisher=self.stream.publisher,
+                error=str(error),
+                exc_info=None if expected else error,
+            )
+        self.error = str(error) or repr(error)
 
     async def _finish(self) -> None:
         """Save what was handled while it could not be saved, or it would come again."""
@@ -89,32 +105,45 @@ class Subscription:
     async def _follow(self, position: Position) -> None:
         while not self._stopping:
             self._woken.clear()
-            records = await self.stream.read(position, _BATCH)
+            records = await self.stream.read(position.last, _BATCH)
             for record in records:
                 if self._stopping:
                     return
-                await self._take(position, record)
-                position = record.position
-            if len(records) < _BATCH:
-                await self._sleep()
+                position = await self._take(position, record)
+            if len(records) < _BATCH and not await self._is_woken():
+                position = await self._look_behind(position)
 
-    async def _take(self, position: Position, record: Record) -> None:
+    async def _take(self, position: Position, record: Record) -> Position:
         self._idle.clear()
         try:
-            await self._look_for_gap(position, record)
+            position, lost = position.advance(record, heard=self._heard)
+            if lost:
+                await self.handlers.lost(lost, before=record.id)
             await self.handlers.take(record)
-            await self._turn.save(record.position)
+            await self._turn.save(position)
         finally:
             self._idle.set()
+        return position
 
-    async def _look_for_gap(self, position: Position, record: Record) -> None:
-        expected, number = position.number + 1, record.position.number
-        if number != expected:
-            await self.handlers.missed(record, number - expected if number > expected else None)
+    async def _look_behind(self, position: Position) -> Position:
+        """Go back if the stream begins and ends before our position, with what we do not know.
 
-    async def _sleep(self) -> None:
+        That takes a server that has forgotten everything, a publisher that has too, and a clock
+        that was set back: lives grow otherwise.
+        """
+        newest = await self.stream.newest()
+        if newest >= position.last or newest == NONE or position.includes(newest):
+            return position
+        for record in await self.stream.read(EventId(newest.life, 0), 1):
+            await self.handlers.lost(Lost(None), before=record.id)
+            position = position.rewind(record.id)
+            await self._turn.save(position)
+        return position
+
+    async def _is_woken(self) -> bool:
+        """Wait until woken, or until it is time to look again; False then."""
         try:
             async with asyncio.timeout(_LOOK_AGAIN):
-                await self._woken.wait()
+                return await self._woken.wait()
         except TimeoutError:
-            return
+            return False

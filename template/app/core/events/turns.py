@@ -9,15 +9,21 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from secrets import token_hex
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from redis.exceptions import RedisError
 
 from app.core.events import keys
-from app.core.events.stream import START, Position, Stream
+from app.core.events.position import Position
+from app.core.events.stream import Stream
 from app.core.redis import RedisClient, Script
 
-# KEYS: turn, position. ARGV: token, ttl in milliseconds
+# KEYS: position. ARGV: where to begin
+_BEGIN = Script("""
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+return redis.call('GET', KEYS[1])
+""")
+# KEYS: turn, position. ARGV: token, ttl in milliseconds. Answers with the position.
 _TAKE = Script("""
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then
@@ -26,10 +32,11 @@ end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return redis.call('GET', KEYS[2]) or ''
 """)
-# ARGV: token, position
+# ARGV: token, position. Answers with 1, or who has the turn: '' for nobody.
 _SAVE = Script("""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return 0
+local holder = redis.call('GET', KEYS[1])
+if holder ~= ARGV[1] then
+  return holder or ''
 end
 redis.call('SET', KEYS[2], ARGV[2])
 return 1
@@ -88,7 +95,7 @@ class OwnTurn:
 
     async def begin(self) -> None:
         if self._position is None:
-            self._position = await self._stream.end()
+            self._position = Position((await self._stream.newest(),))
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[Position]:
@@ -104,7 +111,11 @@ class OwnTurn:
 
 
 class SharedTurn:
-    """One process of the service at a time; the others stand by."""
+    """One process of the service at a time; the others stand by.
+
+    A server may forget the position, or how far it had come. Every process remembers what it has
+    seen of it, and the one whose turn it was remembers best.
+    """
 
     def __init__(
         self, client: RedisClient, stream: Stream, subscriber: str, *, ttl: float = 10.0
@@ -115,25 +126,28 @@ class SharedTurn:
         names = (subscriber, stream.publisher)
         self._keys = (keys.turn(*names), keys.position(*names))
         self._ttl = ttl
-        self._token = token_hex(16)
-        self._handled = self._saved = START
+        self._token = ""
+        self._handled: Position | None = None
+        self._saved: Position | None = None
+        self._was_ours = False
 
     async def begin(self) -> None:
-        if self._handled == START:
-            await self._client.set(self._keys[1], str(await self._stream.end()), nx=True)
+        if self._handled is None:
+            # Not before the process has started: what it was forked from is none to be told apart.
+            self._token = token_hex(16)
+            start = str(await self._stream.start())
+            self._handled = Position.parse(await _BEGIN.run(self._client, self._keys[1:], (start,)))
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[Position]:
         await self.begin()
-        asked = monotonic()
-        while (position := await self._take()) is None:
-            await asyncio.sleep(self._ttl / 10)
-            asked = monotonic()
+        asked = await self._wait_for_turn()
+        assert self._handled is not None
         try:
             async with asyncio.timeout(self._left(asked)) as limit:
                 renewal = asyncio.create_task(self._renew(limit))
                 try:
-                    yield position
+                    yield self._handled
                 finally:
                     renewal.cancel()
         finally:
@@ -141,29 +155,54 @@ class SharedTurn:
                 await self._give_back()
 
     async def finish(self) -> None:
-        if self._handled > self._saved and await self._take() is not None:
+        if self._handled != self._saved:
             with suppress(TurnLost):
-                await self.save(self._handled)
-            await self._give_back()
+                if await self._take():  # which saves it
+                    await self._give_back()
 
     async def save(self, position: Position) -> None:
         self._handled = position
-        if not await _SAVE.run(self._client, self._keys, (self._token, str(position))):
+        saved = await _SAVE.run(self._client, self._keys, (self._token, str(position)))
+        if saved != 1:
+            self._was_ours = not saved  # it ran out, or was forgotten
             raise TurnLost
         self._saved = position
 
     async def _give_back(self) -> None:
         await _GIVE_BACK.run(self._client, self._keys[:1], (self._token,))
 
-    async def _take(self) -> Position | None:
-        """Where to go on; None if it is somebody else's turn."""
+    async def _wait_for_turn(self) -> float:
+        """Return when the turn was asked for that is ours now."""
+        while True:
+            if not self._was_ours:
+                saved: Any = await self._client.get(self._keys[1])
+                if not self._recall(saved):
+                    await asyncio.sleep(self._ttl)  # whoever had it comes back first, if it lives
+            asked = monotonic()
+            if await self._take():
+                return asked
+            await asyncio.sleep(self._ttl / 10)
+
+    async def _take(self) -> bool:
+        """Take the turn, or keep it; False if it is somebody else's."""
         arguments = (self._token, round(self._ttl * 1000))
         saved = await _TAKE.run(self._client, self._keys, arguments)
-        if saved is None:
-            return None
-        # What we have handled may be further than what we could save.
-        self._handled = max(Position.parse(saved) if saved else START, self._handled)
-        return self._handled
+        self._was_ours = saved is not None
+        if self._was_ours and not self._recall(saved):
+            # What we have handled may be further than what could be saved, or than what the server
+            # remembers of it.
+            assert self._handled is not None
+            await self.save(self._handled)
+        return self._was_ours
+
+    def _recall(self, saved: bytes | None) -> bool:
+        """Whether the position that is saved is not behind ours, which it then becomes."""
+        assert self._handled is not None
+        position = Position.parse(saved) if saved else None
+        if position is None or position.last < self._handled.last:
+            return False
+        self._handled = self._saved = position
+        return True
 
     async def _renew(self, limit: asyncio.Timeout) -> None:
         loop = asyncio.get_running_loop()
@@ -171,9 +210,11 @@ class SharedTurn:
             await asyncio.sleep(self._ttl / 3)
             asked = monotonic()
             try:
-                kept = await self._take() is not None
+                kept = await self._take()
             except (RedisError, OSError):
                 continue  # the limit ends the turn if this goes on
+            except TurnLost:
+                kept = False
             left = self._left(asked) if kept else 0
             limit.reschedule(loop.time() + left)
             if not kept:

@@ -1,0 +1,366 @@
+"""Servers that forget confirmed events: who lost some is told, and nobody else.
+
+Each fault is a server whose state can be marked, and brought back to that mark.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from time import time_ns
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from app.core.events import Events, Missed
+from app.core.events.position import NONE, EventId
+from app.core.events.stream import Stream
+from devservers.valkey import EmbeddedValkey
+from devservers.waiting import until
+from tests.core.events.conftest import Counted, connected, following, is_well, publishing
+from tests.support.asking import ask
+from tests.support.faultproxy import FaultProxy
+from tests.support.versions import VERSIONS
+
+PATIENCE = 2.0
+STREAM = "orders:events:{orders}:stream"
+
+
+@dataclass
+class Fault:
+    url: str
+    mark: Callable[[], Awaitable[None]]
+    strike: Callable[[], Awaitable[None]]
+    """Forget what came after the mark."""
+
+
+Version = Callable[..., EmbeddedValkey]
+Kind = Callable[[Version], AbstractAsyncContextManager[Fault]]
+
+
+@asynccontextmanager
+async def older_snapshot(kind: Version) -> AsyncIterator[Fault]:
+    with kind() as server:
+
+        async def mark() -> None:
+            ask(server, "SAVE")
+
+        async def strike() -> None:
+            server.kill()
+            server.restart()
+
+        yield Fault(server.url, mark, strike)
+
+
+@asynccontextmanager
+async def failover(kind: Version, *, is_cut: bool = True) -> AsyncIterator[Fault]:
+    with (
+        kind(repl_diskless_sync_delay=0) as primary,
+        kind(replicaof=(primary.host, primary.port)) as replica,
+    ):
+
+        def offset(server: EmbeddedValkey) -> Any:
+            [(role, *rest)] = [ask(server, "ROLE")]
+            return rest[0] if role == "master" else rest[3]
+
+        async def in_step() -> None:
+            await until(lambda: offset(replica) == offset(primary))
+
+        async def mark() -> None:
+            await in_step()
+            if is_cut:
+                ask(replica, "REPLICAOF", "NO", "ONE")
+
+        async def strike() -> None:
+            if not is_cut:
+                await in_step()
+                ask(replica, "REPLICAOF", "NO", "ONE")
+            primary.kill()
+            await proxy.forward_to(replica.host, replica.port)
+
+        async with FaultProxy(primary.host, primary.port) as proxy:
+            yield Fault(proxy.url, mark, strike)
+
+
+@asynccontextmanager
+async def emptied(kind: Version) -> AsyncIterator[Fault]:
+    """Without a volume, or with FLUSHALL."""
+    with kind() as server:
+
+        async def mark() -> None:
+            pass
+
+        async def strike() -> None:
+            server.kill()
+            server.restart()
+
+        yield Fault(server.url, mark, strike)
+
+
+@asynccontextmanager
+async def flushed(kind: Version) -> AsyncIterator[Fault]:
+    with kind() as server:
+
+        async def mark() -> None:
+            pass
+
+        async def strike() -> None:
+            ask(server, "FLUSHALL")
+
+        yield Fault(server.url, mark, strike)
+
+
+@asynccontextmanager
+async def faithful_restart(kind: Version) -> AsyncIterator[Fault]:
+    with kind(appendonly="yes", appendfsync="always") as server:
+
+        async def mark() -> None:
+            pass
+
+        async def strike() -> None:
+            server.kill()
+            server.restart()
+
+        yield Fault(server.url, mark, strike)
+
+
+@asynccontextmanager
+async def faithful_failover(kind: Version) -> AsyncIterator[Fault]:
+    async with failover(kind, is_cut=False) as fault:
+        yield fault
+
+
+async def publish(events: Events, *numbers: int) -> None:
+    """Also waits until the server has them."""
+    for number in numbers:
+        await events.publish(Counted(number=number))
+    await until(lambda: is_well(events))
+
+
+async def follow_until(url: str, last: int, **options: Any) -> list[object]:
+    """What a subscriber is handed that was away, up to a number."""
+    seen: list[object] = []
+    async with following(url, seen, patience=PATIENCE, **options):
+        await until(lambda: seen[-1:] == [last], what=f"event {last}")
+    return seen
+
+
+@pytest.mark.parametrize("kind", [older_snapshot, failover])
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("every_process", [False, True])
+async def test_who_lost_events_is_told_and_nobody_else(
+    kind: Kind, version: type[EmbeddedValkey], every_process: bool
+) -> None:
+    """One subscriber has read 1 and 2, the other one all that was published."""
+    seen: list[object] = []
+    early: list[object] = []
+    async with (
+        kind(version) as fault,
+        publishing(fault.url, patience=PATIENCE) as orders,
+        following(fault.url, seen, patience=PATIENCE, service="stock", every_process=every_process),
+    ):
+        async with following(fault.url, early, patience=PATIENCE):
+            await publish(orders, 1, 2)
+            await until(lambda: early == [1, 2])
+        await until(lambda: seen == [1, 2])
+        await fault.mark()
+        await publish(orders, 3, 4, 5, 6, 7)
+        await until(lambda: seen == [1, 2, 3, 4, 5, 6, 7])
+        await fault.strike()
+        await publish(orders, 8, 9, 10)
+        late = await follow_until(fault.url, 10)
+        await until(lambda: seen[-1:] == [10])
+    assert late == [Missed(count=5), 8, 9, 10]
+    assert seen == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+
+
+@pytest.mark.parametrize("kind", [faithful_restart, faithful_failover])
+async def test_nobody_is_told_after_a_fault_that_forgets_nothing(kind: Kind) -> None:
+    seen: list[object] = []
+    async with (
+        kind(EmbeddedValkey) as fault,
+        publishing(fault.url, patience=PATIENCE) as orders,
+        following(fault.url, seen, patience=PATIENCE, service="stock"),
+    ):
+        async with following(fault.url, [], patience=PATIENCE):
+            pass  # from now on it is only away
+        await fault.mark()
+        await publish(orders, 1, 2, 3)
+        await fault.strike()
+        await publish(orders, 4, 5)
+        assert await follow_until(fault.url, 5) == [1, 2, 3, 4, 5]
+        await until(lambda: seen[-1:] == [5])
+    assert seen == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("control", [False, True])
+async def test_a_publisher_that_knows_no_better_publishes_first(
+    control: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives out numbers again. The control is the same where publishers remember nothing."""
+    if control:
+        append = Stream.append
+
+        async def append_without_memory(*args: Any, known: EventId, **options: Any) -> EventId:
+            return await append(*args, known=NONE, **options)
+
+        monkeypatch.setattr(Stream, "append", append_without_memory)
+    seen: list[object] = []
+    async with (
+        older_snapshot(EmbeddedValkey) as fault,
+        publishing(fault.url, patience=PATIENCE) as one,
+        publishing(fault.url, patience=PATIENCE) as other,
+        following(fault.url, seen, patience=PATIENCE, service="stock"),
+    ):
+        async with following(fault.url, [], patience=PATIENCE):
+            pass
+        await publish(other, 1)
+        await fault.mark()
+        await publish(one, 2, 3, 4, 5, 6)
+        await until(lambda: seen == [1, 2, 3, 4, 5, 6])
+        await fault.strike()
+        await publish(other, 7, 8)
+        await publish(one, 9)
+        late = await follow_until(fault.url, 9)
+        await until(lambda: seen[-1:] == [9])
+    assert seen == list(range(1, 10))
+    assert late == [1, 7, 8, 9] if control else [1, 7, 8, Missed(count=5), 9]
+
+
+async def test_what_a_subscriber_heard_of_is_missed_if_its_publisher_is_gone_as_well() -> None:
+    """It is still busy with 1 when the others are published, and forgotten."""
+    seen: list[object] = []
+    handled = asyncio.Event()
+    async with older_snapshot(EmbeddedValkey) as fault, connected(fault.url, PATIENCE) as client:
+        billing = Events(client, service="billing")
+
+        @billing.on("orders", Counted)
+        async def take(event: Counted) -> None:
+            seen.append(event.number)
+            await handled.wait()
+
+        @billing.on("orders", Missed)
+        async def clear(event: Missed) -> None:
+            seen.append(event)
+
+        async with billing:
+            async with publishing(fault.url, patience=PATIENCE) as orders:
+                await publish(orders, 1)
+                await until(lambda: seen == [1])
+                await fault.mark()
+                await publish(orders, 2, 3, 4)
+                # What was announced arrives in order, and after this.
+                await until(lambda: billing_has_heard(billing, 4))
+            await fault.strike()
+            async with publishing(fault.url, patience=PATIENCE) as orders:
+                await publish(orders, 5)
+                handled.set()
+                await until(lambda: seen[-1:] == [5])
+    assert seen == [1, Missed(count=3), 5]
+
+
+def billing_has_heard(events: Events, number: int) -> bool:
+    [subscription] = events._subscriptions.values()
+    return subscription._heard.number >= number
+
+
+@pytest.mark.parametrize("kind", [emptied, flushed])
+async def test_a_position_that_is_lost_is_not_a_new_subscriber(kind: Kind) -> None:
+    """One that lives knows its position, and has lost nothing."""
+    seen: list[object] = []
+    async with (
+        kind(EmbeddedValkey) as fault,
+        publishing(fault.url, patience=PATIENCE) as orders,
+        following(fault.url, seen, patience=PATIENCE, service="stock"),
+    ):
+        early: list[object] = []
+        async with following(fault.url, early, patience=PATIENCE):
+            await publish(orders, 1, 2, 3, 4)
+            await until(lambda: early == [1, 2, 3, 4])
+        await until(lambda: seen == [1, 2, 3, 4])
+        await fault.strike()
+        await publish(orders, 5, 6, 7)
+        assert await follow_until(fault.url, 7) == [Missed(count=None), 5, 6, 7]
+        # From now on its position is known again.
+        await publish(orders, 8)
+        assert await follow_until(fault.url, 8) == [8]
+        await until(lambda: seen[-1:] == [8])
+    assert seen == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+async def test_a_lost_position_is_known_however_late_the_publisher_is_that_remembers() -> None:
+    async with (
+        emptied(EmbeddedValkey) as fault,
+        publishing(fault.url, patience=PATIENCE) as one,
+        publishing(fault.url, patience=PATIENCE) as other,
+    ):
+        early: list[object] = []
+        async with following(fault.url, early, patience=PATIENCE):
+            await publish(one, 1, 2, 3, 4)
+            await until(lambda: early == [1, 2, 3, 4])
+        await fault.strike()
+        await publish(other, 5)
+        await publish(one, 6, 7)
+        assert await follow_until(fault.url, 7) == [5, Missed(count=None), 6, 7]
+
+
+async def test_a_process_knows_where_its_service_was_when_the_server_does_not() -> None:
+    """Both processes of the subscriber live: the one whose turn it was goes on."""
+    seen: list[object] = []
+    async with (
+        emptied(EmbeddedValkey) as fault,
+        publishing(fault.url, patience=PATIENCE) as orders,
+        following(fault.url, seen, patience=PATIENCE, turn_ttl=1.0),
+        following(fault.url, seen, patience=PATIENCE, turn_ttl=1.0),
+    ):
+        await publish(orders, 1, 2, 3, 4)
+        await until(lambda: seen == [1, 2, 3, 4])
+        await fault.strike()
+        await publish(orders, 5, 6, 7)
+        await until(lambda: seen[-1:] == [7])
+    assert seen == [1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_a_stream_that_is_older_than_the_position_is_read_all_the_same(
+    redis: Redis, server: EmbeddedValkey
+) -> None:
+    """Everything is forgotten, by the publisher too, and the clock was set back meanwhile."""
+    seen: list[object] = []
+    ahead = time_ns() // 1000 + 3_600_000_000
+    async with following(server.url, seen):
+        first = {"name": "counted", "data": '{"number": 1}', "at": 0, "after": "0-0"}
+        await redis.xadd(STREAM, first, id=f"{ahead}-1")  # type: ignore[arg-type]
+        await until(lambda: seen == [1])
+        await redis.delete(STREAM)
+        async with publishing(server.url) as orders:
+            await publish(orders, 2, 3)
+            await until(lambda: seen[-1:] == [3])
+    assert seen == [1, Missed(count=None), 2, 3]
+
+
+@pytest.mark.parametrize("version", [EmbeddedValkey, *VERSIONS[1:2]])
+async def test_where_info_is_not_allowed_who_lost_events_is_told_too(
+    version: type[EmbeddedValkey],
+) -> None:
+    seen: list[object] = []
+    rights = ("default", "on", "nopass", "~*", "&*", "+@all", "-info")
+    async with (
+        older_snapshot(partial(version, user=rights)) as fault,
+        publishing(fault.url, patience=PATIENCE) as orders,
+        following(fault.url, seen, patience=PATIENCE, service="stock"),
+    ):
+        async with following(fault.url, [], patience=PATIENCE):
+            pass
+        await publish(orders, 1, 2)
+        await until(lambda: seen == [1, 2])
+        await fault.mark()
+        await publish(orders, 3, 4, 5)
+        await until(lambda: seen == [1, 2, 3, 4, 5])
+        await fault.strike()
+        await publish(orders, 6, 7)
+        late = await follow_until(fault.url, 7)
+        await until(lambda: seen[-1:] == [7])
+    assert late == [1, 2, Missed(count=None), 6, 7]
+    assert seen == [1, 2, 3, 4, 5, 6, 7]
