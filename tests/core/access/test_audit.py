@@ -275,7 +275,7 @@ async def test_a_server_that_is_away_is_said_once_and_asked_again(
             assert looking.trouble is None
             await looking.stop()
     events = [line["event"] for line in lines]
-    assert events.count("access.audit_unavailable") == 1
+    assert events.count("access.audit_lost") == 1
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from redis.asyncio import RedisCluster
 from redis.exceptions import NoPermissionError, RedisError
 
 from app.core.access import metrics
-from app.core.redis import RedisClient, Script, stop_tasks
+from app.core.redis import OutageLog, RedisClient, Script, stop_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -126,13 +126,14 @@ class Audit:
             await self._tell(f"{self._prefix}:told:{node}", found)
 
     async def _run(self) -> None:
+        outage = OutageLog("access.audit")
         while True:
             try:
                 await self.look()
                 self.trouble = None
+                outage.back()
             except (RedisError, OSError) as error:
-                if self.trouble is None:
-                    log.warning("access.audit_unavailable", error=str(error))
+                outage.lost(error)
                 self.trouble = error
             await asyncio.sleep(self._interval)
 

@@ -15,6 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.core.locks.node import NodeError
 from app.core.locks.store import PubSubFactory
+from app.core.redis import OutageLog
 
 _TICK = 1.0
 """Seconds between two PINGs: a silent connection is dropped after one without an answer."""
@@ -51,6 +52,7 @@ class Subscriber:
         self._reading: asyncio.Timeout | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._outage = OutageLog("locks.wakeups", server=number)
 
     def want(self, channel: str) -> None:
         """Subscribe to `channel` soon; `confirmed` tells when that has worked."""
@@ -72,7 +74,8 @@ class Subscriber:
         while self._wanted:
             try:
                 await self._connect_and_listen()
-            except NodeError:
+            except NodeError as error:
+                self._outage.lost(error)
                 self._wanted = {
                     channel: 0 for channel in self._wanted if self._audience.wants(channel)
                 }
@@ -144,4 +147,5 @@ class Subscriber:
         elif message["type"] == "subscribe":
             channel = message["channel"].decode()
             self.confirmed.add(channel)
+            self._outage.back()
             self._audience.heard_subscription(channel)

@@ -11,6 +11,7 @@ from app.core.redis.clients import (
 from app.core.redis.commands import Command, CommandBatcher
 from app.core.redis.dependency import RedisDependency
 from app.core.redis.link import Link
+from app.core.redis.outage_log import OutageLog
 from app.core.redis.outages import advice, is_refusal, is_transient, is_unreadable, reply_code
 from app.core.redis.pool import PoolTimeout
 from app.core.redis.refusals import Refusals, Refused
@@ -25,6 +26,7 @@ __all__ = [
     "Command",
     "CommandBatcher",
     "Link",
+    "OutageLog",
     "PoolTimeout",
     "RedisAddress",
     "RedisClient",

@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from app.core.redis.clients import RedisClient
+from app.core.redis.outage_log import OutageLog
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +45,7 @@ class Link:
         self._lost = lost
         self._deadline = deadline
         self._ask_after = deadline / 3
+        self._outage = OutageLog("redis.link", channels=channels)
 
     async def run(self) -> None:
         """Listen until cancelled, over as many connections as it takes."""
@@ -53,7 +55,7 @@ class Link:
                     await link.subscribe(*self._channels)
                     await self._listen(link)
             except (RedisError, OSError) as error:
-                log.warning("redis.link_lost", channels=self._channels, error=repr(error))
+                self._outage.lost(error)
             except Exception:  # without this task nobody would hear anything any more
                 log.exception("redis.link_failed", channels=self._channels)
             finally:
@@ -82,6 +84,7 @@ class Link:
                 if message["type"] == "message":
                     self._heard(message["channel"].decode(), message["data"])
                 elif message["type"] == "subscribe":  # also when redis-py connected anew by itself
+                    self._outage.back()
                     self._heard(message["channel"].decode(), None)
             elif now - heard > self._deadline:
                 raise RedisConnectionError(f"no sign of life for {self._deadline} s")

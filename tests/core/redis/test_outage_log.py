@@ -1,0 +1,104 @@
+"""An outage is told when it begins and when it is over, by whatever tries again meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from app.core.locks.background import Background
+from app.core.locks.node import Node
+from app.core.locks.subscriber import Subscriber
+from app.core.redis import Link, OutageLog, RedisClient
+from devservers.valkey import EmbeddedValkey
+from devservers.waiting import until
+from tests.core.redis.conftest import Connect
+from tests.support.faultproxy import FaultProxy
+
+
+def test_failures_are_counted_and_logged_once() -> None:
+    now = 100.0
+    outage = OutageLog("part.link", monotonic=lambda: now, channel="news")
+    with capture_logs() as lines:
+        outage.back()
+        for _ in range(40):
+            outage.lost(ConnectionError("refused"))
+            now += 0.5
+        outage.back()
+        outage.back()
+        outage.lost(ConnectionError("again"))
+    assert [line["event"] for line in lines] == [
+        "part.link_lost",
+        "part.link_back",
+        "part.link_lost",
+    ]
+    assert "refused" in lines[0]["error"]
+    assert (lines[1]["seconds"], lines[1]["failures"], lines[1]["channel"]) == (20.0, 40, "news")
+
+
+class Listening:
+    """Something that listens, and how often it has found that it cannot."""
+
+    def __init__(self) -> None:
+        self.subscriptions = 0
+
+    def wants(self, channel: str) -> bool:
+        return True
+
+    def heard_release(self, source: int, channel: str, message: bytes) -> None: ...
+
+    def heard_subscription(self, channel: str) -> None:
+        self.subscriptions += 1
+
+
+@asynccontextmanager
+async def link(client: RedisClient) -> AsyncIterator[Listening]:
+    listening = Listening()
+
+    def heard(channel: str, message: bytes | None) -> None:
+        listening.heard_subscription(channel)
+
+    running = Link(client, ["news"], heard=heard, lost=lambda: None)
+    task = asyncio.create_task(running.run())
+    yield listening
+    task.cancel()
+
+
+@asynccontextmanager
+async def lock_subscriber(client: RedisClient) -> AsyncIterator[Listening]:
+    listening = Listening()
+    node = Node(client, label="0", timeout=1, background=Background())
+    subscriber = Subscriber(node.subscribe, 0, listening)
+    subscriber.want("released")
+    yield listening
+    await subscriber.close()
+
+
+Listener = Callable[[RedisClient], AbstractAsyncContextManager[Listening]]
+
+
+@pytest.mark.parametrize(
+    ("listener", "name"), [(link, "redis.link"), (lock_subscriber, "locks.wakeups")]
+)
+async def test_a_connection_that_listens(
+    server: EmbeddedValkey, connect: Connect, listener: Listener, name: str
+) -> None:
+    async with FaultProxy(server.host, server.port) as proxy:
+        client = connect(proxy.url, timeout=1, connect_timeout=1)
+        with capture_logs() as lines:
+            async with listener(client) as listening:
+                await until(lambda: listening.subscriptions == 1)
+                await proxy.refuse()
+                await until(lambda: told(lines, f"{name}_lost"))
+                # It has failed and tried again some times when it is let through.
+                await asyncio.sleep(1.5)
+                await proxy.heal()
+                await until(lambda: listening.subscriptions == 2)
+    assert [line["event"] for line in lines] == [f"{name}_lost", f"{name}_back"]
+    assert lines[1]["failures"] > 1
+
+
+def told(lines: list[Any], event: str) -> bool:
+    return any(line["event"] == event for line in lines)
