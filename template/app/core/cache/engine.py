@@ -177,6 +177,7 @@ class Engine:
     async def _fill(self, flight: Flight, recipe: Recipe, seen: Seen) -> Loaded:
         address, kind = recipe.address, recipe.kind
         started, poll = monotonic(), _FIRST_POLL
+        holder, since = b"", started
         while seen.online:
             impatient = self._impatient.holds(address.value)
             if impatient and (old := fallback(seen)):
@@ -199,7 +200,9 @@ class Engine:
             if reply.grant is Grant.THROTTLED and (old := fallback(seen)):
                 self._impatient.set(address.value, min(reply.wait, _IMPATIENCE))
                 return old
-            late = impatient or monotonic() - started >= kind.options.lease_wait
+            if reply.holder != holder:  # the one before is done, or dead: this one has its time
+                holder, since = reply.holder, monotonic()
+            late = impatient or _is_late(started, since, kind.options.lease_wait)
             if reply.grant is Grant.TAKEN and not late:
                 await asyncio.sleep(poll * random.uniform(0.5, 1.5))
                 poll = min(poll * 1.6, _LONGEST_POLL)
@@ -223,6 +226,12 @@ class Engine:
 
 async def _load(recipe: Recipe) -> Mapping[str, Any]:
     return {recipe.address.value: await recipe.load()}
+
+
+def _is_late(started: float, since: float, lease_wait: float) -> bool:
+    """Whether the wait for one holder, or for several in a row, has been long enough."""
+    now = monotonic()
+    return now - since >= lease_wait or now - started >= 2 * lease_wait
 
 
 def _observe_wait(kind: Kind, started: float, poll: float) -> None:

@@ -19,6 +19,7 @@ from app.core.cache.entry import Entry
 from app.core.cache.keys import Address
 from app.core.cache.recipe import Kind
 from app.core.cache.recovery import Recovery
+from app.core.cache.renewal import LEASE_SECONDS, LeaseRenewal
 from app.core.cache.seen import Loaded, Outcome, Seen, fallback, now_ms
 from app.core.cache.store import CacheStore, CacheUnavailable, LeaseReply
 
@@ -46,6 +47,7 @@ class Filler:
         self._recovery = recovery
         self._loads = Bulkhead(max_loads)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._renewal = LeaseRenewal(store, self.spawn)
 
     async def lease(
         self, kind: Kind, asks: Sequence[Ask]
@@ -59,7 +61,7 @@ class Filler:
         """
         known = dict(zip(asks[0].address.versions, asks[0].seen.versions, strict=False))
         missing = [name for name, version in known.items() if version is None]
-        wanted = [(a.address, a.token, kind.options.lease_ttl, a.seen.id) for a in asks]
+        wanted = [(a.address, a.token, LEASE_SECONDS, a.seen.id) for a in asks]
         asking = self.spawn(self._store.lease_many(wanted, missing))
         try:
             replies, created = await asyncio.shield(asking)
@@ -117,7 +119,8 @@ class Filler:
         """
         asks, as_of = list(granted.values()), monotonic()
         try:
-            values, cost = await self._load(kind, load)
+            with self._renewal.of([(a.address, a.token) for a in asks]):
+                values, cost = await self._load(kind, load)
         except BaseException as error:
             old = fallbacks(granted) if isinstance(error, Exception) else None
             await self.give_up(asks, throttle=kind.options.error_throttle if old else 0)

@@ -31,7 +31,8 @@ class PolicyOptions:
     loader_timeout: float = 10
     """After this a loader is cancelled and its callers get a TimeoutError."""
     lease_wait: float = 3
-    """How long a caller waits for another process to fill an entry before it loads for itself."""
+    """How long a caller waits for another process to fill an entry before it loads for itself; once
+    more as long if that process dies meanwhile, and another one takes over."""
     compress_from: int = 1024
     """Payloads of this many bytes and more are compressed where that makes them smaller."""
     near_ttl: float = 0
@@ -51,8 +52,3 @@ class PolicyOptions:
             raise ValueError(f"jitter is a share of the ttl, at most 0.5, not {self.jitter!r}")
         if self.loader_timeout <= 0:
             raise ValueError("loader_timeout must be more than 0 seconds")
-
-    @property
-    def lease_ttl(self) -> float:
-        """How long the right to fill lasts: always longer than the loader may run."""
-        return self.loader_timeout + 2

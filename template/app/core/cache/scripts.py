@@ -37,6 +37,13 @@ else redis.call('DEL', KEYS[1]) end
 return 1
 """
 
+# KEYS lease. ARGV token, lease ttl (ms).
+_RENEW = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
 # KEYS version. ARGV a new one, ttl (ms; 0: for good). Answers the version that there is now.
 # `SET ... NX GET` would do the same, from Redis 7.0 on.
 _VERSION = """
@@ -49,5 +56,6 @@ return ARGV[1]
 
 LEASE = Script(_LEASE)
 VERSION = Script(_VERSION)
+RENEW = Script(_RENEW)
 STORE = Script(_STORE)
 GIVE_UP = Script(_GIVE_UP)

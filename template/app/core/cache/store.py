@@ -14,7 +14,7 @@ from app.core.cache.announcements import entries_message, versions_message
 from app.core.cache.breaker import Breaker
 from app.core.cache.entry import VERSION_SIZE
 from app.core.cache.keys import Address
-from app.core.cache.scripts import GIVE_UP, LEASE, STORE, THROTTLED, VERSION
+from app.core.cache.scripts import GIVE_UP, LEASE, RENEW, STORE, THROTTLED, VERSION
 from app.core.redis import BatchReader, Command, CommandBatcher, PoolTimeout, RedisClient
 
 T = TypeVar("T")
@@ -101,6 +101,14 @@ class CacheStore:
         replies = await self._run([*leases, *created])
         versions = dict(zip(missing, replies[len(leases) :], strict=True))
         return [_lease_reply(reply) for reply in replies[: len(leases)]], versions
+
+    async def renew_leases(self, leases: Sequence[tuple[Address, str]], ttl: float) -> list[bool]:
+        """Let leases (address and token) last for `ttl` seconds from now on.
+
+        False for those that were taken away meanwhile, or have run out.
+        """
+        scripts = [RENEW.call((address.lease,), (token, _ms(ttl))) for address, token in leases]
+        return [reply == 1 for reply in await self._run(scripts)]
 
     async def store_many(self, entries: Sequence[tuple[Address, str, bytes, float]]) -> list[bool]:
         """Store entries (address, token, bytes, ttl in seconds) under the leases they were granted.
