@@ -139,6 +139,26 @@ async def test_a_redis_that_refuses_for_now_costs_no_event(
         assert ask(counting, "MGET", *(f"handled:{number}" for number in range(3))) == ["1"] * 3
 
 
+async def test_a_handler_that_waits_for_what_is_cancelled_has_failed(
+    redis: Redis, server: EmbeddedValkey
+) -> None:
+    """Nobody cancelled the subscriber: it goes on."""
+    tried: list[int] = []
+
+    async def handle(event: Counted) -> None:
+        tried.append(event.number)
+        if event.number == 0:
+            cancelled = asyncio.get_running_loop().create_future()
+            cancelled.cancel()
+            await cancelled
+
+    async with publishing(server.url) as orders, handling(server.url, handle):
+        await orders.publish(Counted(number=0))
+        await orders.publish(Counted(number=1))
+        await until(lambda: 1 in tried)
+    assert tried == [0, 0, 0, 1]
+
+
 async def test_a_handler_that_hangs_is_ended(redis: Redis, server: EmbeddedValkey) -> None:
     tried: list[int] = []
 

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from structlog.testing import capture_logs
 
-from app.core.events import Event, EventsUnavailable, Missed
+from app.core.events import Event, Events, EventsUnavailable, Missed
 from devservers.valkey import EmbeddedValkey
-from tests.core.cache.harness import until
-from tests.core.events.conftest import Counted, connected, is_well, publishing
+from devservers.waiting import until
+from tests.core.events.conftest import Counted, connected, following, is_well, publishing
+from tests.support.asking import ask
 from tests.support.faultproxy import FaultProxy
 
 STREAM = "orders:events:{orders}:stream"
@@ -117,6 +119,74 @@ async def test_the_memory_for_waiting_events_is_bounded(redis: Redis, proxy: Fau
             await orders.publish(Counted(number=9), strict=True)
         await proxy.heal()
     assert await published(redis) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("limit", "published_ones"), [(10_000, 15_004), (250, 400), (3, 5), (3, 500)]
+)
+async def test_subscribers_are_told_how_many_found_no_room(
+    redis: Redis, server: EmbeddedValkey, proxy: FaultProxy, limit: int, published_ones: int
+) -> None:
+    """In the place where they would have come, and with one line in the log."""
+    seen: list[object] = []
+    async with (
+        following(server.url, seen),
+        publishing(proxy.url, patience=TIMEOUT, most_waiting=limit) as orders,
+    ):
+        await until(lambda: is_well(orders))
+        await proxy.black_hole()
+        with capture_logs() as logs:
+            for number in range(published_ones):
+                await orders.publish(Counted(number=number))
+        await proxy.heal()
+        await until(lambda: is_well(orders))
+        await orders.publish(Counted(number=published_ones), strict=True)
+        await until(lambda: seen[-1:] == [published_ones])
+    missed = Missed(count=published_ones - limit)
+    assert seen == [*range(limit), missed, published_ones]
+    assert [line["event"] for line in logs].count("events.dropped") == 1
+    assert len(logs) < 5
+
+
+async def test_the_number_is_told_though_nothing_is_published_afterwards(
+    redis: Redis, server: EmbeddedValkey, proxy: FaultProxy
+) -> None:
+    seen: list[object] = []
+    async with (
+        following(server.url, seen),
+        publishing(proxy.url, patience=TIMEOUT, most_waiting=2) as orders,
+    ):
+        await proxy.refuse()
+        for number in range(6):
+            await orders.publish(Counted(number=number))
+        await proxy.heal()
+        await until(lambda: len(seen) >= 3)
+    assert seen == [0, 1, Missed(count=4)]
+
+
+@pytest.mark.parametrize("command", ["xadd", "evalsha", "publish", "set"])
+async def test_a_right_that_is_missing_is_known_before_the_first_event(command: str) -> None:
+    """It is logged once, and is no reason to refuse changes."""
+    rights = ("default", "on", "nopass", "~*", "&*", "+@all", f"-{command}")
+    with capture_logs() as logs, EmbeddedValkey(user=rights) as server:
+        async with publishing(server.url) as orders:
+            await until(lambda: is_refused(orders, command))
+            await orders.publish(Counted(number=1))
+            await until(lambda: [line["event"] for line in logs].count("events.unsent") == 1)
+            ask(server, "ACL", "SETUSER", "default", f"+{command}")
+            await orders.publish(Counted(number=2), strict=True)
+            assert ask(server, "XLEN", STREAM) == 2
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == [
+        *("redis.refused", "events.unsent")
+    ]
+
+
+async def is_refused(events: Events, command: str) -> bool:
+    try:
+        await events.check()
+    except EventsUnavailable as error:
+        return command in str(error).lower()
+    return False
 
 
 async def test_the_end_sends_what_waits(redis: Redis, server: EmbeddedValkey) -> None:

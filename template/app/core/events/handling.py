@@ -74,8 +74,13 @@ class Handlers:
             try:
                 async with asyncio.timeout(self._timeout):
                     await handler.handle(event)
-            except Exception as error:
-                failures += not self._transient(error)
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError):
+                    if _is_cancelled():
+                        raise
+                    failures += 1  # something that the handler waited for was
+                else:
+                    failures += not self._transient(error)
                 if failures >= _ATTEMPTS:
                     self._count("failed")
                     log.exception("events.failed", **where, exc_info=error)
@@ -100,3 +105,8 @@ class Handlers:
 
     def _where(self, name: str, id_: EventId) -> dict[str, str]:
         return {"publisher": self._publisher, "name": name, "id": str(id_)}
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
