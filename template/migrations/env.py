@@ -85,8 +85,12 @@ def named_lock(connection: Connection) -> Iterator[None]:
 
 
 async def main() -> None:
-    url = load_settings().database_url.get_secret_value()
-    engine = create_async_engine(url, poolclass=pool.NullPool)
+    settings = load_settings()
+    engine = create_async_engine(
+        settings.database_url.get_secret_value(),
+        poolclass=pool.NullPool,
+        connect_args=settings.database_connect_args,
+    )
     try:
         connection = await engine.connect()
     except (OSError, DBAPIError) as error:

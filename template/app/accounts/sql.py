@@ -1,4 +1,4 @@
-"""Accounts in a SQL database: each method is a transaction of its own."""
+"""Accounts in a SQL database: each method is a transaction, and repeated if that is undone."""
 
 from typing import Any
 from uuid import UUID
@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from app.accounts.repository import NameTaken, StoredAccount
 from app.accounts.table import AccountRow
 from app.database.engine import Database
+from app.database.retry import retry_once
 
 
 class SqlAccountRepository:
@@ -17,6 +18,7 @@ class SqlAccountRepository:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @retry_once
     async def create(self, name: str, password_hash: str) -> StoredAccount:
         row = AccountRow(name=name, password_hash=password_hash)
         try:
@@ -27,16 +29,19 @@ class SqlAccountRepository:
         except IntegrityError:
             raise NameTaken(name) from None
 
+    @retry_once
     async def get(self, account_id: UUID) -> StoredAccount | None:
         async with self._database.reading() as session:
             row = await session.get(AccountRow, account_id)
             return None if row is None else _stored(row)
 
+    @retry_once
     async def find(self, name: str) -> StoredAccount | None:
         async with self._database.reading() as session:
             row = await session.scalar(select(AccountRow).where(AccountRow.name == name))
             return None if row is None else _stored(row)
 
+    @retry_once
     async def set_password(
         self, account_id: UUID, password_hash: str, *, version: int
     ) -> StoredAccount | None:

@@ -6,29 +6,43 @@ for a connection from the pool, for a connection to be made, for a transaction t
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Self
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from app.database.connections import Driver, Verdict, Watch, describe
 from app.database.errors import DatabaseUnavailable
+from app.database.retry import TransactionUndone, ends_at, note_commit
 
 READ_ONLY = "app_read_only"
 """The execution option of transactions that only read."""
+_ROLLBACK = 1.0
+"""Seconds that giving a connection back may take, after an error. Then it is closed."""
 
 
 class Database:
     """The transactions of one database. Leaving it closes its connections."""
 
-    def __init__(self, engine: AsyncEngine, *, timeout: float) -> None:
+    def __init__(self, engine: AsyncEngine, driver: Driver, *, timeout: float) -> None:
         """`timeout` is the longest a whole transaction may take, in seconds."""
         self._engine = engine
+        self._driver = driver
         self._timeout = timeout
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
+        self._watch = Watch(engine, driver)
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """SQLAlchemy's, for what is no transaction of a session, such as a library that wants one.
+
+        Its waits are bounded one by one, and not together.
+        """
+        return self._engine
 
     def reading(self) -> AbstractAsyncContextManager[AsyncSession]:
         """A transaction that only reads.
@@ -42,6 +56,7 @@ class Database:
         """A transaction that is committed at the end of its body, and rolled back by an error.
 
         Raises:
+            TransactionUndone: it may be repeated; see `retry_once`.
             DatabaseUnavailable: on entering, in its body or on leaving. If it was raised on
                 leaving, nobody knows whether the commit took place.
         """
@@ -56,32 +71,63 @@ class Database:
         async with self.reading() as session:
             await session.execute(text("SELECT 1"))
 
+    def passes(self, error: BaseException) -> bool:
+        """Whether what has raised `error` would succeed later, as it is.
+
+        By its code: a syntax error or a broken constraint never passes, whatever its class.
+        """
+        if isinstance(error, DBAPIError):
+            return (
+                error.connection_invalidated
+                or error.orig is None
+                or self._driver.judge(error.orig) is not Verdict.FAULT
+            )
+        return isinstance(error, DatabaseUnavailable | PoolTimeoutError | OSError)
+
     @asynccontextmanager
     async def _transaction(self, *, read_only: bool) -> AsyncIterator[AsyncSession]:
         session = self._sessions()
-        deadline = asyncio.timeout(self._timeout)
+        end = ends_at(asyncio.get_running_loop().time() + self._timeout)
+        deadline = asyncio.timeout_at(end)
+        committed = False
         try:
             async with deadline:
                 await self._connect(session, read_only)
                 yield session
                 await session.commit()
-        except (TimeoutError, PoolTimeoutError, OSError, DBAPIError) as error:
+                committed = True
+                if not read_only:
+                    note_commit()
+                await session.close()
+        except BaseException as error:
+            await self._give_back(session, 0 if deadline.expired() else end)
             if isinstance(error, TimeoutError) and deadline.expired():
-                # Whatever the connection waits for may never come: it is not worth a rollback.
-                await session.invalidate()
+                if committed:
+                    return  # and only the connection was lost
                 raise DatabaseUnavailable(f"no answer within {self._timeout} s") from error
-            if _is_outage(error):
-                raise DatabaseUnavailable(str(error)) from error
+            if isinstance(error, TransactionUndone):
+                error.ends_at = end
+            elif not isinstance(error, DatabaseUnavailable) and self.passes(error):
+                raise DatabaseUnavailable(describe(error)) from error
             raise
-        finally:
-            await session.close()
 
     async def _connect(self, session: AsyncSession, read_only: bool) -> None:
         try:
             await session.connection(execution_options={READ_ONLY: read_only})
-        except DBAPIError as error:
-            # Whatever it is, such as a wrong password: the request has not asked for anything yet.
-            raise DatabaseUnavailable(str(error.orig)) from error
+        except SQLAlchemyError as error:
+            # Whatever it is: the request has not asked for anything yet.
+            raise DatabaseUnavailable(describe(error)) from error
+
+    async def _give_back(self, session: AsyncSession, end: float) -> None:
+        """Roll back, unless that takes until `end`: then the connection is not worth it."""
+        now = asyncio.get_running_loop().time()
+        if now < end:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(min(end, now + _ROLLBACK)):
+                    return await session.close()
+        await session.invalidate()
+        await session.close()
+        return None
 
     async def __aenter__(self) -> Self:
         return self
@@ -92,10 +138,10 @@ class Database:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._engine.dispose()
-
-
-def _is_outage(error: Exception) -> bool:
-    if isinstance(error, DBAPIError):
-        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-    return isinstance(error, PoolTimeoutError | OSError)
+        self._watch.closing = True
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._engine.dispose()
+        except TimeoutError:
+            self._watch.closing = False
+            await self._engine.dispose()

@@ -1,26 +1,68 @@
 """MySQL and MariaDB, through asyncmy."""
 
+from collections.abc import Mapping
 from math import ceil
+from typing import Any
 
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.database.connections import RECYCLE, Driver, Verdict
 from app.database.engine import Database
 
+# By number: https://mariadb.com/docs/server/reference/error-codes and
+# https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html
+_GONE = {
+    *(1053, 1077, 1079, 1080),  # the server is being shut down
+    *(1158, 1159, 1160, 1161, 1184, 1927, 3169, 4031),  # the connection was lost, or ended
+    1047,  # Galera: this node is not part of the cluster
+    *(1290, 1792, 1836),  # this server only reads: after a failover, another one writes
+    *(2002, 2003, 2006, 2013, 2014, 2027, 2055),  # the client's: no connection, or a broken one
+    *(3032, 3168),  # offline, not available
+}
+_UNDONE = {
+    1213,  # a deadlock
+    1412,  # the table was changed meanwhile
+    1614,  # a deadlock, in a distributed transaction
+    1615,  # the statement has to be prepared again
+    1020,  # the row was changed meanwhile
+    3101,  # another member of the group has written first
+}
+_PASSES = {
+    *(1021, 1114),  # the disk is full
+    *(1037, 1038, 1041),  # too little memory
+    *(1040, 1129, 1203, 1226, 1637),  # too many connections, or transactions
+    *(1205, 1206, 3058, 3572),  # somebody else holds the lock
+    *(1317, 1969, 3024),  # an operator, or a timeout, has ended the statement
+    3100,  # the group could not agree on it
+    9001,  # ProxySQL: no server in time
+}
+_READ_ONLY = "read-only", "read_only"
 
-def create_database(url: str, *, pool_size: int, pool_timeout: float, timeout: float) -> Database:
+
+def create_database(
+    url: str,
+    *,
+    pool_size: int,
+    pool_timeout: float,
+    timeout: float,
+    connect_args: Mapping[str, Any] | None = None,
+) -> Database:
     """Make the database; connects on first use. All times in seconds."""
     engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=pool_timeout,
-        # A connection that died while it was idle is replaced, not handed out.
-        pool_pre_ping=True,
+        pool_recycle=RECYCLE,
         # As in PostgreSQL. The servers' own default locks the gaps between rows as well.
         isolation_level="READ COMMITTED",
-        connect_args={"connect_timeout": timeout, "init_command": _session(timeout)},
+        connect_args={
+            "connect_timeout": timeout,
+            "init_command": _session(timeout),
+            **(connect_args or {}),
+        },
     )
-    return Database(engine, timeout=timeout)
+    return Database(engine, _DRIVER, timeout=timeout)
 
 
 def _session(timeout: float) -> str:
@@ -36,3 +78,21 @@ def _session(timeout: float) -> str:
         f"/*M!100100 , max_statement_time = {timeout} */"
         f"/*!80000 , max_execution_time = {ceil(timeout * 1000)} */"
     )
+
+
+def _judge(error: BaseException) -> Verdict:
+    number = error.args[0] if error.args else None
+    if number == 1290 and not any(words in str(error) for words in _READ_ONLY):
+        return Verdict.FAULT  # another option forbids it, such as --secure-file-priv
+    if number in _GONE:
+        return Verdict.GONE
+    if number in _UNDONE:
+        return Verdict.UNDONE
+    return Verdict.PASSES if number in _PASSES or isinstance(error, OSError) else Verdict.FAULT
+
+
+_DRIVER = Driver(
+    judge=_judge,
+    ping=lambda connection: connection.ping(reconnect=False),
+    abort=lambda connection: connection.close(),
+)

@@ -1,24 +1,138 @@
 """PostgreSQL, through asyncpg."""
 
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.database.connections import RECYCLE, Driver, Verdict
 from app.database.engine import Database
 
+# By SQLSTATE, or by its class: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_PASSES = {
+    "08",  # the connection
+    "40",  # the transaction was undone, or nobody knows
+    "53",  # too few resources: connections, memory, disk
+    "57",  # an operator, or a timeout, has ended it
+    "58",  # the system under the server
+    "55P03",  # somebody else holds the lock
+    "26000",  # the statement is not known to this server: another one has prepared it
+}
+_UNDONE = {"40001", "40002", "40P01"}
+_GONE = {
+    "25006",  # this server only reads: after a failover, another one writes
+    "25P03",  # was idle for too long in a transaction
+    "25P04",  # the transaction took too long
+    "57P01",  # the server, or this connection, is being shut down
+    "57P02",
+    "57P03",
+    "57P05",
+}
+_POOLER = (
+    " (behind a pooler that gives a connection to one transaction at a time, such as PgBouncer in "
+    "transaction mode, set DATABASE_POOLER=transaction)"
+)
 
-def create_database(url: str, *, pool_size: int, pool_timeout: float, timeout: float) -> Database:
-    """Make the database; connects on first use. All times in seconds."""
+
+def create_database(
+    url: str,
+    *,
+    pool_size: int,
+    pool_timeout: float,
+    timeout: float,
+    connect_args: Mapping[str, Any] | None = None,
+) -> Database:
+    """Make the database; connects on first use. All times in seconds.
+
+    Args:
+        url: with all hosts, if there are several: whichever is writable is used.
+        pool_size: connections at a time.
+        pool_timeout: the longest wait for one of them.
+        timeout: the longest a whole transaction may take.
+        connect_args: what else the driver has to know; see the settings.
+    """
     engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=pool_timeout,
-        # A connection that died while it was idle is replaced, not handed out.
-        pool_pre_ping=True,
+        pool_recycle=RECYCLE,
         connect_args={
+            "async_creator_fn": _connect,
             "timeout": timeout,
             "command_timeout": timeout,
-            # The server gives up too, and does not go on with what nobody waits for.
-            "server_settings": {"statement_timeout": str(round(timeout * 1000))},
+            "connection_class": _limited(timeout),
+            # Statements of two services never have the same name: behind a pooler, one of them
+            # would execute what the other one has prepared.
+            "prepared_statement_name_func": lambda: f"app_{uuid4().hex}",
+            **(connect_args or {}),
         },
     )
-    return Database(engine, timeout=timeout)
+    return Database(engine, _DRIVER, timeout=timeout)
+
+
+def _limited(timeout: float) -> type[asyncpg.Connection]:
+    """Connections whose server gives up too, and does not go on with what nobody waits for.
+
+    Each transaction says so for itself, together with its BEGIN: poolers take no such parameter
+    at the start of a connection, and give the connection to others between transactions.
+    """
+    limit = f"SET LOCAL statement_timeout = {round(timeout * 1000)};"
+
+    class Limited(asyncpg.Connection):
+        async def execute(self, query: str, *args: Any, **options: Any) -> str:
+            if query.startswith("BEGIN"):
+                query += limit
+            return str(await super().execute(query, *args, **options))
+
+    return Limited
+
+
+async def _connect(*, timeout: float, **options: Any) -> asyncpg.Connection:  # noqa: ASYNC109
+    """Connect to the first host that will do; one that does not answer leaves time for others."""
+    hosts, ports = options.pop("host", None), options.pop("port", None)
+    if not isinstance(hosts, list):
+        return await asyncpg.connect(host=hosts, port=ports, timeout=timeout, **options)
+    end = asyncio.get_running_loop().time() + timeout
+    errors: list[Exception] = []
+    for left, host, port in zip(range(len(hosts), 0, -1), hosts, ports, strict=True):
+        share = max(0.01, end - asyncio.get_running_loop().time()) / left
+        try:
+            return await asyncpg.connect(host=host, port=port, timeout=share, **options)
+        except (OSError, asyncpg.PostgresError, asyncpg.TargetServerAttributeNotMatched) as error:
+            errors.append(error)
+    raise errors[-1]
+
+
+def _code(error: BaseException) -> str:
+    return str(getattr(error, "sqlstate", None) or "")
+
+
+def _judge(error: BaseException) -> Verdict:
+    cause = error.__cause__ or error  # SQLAlchemy's own error has not always got the code
+    code = _code(cause)
+    stale = asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError
+    if code in _UNDONE or isinstance(cause, stale):
+        return Verdict.UNDONE
+    ended = getattr(cause, "severity_en", None) in {"FATAL", "PANIC"}
+    if code in _GONE or code.startswith("08") or ended:
+        return Verdict.GONE
+    if isinstance(cause, OSError) or not _PASSES.isdisjoint({code, code[:2]}):
+        return Verdict.PASSES
+    return Verdict.FAULT
+
+
+def _advice(error: BaseException) -> str:
+    is_pooler = _code(error.__cause__ or error) in {"26000", "42P05"}
+    return _POOLER if is_pooler and "prepared statement" in str(error) else ""
+
+
+_DRIVER = Driver(
+    judge=_judge,
+    ping=lambda connection: connection.execute("SELECT 1"),
+    abort=lambda connection: connection.terminate(),
+    advice=_advice,
+)

@@ -1,4 +1,4 @@
-"""Items in a table: each method is a transaction of its own.
+"""Items in a table: each method is a transaction of its own, and repeated if that is undone.
 
 It takes the database, never the session of a request: what the cache loads in the background goes
 on after the request that asked for it.
@@ -12,6 +12,7 @@ from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database.engine import Database
+from app.database.retry import retry_once
 from app.items.errors import ItemNotFound, VersionConflict
 from app.items.models import Item, ItemCreate, ItemPage, ItemUpdate
 from app.items.repository import ItemRepository
@@ -24,11 +25,13 @@ class SqlItemRepository(ItemRepository):
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @retry_once
     async def get(self, item_id: UUID) -> Item | None:
         async with self._database.reading() as session:
             row = await session.get(ItemRow, item_id)
             return None if row is None else Item.model_validate(row)
 
+    @retry_once
     async def page(self, after: UUID | None, limit: int) -> ItemPage:
         rows = select(ItemRow).order_by(ItemRow.id).limit(limit + 1)
         if after is not None:
@@ -38,6 +41,7 @@ class SqlItemRepository(ItemRepository):
         items, more = found[:limit], len(found) > limit
         return ItemPage(items=items, next_cursor=str(items[-1].id) if more else None)
 
+    @retry_once
     async def create(self, new: ItemCreate) -> Item:
         row = ItemRow(name=new.name, quantity=new.quantity)
         async with self._database.writing() as session:
@@ -45,6 +49,7 @@ class SqlItemRepository(ItemRepository):
             await session.flush()
             return Item.model_validate(row)
 
+    @retry_once
     async def update(self, item_id: UUID, change: ItemUpdate) -> Item:
         async with self._database.writing() as session:
             changed = await _change(
@@ -57,6 +62,7 @@ class SqlItemRepository(ItemRepository):
                 raise VersionConflict(row.version)
             return Item.model_validate(row)
 
+    @retry_once
     async def claim(self, item_id: UUID, *, fence: int) -> Item | None:
         async with self._database.writing() as session:
             claimed = await session.execute(
@@ -68,6 +74,7 @@ class SqlItemRepository(ItemRepository):
             row = await _existing(session, item_id)
             return Item.model_validate(row) if _count(claimed) == 1 else None
 
+    @retry_once
     async def set_quantity(self, item_id: UUID, quantity: int, *, fence: int) -> Item | None:
         async with self._database.writing() as session:
             changed = await _change(
@@ -76,6 +83,7 @@ class SqlItemRepository(ItemRepository):
             row = await _existing(session, item_id)
             return Item.model_validate(row) if changed else None
 
+    @retry_once
     async def delete(self, item_id: UUID) -> bool:
         async with self._database.writing() as session:
             deleted = await session.execute(delete(ItemRow).where(ItemRow.id == item_id))
