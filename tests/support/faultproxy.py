@@ -44,6 +44,7 @@ class _Connection:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     has_lost_data: bool = False
+    is_forgotten: bool = False
 
     def abort(self) -> None:
         for writer in (self.client, self.server):
@@ -92,6 +93,14 @@ class FaultProxy:
     async def black_hole(self) -> None:
         """Accept connections and data and pass nothing on, as a network that is cut in two."""
         await self._become(_BlackHole())
+
+    def forget(self) -> None:
+        """Pass nothing on any more, without a word, for the connections of now; new ones are fine.
+
+        As a balancer does with connections that were idle for too long.
+        """
+        for connection in self._connections:
+            connection.is_forgotten = True
 
     async def drop_replies(self) -> None:
         """Give every command to the server, and lose its replies.
@@ -173,19 +182,21 @@ class FaultProxy:
         self._connections.add(connection)
         try:
             await asyncio.gather(
-                _pump(commands, server, self._command),
+                _pump(commands, server, lambda data: self._command(data, connection)),
                 _pump(replies, client, lambda data: self._reply(data, connection)),
             )
         finally:
             self._connections.discard(connection)
 
-    async def _command(self, data: bytes) -> tuple[bytes, bool]:
+    async def _command(self, data: bytes, connection: _Connection) -> tuple[bytes, bool]:
         while isinstance(self._fault, _BlackHole):
             await self._changed.wait()
-        return data, True
+        return b"" if connection.is_forgotten else data, True
 
     async def _reply(self, data: bytes, connection: _Connection) -> tuple[bytes, bool]:
         while True:
+            if connection.is_forgotten:
+                return b"", True
             match self._fault:
                 case None:
                     return data, True

@@ -23,12 +23,15 @@ class EmbeddedPgBouncer(EmbeddedServer):
     _name = "PgBouncer"
     _ready = "process up"
 
-    def __init__(self, behind: str, *, mode: Literal["session", "transaction"]) -> None:
+    def __init__(
+        self, behind: str, *, mode: Literal["session", "transaction"], **configuration: str | int
+    ) -> None:
         """Say how to start it.
 
         Args:
             behind: the URL of the PostgreSQL.
             mode: for how long a client has a connection to itself.
+            configuration: what `pgbouncer.ini` takes besides.
 
         Raises:
             ServerUnavailable: it is not installed.
@@ -39,7 +42,7 @@ class EmbeddedPgBouncer(EmbeddedServer):
             raise ServerUnavailable(_NOT_INSTALLED)
         self._program = program
         self._behind = make_url(behind)
-        self._mode = mode
+        self._configuration = {"pool_mode": mode, **configuration}
         self._user = unprivileged.user()
 
     @property
@@ -74,8 +77,8 @@ class EmbeddedPgBouncer(EmbeddedServer):
                 unix_socket_dir =
                 auth_type = scram-sha-256
                 auth_file = {self.folder}/users
-                pool_mode = {self._mode}
             """)
+            + "".join(f"{name} = {value}\n" for name, value in self._configuration.items())
         )
         for file in (configuration, self.folder / "users"):
             file.chmod(0o600)

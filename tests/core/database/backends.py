@@ -2,8 +2,9 @@
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,12 +18,15 @@ from app.items.in_s3 import S3ItemRepository
 from app.items.in_sql import SqlItemRepository
 from app.items.repository import ItemRepository
 from app.items.table import Base
+from app.settings.database.postgres import DatabaseSettings as PostgresSettings
 from devservers.guard import ServerUnavailable
 from devservers.mysql import EmbeddedMySQL
 from devservers.postgres import EmbeddedPostgres
 from devservers.s3 import EmbeddedS3, settings_of
 from devservers.server import EmbeddedServer
 from tests.support.ceph import EmbeddedCeph
+from tests.support.pgbouncer import EmbeddedPgBouncer
+from tests.support.standby import StandbyPostgres, together
 
 AnyServer = TypeVar("AnyServer", bound=EmbeddedServer)
 
@@ -32,8 +36,13 @@ SERVERS: dict[str, Callable[[], EmbeddedServer]] = {
     "s3-moto": EmbeddedS3,
     "s3-ceph": EmbeddedCeph,
 }
-ALL = ("sqlite", *SERVERS)
-SLOW = {"mysql", "s3-ceph"}
+# PostgreSQL behind a pooler, and the one that has taken over from another.
+INDIRECT = ("postgres-session", "postgres-transaction", "postgres-failover")
+ALL = ("sqlite", *SERVERS, *INDIRECT)
+SLOW = {"mysql", "s3-ceph", *INDIRECT}
+POOLED_TRANSACTIONS = PostgresSettings(
+    service_name="test", database_pooler="transaction"
+).database_connect_args
 
 
 @dataclass(frozen=True)
@@ -72,9 +81,18 @@ class Backend:
             ) as bucket:
                 yield bucket, S3ItemRepository(bucket)
         else:
-            create = {"postgres": postgres, "mysql": mysql, "sqlite": sqlite}[self.kind]
+            product = self.kind.partition("-")[0]
+            create = {"postgres": postgres, "mysql": mysql, "sqlite": sqlite}[product]
+            if self.kind == "postgres-transaction":
+                limits["connect_args"] = POOLED_TRANSACTIONS
             async with create.create_database(url, **limits) as database:
                 yield database, SqlItemRepository(database)
+
+    @property
+    def nowhere(self) -> str:
+        """The URL with a port on which nobody listens."""
+        assert self.server is not None
+        return re.sub(rf"(:|%3A){self.server.port}\b", r"\g<1>1", self.url)
 
     async def make_tables(self) -> None:
         async with self.open() as (database, _):
@@ -95,10 +113,27 @@ def running(kind: str, folder: Path) -> Iterator[Backend]:
         asyncio.run(backend.make_tables())
         yield backend
         return
-    with installed(SERVERS[kind]) as server:
-        backend = Backend(kind, server.url, server)
+    with ExitStack() as stack:
+        if kind == "postgres-failover":
+            backend = _after_a_failover(stack)
+        elif kind in INDIRECT:
+            behind = stack.enter_context(EmbeddedPostgres())
+            mode: Any = kind.partition("-")[2]
+            pooler = installed(lambda: EmbeddedPgBouncer(behind.url, mode=mode))
+            backend = Backend(kind, stack.enter_context(pooler).url, pooler)
+        else:
+            server = stack.enter_context(installed(SERVERS[kind]))
+            backend = Backend(kind, server.url, server)
         asyncio.run(backend.make_tables())
         yield backend
+
+
+def _after_a_failover(stack: ExitStack) -> Backend:
+    first = stack.enter_context(EmbeddedPostgres())
+    second = stack.enter_context(StandbyPostgres(first))
+    first.kill()
+    second.promote()
+    return Backend("postgres-failover", together(first, second), second)
 
 
 def installed(make: Callable[[], AnyServer]) -> AnyServer:

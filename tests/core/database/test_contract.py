@@ -311,8 +311,7 @@ async def test_frozen_nobody_hangs_and_thawed_it_recovers(backend: Backend) -> N
 async def test_never_there_the_service_can_start(backend: Backend) -> None:
     if backend.server is None:
         pytest.skip("a file is always there")
-    nowhere = backend.url.replace(f":{backend.server.port}/", ":1/")
-    async with backend.open(url=nowhere, timeout=PATIENCE) as (database, items):
+    async with backend.open(url=backend.nowhere, timeout=PATIENCE) as (database, items):
         assert await seconds_to_fail(database, items) < 4 * PATIENCE + SLACK
 
 
