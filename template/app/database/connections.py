@@ -137,6 +137,6 @@ def describe(error: BaseException) -> str:
     """One line, without the statement and its parameters: those may be nobody's business."""
     if isinstance(error, DBAPIError):
         error = error.orig or error
-    cause = error.__cause__ or error  # SQLAlchemy's asyncpg wraps each error once more
+    cause = error.__cause__ or error  # SQLAlchemy may have wrapped it once more
     text = str(cause).partition("\n")[0]
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__

@@ -66,7 +66,9 @@ def create_database(
             "command_timeout": timeout,
             "connection_class": _limited(timeout),
             # Statements of two services never have the same name: behind a pooler, one of them
-            # would execute what the other one has prepared.
+            # would execute what the other one has prepared. It is SQLAlchemy that keeps them; what
+            # asyncpg itself would keep has names that it counts.
+            "statement_cache_size": 0,
             "prepared_statement_name_func": lambda: f"app_{uuid4().hex}",
             **(connect_args or {}),
         },
