@@ -76,6 +76,8 @@ class SessionSettings(RedisSettings):
         found = super()._unsafe()
         if self.has_session_redis:
             found += self._unsafe_redis("SESSION_REDIS_URL", self.session_url)
+        if any(origin.startswith("http://") for origin in self.session_origins):
+            found.append("SESSION_TRUSTED_ORIGINS needs https://: others can write such pages")
         return found + weaknesses("key", "SESSION_KEYS", self.session_key_ring)
 
     def _secrets(self) -> dict[str, list[str]]:

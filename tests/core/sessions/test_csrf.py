@@ -55,6 +55,9 @@ def without_age(parts: list[str]) -> list[str]:
         ({"origin": "https://evil.example"}, True, True),
         ({"origin": "https://service.evil.example"}, True, True),
         ({"origin": "null"}, True, True),
+        ({"origin": "http://service"}, True, True),
+        ({"origin": "http://app.example"}, True, True),
+        ({"origin": "https://service:444"}, True, True),
         ({}, False, True),
         ({"sec-fetch-site": "same-origin"}, False, True),
         ({"sec-fetch-site": "same-origin", "origin": "https://service"}, True, False),
@@ -119,3 +122,28 @@ def test_a_token_says_nothing_about_the_id() -> None:
     first, second = ids.new_id(user="alice"), ids.new_id(user="alice")
     assert ids.csrf_token(first) != ids.csrf_token(second)
     assert ids.csrf_token(first) not in (ids.digest(first), first)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "origin", "plain_on_loopback", "status"),
+    [
+        # Also where TLS ends before us and nobody says so.
+        ("http://service", "https://service", False, 200),
+        ("http://service", "http://service", False, 403),
+        ("http://localhost", "http://localhost", False, 403),
+        ("http://localhost:8000", "http://localhost:8000", True, 200),
+        ("http://localhost:8000", "http://localhost:8001", True, 403),
+        ("https://localhost", "http://localhost", True, 403),
+    ],
+)
+async def test_a_page_without_tls_is_of_this_service_in_development_only(
+    make_app: MakeApp,
+    browser: MakeBrowser,
+    base_url: str,
+    origin: str,
+    plain_on_loopback: bool,
+    status: int,
+) -> None:
+    visitor = browser(make_app(plain_on_loopback=plain_on_loopback), base_url=base_url)
+    answer = await visitor.post("/login/mallory", headers={"origin": origin})
+    assert answer.status_code == status

@@ -1,5 +1,6 @@
 """Round trips, topologies, and a Redis that is away."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +9,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from app.core.redis import ClientOptions, create_client, is_transient
-from app.core.sessions import SessionDependency, Sessions
+from app.core.sessions import SessionDependency, Sessions, scripts
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import PATIENCE
 from tests.core.cache.harness import until
@@ -201,3 +202,33 @@ async def test_a_server_that_is_full() -> None:
             await client.config_set("maxmemory", 0)
             await client.aclose()
             assert (await alice.who())["data"] == {}
+
+
+async def test_the_check_tries_every_command_that_sessions_need(
+    server: EmbeddedValkey, redis: Redis
+) -> None:
+    def commands(*texts: str) -> set[str]:
+        return {name for text in texts for name in re.findall(r"redis\.call\('(\w+)'", text)}
+
+    texts = [getattr(scripts, name) for name in ("_TOUCH", "_SAVE", "_CREATE", "_REPLACE")]
+    needed = commands(*texts, scripts._END, scripts._END_ALL)
+    assert needed == commands(scripts._CHECK)
+
+    sessions = make_sessions(redis)
+    await sessions.check()
+    assert await redis.dbsize() == 0
+    may_all = ["ACL", "SETUSER", "limited", "reset", "on", ">p", "~*", "+@all"]
+    for command in sorted(needed):
+        await redis.execute_command(*may_all, f"-{command.lower()}")
+        url = f"redis://limited:p@{server.host}:{server.port}/0"
+        async with open_sessions(url) as limited:
+            with pytest.raises(RedisError, match=f"(?i){command}"):
+                await limited.check()
+    await redis.execute_command("ACL", "DELUSER", "limited")
+
+
+async def test_the_check_notices_a_server_that_takes_no_writes() -> None:
+    with EmbeddedValkey(min_replicas_to_write="1") as server:
+        async with open_sessions(server.url) as sessions:
+            with pytest.raises(RedisError, match=r"(?i)good replicas"):
+                await sessions.check()

@@ -37,10 +37,16 @@ def check_origins(origins: Collection[str]) -> frozenset[str]:
     return frozenset(origins)
 
 
-def check_source(connection: HTTPConnection, trusted: Collection[str]) -> None:
+def check_source(connection: HTTPConnection, trusted: Collection[str], plain: bool) -> None:
     """Refuse a write that a page of another site sends, unless that is a trusted one.
 
-    A web socket counts as a write: browsers let every page open one.
+    A web socket counts as a write: browsers let every page open one. A page of the same host that
+    came without TLS is another site, for anybody on the way may have written it.
+
+    Args:
+        connection: the request.
+        trusted: origins that count as this one.
+        plain: pages of this service may have come without TLS.
 
     Raises:
         HTTPException, WebSocketException: it is refused.
@@ -53,7 +59,7 @@ def check_source(connection: HTTPConnection, trusted: Collection[str]) -> None:
     if site is not None:
         if site not in {"same-origin", "none"}:
             raise _refusal(connection, "site", f"it was sent from another site ({site})")
-    elif origin is not None and origin.partition("://")[2] != connection.headers.get("host"):
+    elif origin is not None and origin != _own_origin(connection, plain=plain):
         raise _refusal(connection, "origin", "its Origin is another one")
 
 
@@ -71,6 +77,11 @@ def check_token(connection: HTTPConnection, token: str) -> None:
             raise _refusal(connection, "token", "it needs the session's token as X-CSRF-Token")
         if not hmac.compare_digest(given.encode(), token.encode()):
             raise _refusal(connection, "token", "X-CSRF-Token is not that of the session")
+
+
+def _own_origin(connection: HTTPConnection, *, plain: bool) -> str:
+    # Not the scheme that we see: behind a proxy that is not in FORWARDED_ALLOW_IPS it is http.
+    return f"{'http' if plain else 'https'}://{connection.headers.get('host')}"
 
 
 def _writes(connection: HTTPConnection) -> bool:

@@ -14,7 +14,6 @@ from fastapi.openapi.models import APIKey, APIKeyIn
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
-from app.core.sessions import cookie
 from app.core.sessions.session import Session
 from app.core.sessions.visit import VISIT, Visit
 
@@ -23,13 +22,17 @@ TOUCHED = "app.touched"
 keeps such a response only if the route says that it varies by that."""
 
 
-class SessionCookie(SecurityBase):
+class SessionScheme(SecurityBase):
     """A security scheme to FastAPI: shown in the API's docs, and refused on routes that the HTTP
     cache answers for everybody alike."""
 
     def __init__(self) -> None:
-        self.model = APIKey.model_validate({"in": APIKeyIn.cookie, "name": cookie.NAME})
+        self.model = APIKey.model_validate({"in": APIKeyIn.cookie, "name": "__Host-session"})
         self.scheme_name = "session"
+
+    def describe(self, cookie: str) -> None:
+        """Have the API's docs say what the cookie is called."""
+        self.model = APIKey.model_validate({"in": APIKeyIn.cookie, "name": f"__Host-{cookie}"})
 
     async def __call__(self, connection: HTTPConnection) -> Session:
         visit: Visit | None = connection.scope.get(VISIT)
@@ -39,7 +42,7 @@ class SessionCookie(SecurityBase):
         return await visit.open(connection)
 
 
-get_session = SessionCookie()
+get_session = SessionScheme()
 
 SessionDependency = Annotated[Session, Depends(get_session)]
 

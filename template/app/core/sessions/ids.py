@@ -58,6 +58,10 @@ class SessionKeys:
         name = _digest(b"user", user.encode())
         return f"{self._prefix}:{{{name[0]:02x}}}:user:{name.hex()}"
 
+    def for_check(self) -> tuple[str, str]:
+        """Two keys of no session, in one slot."""
+        return f"{self._prefix}:{{00}}:check:session", f"{self._prefix}:{{00}}:check:user"
+
     def beside(self, session_id: str) -> str:
         """What the keys of all sessions in the same bucket begin with."""
         return f"{self._prefix}:{{{bucket_of(session_id):02x}}}:id:"

@@ -1,8 +1,10 @@
 """`Sessions`: what the service makes once, and gives to the middleware."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from time import monotonic
 
 from app.core.redis import RedisClient
+from app.core.sessions.cookie import SessionCookie
 from app.core.sessions.csrf import check_origins
 from app.core.sessions.ids import is_id
 from app.core.sessions.keyring import KeyRing
@@ -24,7 +26,9 @@ class Sessions:
         max_bytes: int = 4096,
         max_per_user: int = 100,
         trusted_origins: Collection[str] = (),
+        cookie: str = "session",
         plain_on_loopback: bool = False,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """Does no I/O.
 
@@ -37,14 +41,19 @@ class Sessions:
             max_bytes: the most that a session may hold.
             max_per_user: how many sessions a user may have; one more ends the oldest.
             trusted_origins: other origins whose pages may write, such as "https://app.example".
+            cookie: its name, without `__Host-`; say the service, so that services can share a host.
+                For one absolute timeout, the sessions of cookies that are called "session" go on.
             plain_on_loopback: let a browser on this machine keep the cookie without TLS. For
                 development: some browsers refuse secure cookies from http://localhost.
+            clock: tells seconds.
 
         Raises:
             ValueError: an argument is out of range.
         """
         self.trusted_origins = check_origins(trusted_origins)
-        self.plain_on_loopback = plain_on_loopback
+        self.cookie = SessionCookie(cookie, plain_on_loopback)
+        self._clock = clock
+        self._old_cookies_until = clock() + absolute_timeout
         self._store = SessionStore(
             client,
             KeyRing(keys),
@@ -65,6 +74,19 @@ class Sessions:
         if session_id is not None and is_id(session_id):
             stored = await self._store.load(session_id)
         return Session(self._store, stored)
+
+    @property
+    def takes_old_cookies(self) -> bool:
+        """Whether sessions may still be alive whose cookies have the old name."""
+        return self._clock() < self._old_cookies_until
+
+    async def check(self) -> None:
+        """Try everything that sessions do in Redis, at once and leaving nothing behind.
+
+        Raises:
+            RedisError: something is denied, refused or unknown; or Redis did not answer.
+        """
+        await self._store.check()
 
     async def end_all(self, user: str) -> int:
         """End every session of a user, wherever they are; how many there were.

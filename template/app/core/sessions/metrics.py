@@ -11,7 +11,8 @@ loads = Counter(
 )
 writes = Counter(
     "session_writes",
-    "Changes of sessions: created, saved, merged, replaced, ended, conflict, gone.",
+    "Changes of sessions: created, saved, merged, replaced, ended; and lost ones: conflict, gone, "
+    "late (after the response had begun).",
     ["outcome"],
 )
 refusals = Counter(

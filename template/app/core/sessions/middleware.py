@@ -5,16 +5,19 @@ The session is not read here but by the routes that depend on it, so the others 
 
 from collections.abc import Awaitable, Callable
 
+import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.redis import is_transient
-from app.core.sessions import cookie
+from app.core.sessions import metrics
 from app.core.sessions.errors import SessionConflict, SessionEnded
 from app.core.sessions.manager import Sessions
 from app.core.sessions.visit import VISIT, Visit
+
+log = structlog.get_logger(__name__)
 
 
 class _NotSaved(Exception):
@@ -45,15 +48,16 @@ class SessionMiddleware:
             await self._app(scope, receive, send)
             return
         visit = scope[VISIT] = Visit(self._sessions)
-        if scope["type"] == "websocket":  # has no response: its routes save what they change
-            await self._app(scope, receive, send)
-            return
+        began = scope["type"] == "websocket"  # which has no response that could wait for a write
 
         async def send_saved(message: Message) -> None:
-            if message["type"] == "http.response.start" and visit.session is not None:
-                await _save(visit, message["status"])
-                message = {**message, "headers": list(message.get("headers", ()))}
-                self._add_headers(visit, HTTPConnection(scope), MutableHeaders(scope=message))
+            nonlocal began
+            if message["type"] == "http.response.start":
+                if visit.session is not None:
+                    await _save(visit, message["status"])
+                    message = {**message, "headers": list(message.get("headers", ()))}
+                    self._add_headers(visit, HTTPConnection(scope), MutableHeaders(scope=message))
+                began = message["status"] < 500
             await send(message)
 
         try:
@@ -65,6 +69,13 @@ class SessionMiddleware:
             else:
                 response = await self._unavailable(request, failed.error)
             await response(scope, receive, send)
+        except Exception:
+            if began:
+                await _save_late(visit)
+            raise
+        else:
+            if began:
+                await _save_late(visit)
 
     def _add_headers(
         self, visit: Visit, connection: HTTPConnection, headers: MutableHeaders
@@ -77,8 +88,9 @@ class SessionMiddleware:
             headers["cache-control"] = "no-store"
         if (new := visit.session.new_cookie()) is not None:
             headers["cache-control"] = "no-store"
-            plain = self._sessions.plain_on_loopback
-            headers.append("set-cookie", cookie.write(connection, *new, plain_on_loopback=plain))
+            headers.append("set-cookie", self._sessions.cookie.write(connection, *new))
+        if visit.renames:
+            headers.append("set-cookie", self._sessions.cookie.forget_old(connection))
 
 
 async def _save(visit: Visit, status: int) -> None:
@@ -95,3 +107,22 @@ async def _save(visit: Visit, status: int) -> None:
         if isinstance(error, SessionConflict) or is_transient(error):
             raise _NotSaved(error) from error
         raise
+
+
+async def _save_late(visit: Visit) -> None:
+    """Write what streams, background tasks and the code after `yield` have changed.
+
+    The response is on its way: what fails can only be logged.
+    """
+    if visit.session is None:
+        return
+    why = "the response had begun, and with it the cookie: log in, rotate and begin sessions before"
+    try:
+        if await visit.session.save_late():
+            return
+    except SessionEnded:
+        return
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+    metrics.writes.labels("late").inc()
+    log.error("session.not_written", why=why)

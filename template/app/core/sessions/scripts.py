@@ -129,9 +129,30 @@ end
 return ended
 """
 
+# Every command of the scripts above, so that what a server denies, refuses or does not have is
+# found before a login needs it. KEYS no session, no index. Leaves nothing behind.
+_CHECK = f"""{_NOW}
+redis.call('HSET', KEYS[1], 'version', now)
+redis.call('HGET', KEYS[1], 'version')
+redis.call('HMGET', KEYS[1], 'version', 'ends')
+redis.call('EXISTS', KEYS[1])
+redis.call('PEXPIRE', KEYS[1], 1000)
+redis.call('ZADD', KEYS[2], now, 'a', now, 'b', now, 'c')
+redis.call('PEXPIREAT', KEYS[2], now + 1000)
+redis.call('ZCARD', KEYS[2])
+redis.call('ZRANGE', KEYS[2], 0, -1)
+redis.call('ZPOPMIN', KEYS[2])
+redis.call('ZREM', KEYS[2], 'b')
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+redis.call('DEL', KEYS[1])
+redis.call('UNLINK', KEYS[2])
+return 1
+"""
+
 TOUCH = Script(_TOUCH)
 SAVE = Script(_SAVE)
 CREATE = Script(_CREATE)
 REPLACE = Script(_REPLACE)
 END = Script(_END)
 END_ALL = Script(_END_ALL)
+CHECK = Script(_CHECK)

@@ -18,6 +18,10 @@ class Session:
     Changes are written when the response begins, if there are any, and before anything of it is
     sent: a client that is told of a change can rely on it. `save` writes them earlier, for a route
     that wants to know before it goes on. A response with a server error writes nothing.
+
+    What changes after that, in a stream, a background task or a web socket, is written at its end.
+    A login, a new session and another id are not, for no cookie can tell of them: the log has an
+    error then.
     """
 
     data: Data
@@ -130,6 +134,28 @@ class Session:
         if self._stored is None:
             return "", 0
         return self._stored.id, max(1, self._stored.ends // 1000 - int(time.time()))
+
+    def send_cookie(self) -> None:
+        """Have the client told of its id, also if it has it."""
+        self._cookie = None
+
+    async def save_late(self) -> bool:
+        """Write what has changed since the response began, as far as that needs no new cookie.
+
+        Data of a session that the client has, and logging out. Answers whether that was all; a new
+        session, a login and another id would be of no use to who cannot be told of them.
+
+        Raises:
+            Exception: as `save`.
+        """
+        if self._leaves is not None and self._user is None:
+            await self._store.end(self._leaves)
+            self._leaves, self._left = None, True
+        begins = self._user is not None or bool(self.data)
+        if self._rotates or (self._stored is None and begins):
+            return False
+        await self.save()
+        return True
 
     async def _write(self, write: Callable[[Stored, Content], Awaitable[Stored]]) -> None:
         """Write what was seen and changed, with what others have written since."""

@@ -12,7 +12,7 @@ from app.core.sessions.content import Content, Unreadable
 from app.core.sessions.errors import SessionEnded, SessionTooLarge
 from app.core.sessions.ids import SessionKeys, digest
 from app.core.sessions.keyring import KeyRing, Undecipherable
-from app.core.sessions.scripts import CREATE, END, END_ALL, REPLACE, SAVE, TOUCH
+from app.core.sessions.scripts import CHECK, CREATE, END, END_ALL, REPLACE, SAVE, TOUCH
 
 log = structlog.get_logger(__name__)
 
@@ -85,6 +85,10 @@ class SessionStore:
             return None
         metrics.loads.labels("loaded").inc()
         return Stored(session_id, int(version), int(ends), plain)
+
+    async def check(self) -> None:
+        """Run every command that the scripts have. Raises RedisError."""
+        await CHECK.run(self._client, list(self._keys.for_check()), [])
 
     async def create(self, session_id: str, content: Content) -> Stored:
         """Write a session under an id that is new.

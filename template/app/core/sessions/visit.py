@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 
-from app.core.sessions import cookie
 from app.core.sessions.csrf import check_source, check_token
 from app.core.sessions.manager import Sessions
 from app.core.sessions.session import Session
@@ -19,6 +18,8 @@ class Visit:
 
     sessions: Sessions
     session: Session | None = None
+    renames: bool = False
+    """Whether the session came with a cookie of the old name."""
 
     async def open(self, connection: HTTPConnection) -> Session:
         """The request's session, the same one each time.
@@ -28,11 +29,24 @@ class Visit:
             RedisError: Redis did not answer.
         """
         if self.session is None:
-            check_source(connection, self.sessions.trusted_origins)
-            plain = self.sessions.plain_on_loopback
-            given = cookie.read(connection, plain_on_loopback=plain)
-            session = await self.sessions.open(given)
+            cookie = self.sessions.cookie
+            trusted = self.sessions.trusted_origins
+            check_source(connection, trusted, cookie.is_plain(connection))
+            session = await self.sessions.open(cookie.read(connection))
+            if not session.is_known and self.sessions.takes_old_cookies:
+                session = await self._open_old(connection) or session
             if session.is_known:
                 check_token(connection, session.csrf_token)
             self.session = session
         return self.session
+
+    async def _open_old(self, connection: HTTPConnection) -> Session | None:
+        """The session of a cookie with the old name, if it is one of this service."""
+        if (given := self.sessions.cookie.read_old(connection)) is None:
+            return None
+        session = await self.sessions.open(given)
+        if not session.is_known:
+            return None
+        session.send_cookie()
+        self.renames = True
+        return session
