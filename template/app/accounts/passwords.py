@@ -1,7 +1,8 @@
 """Passwords are hashed with Argon2id, which is slow and takes much memory, on purpose.
 
-So it runs in threads, a few at a time: a flood of logins must not take the memory of the service
-or the turns of its event loop.
+So it runs in threads, a few at a time and one for each hash: a flood of logins must not take the
+memory of the service, its cores or the turns of its event loop. Others wait in a line, which is
+long enough for what passes the limits of `throttle.py`.
 """
 
 import asyncio
@@ -16,21 +17,27 @@ from pydantic import SecretStr
 T = TypeVar("T")
 
 
-class Passwords:
-    """The library's parameters are those of RFC 9106 for little memory: 64 MiB a hash."""
+class LineFull(TimeoutError):
+    """Too many wait for a password to be hashed: another try later may find fewer."""
 
-    def __init__(self, *, at_once: int = 2, timeout: float = 5.0) -> None:
-        """`timeout` is the longest wait for one's turn and its end, in seconds."""
-        self._hasher = PasswordHasher()
+
+class Passwords:
+    """Memory and passes are those that RFC 9106 has for little memory: 64 MiB, three times."""
+
+    def __init__(self, *, at_once: int = 2, most_waiting: int = 100) -> None:
+        """Hash `at_once` passwords while up to `most_waiting` others wait for their turn."""
+        self._hasher = PasswordHasher(parallelism=1)
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="passwords")
-        self._timeout = timeout
+        self._most = at_once + most_waiting
+        self._there = 0
         self._nobodys: str | None = None
+        self._nobodys_turn = asyncio.Lock()
 
     async def hash(self, password: SecretStr) -> str:
         """What to keep of a password.
 
         Raises:
-            TimeoutError: too many others were before us.
+            LineFull: too many others were before us.
         """
         return await self._in_thread(lambda: self._hasher.hash(password.get_secret_value()))
 
@@ -38,13 +45,20 @@ class Passwords:
         """Whether it is the password. For nobody (None) it takes the same time to say no.
 
         Raises:
-            TimeoutError: too many others were before us.
+            LineFull: too many others were before us.
         """
-        if self._nobodys is None:
-            self._nobodys = await self.hash(SecretStr("the password of those who have no account"))
+        async with self._nobodys_turn:
+            if self._nobodys is None:
+                self._nobodys = await self.hash(
+                    SecretStr("the password of those who have no account")
+                )
         known = password_hash or self._nobodys
         found = await self._in_thread(lambda: self._verify(known, password.get_secret_value()))
         return found and password_hash is not None
+
+    def is_outdated(self, password_hash: str) -> bool:
+        """Whether a hash was made with other parameters, and takes other time."""
+        return self._hasher.check_needs_rehash(password_hash)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -56,5 +70,10 @@ class Passwords:
             return False
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        async with asyncio.timeout(self._timeout):
+        if self._there >= self._most:
+            raise LineFull(f"{self._there} passwords wait to be hashed")
+        self._there += 1
+        try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._there -= 1

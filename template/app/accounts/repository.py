@@ -32,3 +32,6 @@ class AccountRepository(Protocol):
         self, account_id: UUID, password_hash: str, *, version: int
     ) -> StoredAccount | None:
         """The account with its new password; None if it is not at this version any more."""
+
+    async def replace_hash(self, account: StoredAccount, password_hash: str) -> None:
+        """Keep another hash of the same password, unless that was changed meanwhile."""

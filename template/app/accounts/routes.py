@@ -16,7 +16,7 @@ from app.accounts.models import Account, Credentials, LoggedIn, PasswordChange, 
 from app.accounts.passwords import Passwords
 from app.accounts.repository import AccountRepository, NameTaken, StoredAccount
 from app.accounts.throttle import Throttle
-from app.core.sessions import SessionDependency, UserDependency
+from app.core.sessions import Session, SessionDependency, UserDependency
 
 _VERSION = "account_version"
 
@@ -37,19 +37,25 @@ def create_accounts_router(
     CurrentAccount = Annotated[StoredAccount, Depends(current_account)]
 
     async def check(request: Request, name: str, password: SecretStr) -> StoredAccount | None:
-        address = request.client.host if request.client else ""
-        if wait := await throttle.wait_for(name, address):
-            headers = {"retry-after": str(math.ceil(wait))}
-            raise HTTPException(429, "too many tries: wait a little", headers)
+        address = _address(request)
+        _refuse(await throttle.wait_for_login(name, address))
         account = await accounts.find(name)
         known_hash = account.password_hash if account else None
         if not await passwords.matches(password, known_hash):
             return None
-        await throttle.forget(name, address)
+        assert account is not None
+        await throttle.forget_login(name, address)
+        if passwords.is_outdated(account.password_hash):
+            await accounts.replace_hash(account, await passwords.hash(password))
         return account
 
-    @router.post("", status_code=201, responses={409: {"description": "The name is taken"}})
-    async def register(new: Registration) -> Account:
+    @router.post(
+        "",
+        status_code=201,
+        responses={409: {"description": "The name is taken"}, 429: {"description": "Too many"}},
+    )
+    async def register(new: Registration, request: Request) -> Account:
+        _refuse(await throttle.wait_for_registration(_address(request)))
         try:
             account = await accounts.create(new.name, await passwords.hash(new.password))
         except NameTaken:
@@ -71,7 +77,22 @@ def create_accounts_router(
             raise HTTPException(401, "wrong name or password")
         session.log_in(str(account.id))
         session.data[_VERSION] = account.version
+        # Whoever changes the password does so in the database and then ends all sessions there are.
+        # So this one is written first, and lasts if the password is still the same afterwards.
+        await session.save()
+        if not await is_current(account, session):
+            raise HTTPException(401, "wrong name or password")
         return LoggedIn(account=_shown(account), csrf_token=session.csrf_token)
+
+    async def is_current(account: StoredAccount, session: Session) -> bool:
+        """Whether the account is as it was; else, and if nobody knows, the session is over."""
+        found = None
+        try:
+            found = await accounts.get(account.id)
+        finally:
+            if found is None or found.version != account.version:
+                session.log_out()
+        return found is not None and found.version == account.version
 
     @router.post("/logout", status_code=204)
     async def log_out(session: SessionDependency) -> None:
@@ -110,6 +131,17 @@ def create_accounts_router(
         return LoggedIn(account=_shown(changed), csrf_token=session.csrf_token)
 
     return router
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _refuse(wait: float) -> None:
+    """429 if there are seconds to wait."""
+    if wait:
+        headers = {"retry-after": str(math.ceil(wait))}
+        raise HTTPException(429, "too many tries: wait a little", headers)
 
 
 def _shown(account: StoredAccount) -> Account:

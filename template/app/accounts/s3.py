@@ -42,16 +42,25 @@ class S3AccountRepository:
     async def set_password(
         self, account_id: UUID, password_hash: str, *, version: int
     ) -> StoredAccount | None:
+        return await self._replace(account_id, password_hash, version=version, new=version + 1)
+
+    async def replace_hash(self, account: StoredAccount, password_hash: str) -> None:
+        version = account.version
+        await self._replace(account.id, password_hash, version=version, new=version)
+
+    async def _replace(
+        self, account_id: UUID, password_hash: str, *, version: int, new: int
+    ) -> StoredAccount | None:
         async with self._bucket.deadline():
             found = await self._bucket.get(_key(account_id))
             if found is None or (old := _record(found.body)).version != version:
                 return None
-            new = _Record(name=old.name, password_hash=password_hash, version=version + 1)
+            record = _Record(name=old.name, password_hash=password_hash, version=new)
             try:
-                await self._bucket.replace(_key(account_id), _body(new), etag=found.etag)
+                await self._bucket.replace(_key(account_id), _body(record), etag=found.etag)
             except Conflict:
                 return None
-        return _stored(account_id, new)
+        return _stored(account_id, record)
 
 
 def _id(name: str) -> UUID:

@@ -56,6 +56,15 @@ class SqlAccountRepository:
             row = await session.get(AccountRow, account_id)
             return _stored(row) if changed.rowcount == 1 and row is not None else None
 
+    async def replace_hash(self, account: StoredAccount, password_hash: str) -> None:
+        async with self._database.writing() as session:
+            await session.execute(
+                update(AccountRow)
+                .where(AccountRow.id == account.id, AccountRow.version == account.version)
+                .values(password_hash=password_hash)
+                .execution_options(synchronize_session=False)
+            )
+
 
 def _stored(row: AccountRow) -> StoredAccount:
     return StoredAccount(row.id, row.name, row.password_hash, row.version)
