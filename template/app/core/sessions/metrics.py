@@ -22,5 +22,7 @@ refusals = Counter(
 )
 
 begin_at_zero(loads, ("loaded", "unknown", "retired", "tampered", "unreadable"))
-begin_at_zero(writes, ("created", "saved", "merged", "replaced", "ended", "conflict", "gone"))
+begin_at_zero(
+    writes, ("created", "saved", "merged", "replaced", "ended", "conflict", "gone", "late")
+)
 begin_at_zero(refusals, ("site", "origin", "token"))
