@@ -1,7 +1,7 @@
 """The near cache answers without Redis, and only while it hears of invalidations."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from app.core.cache import Cache, CachePolicy
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
+from tests.core.cache.counters import reads
 from tests.core.cache.harness import Source
 from tests.support.wire import counted_writes
 
@@ -48,6 +49,57 @@ async def test_a_hit_costs_nothing_and_is_nobody_elses(open_near: OpenNear) -> N
         found.append(3)
         assert await policy.get_or_load(1, Source([2]).load, tags=["tag"]) == [1]
     assert len(wire) == 0
+
+
+async def test_reading_many_costs_nothing_for_what_is_near(open_near: OpenNear) -> None:
+    policy, asked = policy_of(await open_near()), []
+
+    async def load(keys: Sequence[int]) -> dict[int, list[int]]:
+        asked.append(list(keys))
+        return {key: [key] for key in keys}
+
+    expected = {key: [key] for key in range(5)}
+    await policy.get_or_load_many(range(4), load, tags=["tag"])
+    assert await policy.get_or_load_many(range(4), load, tags=["tag"]) == {
+        key: [key] for key in range(4)
+    }
+    near = reads("item", "near")
+    with counted_writes() as wire:
+        for _ in range(5):
+            found = await policy.get_or_load_many(range(4), load, tags=["tag"])
+            assert found[3] == [3]
+            found[3].append(1)  # each caller has values of its own
+    assert (len(wire), reads("item", "near") - near) == (0, 20)
+    assert await policy.get_or_load_many(range(5), load, tags=["tag"]) == expected
+    assert asked == [[0, 1, 2, 3], [4]]
+    with counted_writes() as wire:  # what one way of reading has found, the other one knows
+        assert await policy.get_or_load(2, Source([9]).load, tags=["tag"]) == [2]
+    assert len(wire) == 0
+    await policy.cache.invalidate_tags("tag")
+    await policy.get_or_load_many(range(2), load, tags=["tag"])
+    assert asked[2:] == [[0, 1]]
+
+
+async def test_reading_many_keeps_nothing_that_was_invalidated_meanwhile(
+    open_near: OpenNear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = await open_near()
+    policy = policy_of(cache)
+    await read(policy, 1)
+    before = cache._store.read
+
+    async def overtaken(keys: Sequence[bytes]) -> list[bytes | None]:
+        values = await before(keys)
+        await policy.invalidate(1)
+        return values
+
+    async def load(keys: Sequence[int]) -> dict[int, list[int]]:
+        return {key: [2] for key in keys}
+
+    monkeypatch.setattr(cache._store, "read", overtaken)
+    assert await policy.get_or_load_many([1], load, tags=["tag"]) == {1: [1]}
+    monkeypatch.setattr(cache._store, "read", before)
+    assert await policy.get_or_load_many([1], load, tags=["tag"]) == {1: [2]}
 
 
 WAYS: dict[str, Callable[[CachePolicy[list[int]]], Awaitable[None]]] = {

@@ -116,9 +116,9 @@ class CachedFunction(Generic[P, R]):
         await self._policy.invalidate_texts([self.key(*args, **kwargs)])
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Compute the result for these arguments now, and keep it instead of the old one."""
-        await self.invalidate(*args, **kwargs)
-        return await self(*args, **kwargs)
+        """Compute the result for these arguments now; see `CachePolicy.refresh`."""
+        loaded = await self._policy.cache.engine.refresh(self._recipe(*args, **kwargs))
+        return cast(R, loaded.value)
 
     def _recipe(self, *args: P.args, **kwargs: P.kwargs) -> Recipe:
         arguments = self._arguments.bind(*args, **kwargs)

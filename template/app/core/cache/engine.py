@@ -13,9 +13,10 @@ A read never raises an error of Redis: without it the loader answers.
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import replace
+from secrets import token_hex
 from time import monotonic
 from typing import Any
 
@@ -96,12 +97,56 @@ class Engine:
         try:
             raw, *versions = await self.store.read(address.read_keys)
         except CacheUnavailable as unavailable:
-            return Seen(None, None, Miss.UNAVAILABLE, b"", online=not unavailable.outage, at=at)
+            return _unread(unavailable, at)
         if near is None:
             return self._decoded.unpack(kind, address, raw, versions, at=at)
         seen = kind.unpack(address, raw, versions, at=at)
         near.put(kind, address, seen, generation)
         return seen
+
+    async def fetch_many(self, kind: Kind, addresses: Sequence[Address]) -> list[Seen]:
+        """`fetch` for several entries of the same tags, in one round trip."""
+        near = self._near if kind.options.near_ttl else None
+        values = [address.value for address in addresses]
+        generations = [(0, 0) if near is None else near.generation(key) for key in values]
+        keys = [*(key.encode() for key in values), *addresses[0].read_keys[1:]]
+        at = monotonic()
+        try:
+            raw = await self.store.read(keys)
+        except CacheUnavailable as unavailable:
+            return [_unread(unavailable, at)] * len(addresses)
+        versions = raw[len(values) :]
+        found = []
+        for address, one, generation in zip(addresses, raw, generations, strict=False):
+            if near is None:
+                seen = self._decoded.unpack(kind, address, one, versions, at=at)
+            else:
+                seen = kind.unpack(address, one, versions, at=at)
+                near.put(kind, address, seen, generation)
+            found.append(seen)
+        return found
+
+    async def refresh(self, recipe: Recipe) -> Loaded:
+        """Load a value now, and keep it instead of the old one.
+
+        Who reads meanwhile gets the old value, as if nobody refreshed it. When the load fails the
+        old one stays.
+
+        Raises:
+            Exception: what the loader raised.
+        """
+        check_captured(recipe.kind.policy, recipe.load)
+        # Callers from now on do not join a load that began before; nobody joins this one, either.
+        self.forget([recipe.address.value])
+        flight = self.flights.start(token_hex(8), lambda _: self._replace(recipe), ())
+        outcome = "failed"
+        try:
+            async with waiting():
+                loaded: Loaded = await flight.wait()
+            outcome = "done"
+        finally:
+            metrics.refreshes.labels(recipe.kind.policy, outcome).inc()
+        return loaded
 
     def forget(self, names: Iterable[str]) -> None:
         """Callers from now on do not join loads under way of these entries, policies or tags."""
@@ -121,6 +166,25 @@ class Engine:
     def _refresh(self, recipe: Recipe, seen: Seen) -> None:
         asks = {recipe.address.value: Ask(recipe.address, seen)}
         self.refresher.start(recipe.kind, asks, lambda _: _load(recipe))
+
+    async def _replace(self, recipe: Recipe) -> Loaded:
+        kind, address = recipe.kind, recipe.address
+        # The old value is nothing to fall back on: the caller wants to know of an error.
+        seen = replace(await self.fetch(kind, address), entry=None)
+        ask = Ask(address, seen)
+        asks = {address.value: ask}
+        try:
+            if not seen.online:
+                raise CacheUnavailable("the read failed", outage=True)
+            _, versions = await self.filler.lease(kind, [ask], take=True)
+        except CacheUnavailable:
+            loaded = await self.filler.load_only(kind, asks, lambda: _load(recipe))
+            self.filler.remove_later([address])  # it has been overtaken
+        else:
+            loaded = await self.filler.fill(kind, asks, versions, lambda: _load(recipe))
+        if self._near is not None:
+            self._near.invalidate([address.value])
+        return loaded[address.value]
 
     async def _join(self, recipe: Recipe, seen: Seen) -> Loaded:
         while True:
@@ -222,6 +286,10 @@ class Engine:
             kind, {address.value: Ask(address, seen)}, lambda: _load(recipe)
         )
         return loaded[address.value]
+
+
+def _unread(unavailable: CacheUnavailable, at: float) -> Seen:
+    return Seen(None, None, Miss.UNAVAILABLE, b"", online=not unavailable.outage, at=at)
 
 
 async def _load(recipe: Recipe) -> Mapping[str, Any]:

@@ -50,11 +50,12 @@ class Filler:
         self._renewal = LeaseRenewal(store, self.spawn)
 
     async def lease(
-        self, kind: Kind, asks: Sequence[Ask]
+        self, kind: Kind, asks: Sequence[Ask], *, take: bool = False
     ) -> tuple[list[LeaseReply], dict[str, bytes]]:
         """Ask for leases on entries of the same tags, which were read at the same time.
 
-        Returns an answer for each and the versions to store under, by name.
+        Returns an answer for each and the versions to store under, by name. With `take` they are
+        taken away from whoever has them, whose loads will not be stored.
 
         Raises:
             CacheUnavailable: nothing was granted, as far as anybody can know.
@@ -62,7 +63,8 @@ class Filler:
         known = dict(zip(asks[0].address.versions, asks[0].seen.versions, strict=False))
         missing = [name for name, version in known.items() if version is None]
         wanted = [(a.address, a.token, LEASE_SECONDS, a.seen.id) for a in asks]
-        asking = self.spawn(self._store.lease_many(wanted, missing))
+        ask = self._store.take_many if take else self._store.lease_many
+        asking = self.spawn(ask(wanted, missing))
         try:
             replies, created = await asyncio.shield(asking)
         except asyncio.CancelledError:
@@ -70,7 +72,7 @@ class Filler:
             raise
         except CacheUnavailable as unavailable:
             if unavailable.outage:  # the request may have arrived, only the reply is missing
-                self._leave_to_recovery([a.address for a in asks])
+                self.remove_later([a.address for a in asks])
             elif missing or len(asks) > 1:  # a part of it may have been refused, another granted
                 self.spawn(self.give_up(asks, throttle=0))
             raise
@@ -209,11 +211,12 @@ class Filler:
                 await work
             except CacheUnavailable:
                 # The leases may still be there, and would keep everybody waiting.
-                self._leave_to_recovery(addresses)
+                self.remove_later(addresses)
 
         await asyncio.shield(self.spawn(finish()))
 
-    def _leave_to_recovery(self, addresses: Sequence[Address]) -> None:
+    def remove_later(self, addresses: Sequence[Address]) -> None:
+        """Have entries and leases deleted as soon as Redis answers."""
         for address in addresses:
             self._recovery.queue_entries([(address.value, address.lease)], address.versions[0])
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from app.core.cache.bulkhead import waiting
@@ -50,7 +49,8 @@ class ManyReader(Generic[K]):
                 continue
             found[key] = seen.value
             fresh_until = entry.fresh_until
-            self._kind.count(Outcome.HIT if now < fresh_until else Outcome.STALE)
+            fresh = Outcome.NEAR if seen.near else Outcome.HIT
+            self._kind.count(fresh if now < fresh_until else Outcome.STALE)
             if now >= fresh_until or self._kind.is_due(entry, now):
                 due[key] = ask
         if due:
@@ -61,19 +61,18 @@ class ManyReader(Generic[K]):
         return {key: found[key] for key in self._addresses}
 
     async def _read(self) -> dict[K, Seen]:
-        values = [address.value for address in self._addresses.values()]
-        versions = next(iter(self._addresses.values())).versions
-        at = monotonic()
-        try:
-            raw = await self._engine.store.read([key.encode() for key in (*values, *versions)])
-        except CacheUnavailable as unavailable:
-            away = Seen(None, None, Miss.UNAVAILABLE, b"", online=not unavailable.outage, at=at)
-            return dict.fromkeys(self._addresses, away)
-        current = raw[len(values) :]
-        return {
-            key: self._kind.unpack(address, one, current, at=at)
-            for (key, address), one in zip(self._addresses.items(), raw, strict=False)
-        }
+        engine, kind = self._engine, self._kind
+        found: dict[K, Seen] = {}
+        elsewhere: dict[K, Address] = {}
+        for key, address in self._addresses.items():
+            if (seen := engine.near(kind, address)) is not None:
+                found[key] = seen
+            else:
+                elsewhere[key] = address
+        if elsewhere:
+            fetched = await engine.fetch_many(kind, list(elsewhere.values()))
+            found.update(zip(elsewhere, fetched, strict=True))
+        return found
 
     async def _fill(self, asks: Mapping[K, Ask]) -> dict[K, Any]:
         """Load what this process may fill, wait for what others are filling already."""

@@ -7,6 +7,7 @@ from typing import (
     Generic,
     ParamSpec,
     TypeVar,
+    cast,
     get_args,
     get_type_hints,
     overload,
@@ -85,6 +86,22 @@ class CachePolicy(Generic[T]):
         kind = self._kind_of(loader, of_many=True)
         addresses = {key: self.address(canonical(key), tags) for key in dict.fromkeys(keys)}
         return await ManyReader(self._cache.engine, kind, addresses, loader).get()
+
+    async def refresh(
+        self, key: Any, loader: Callable[[], Awaitable[T]], *, tags: Sequence[str] = ()
+    ) -> T:
+        """Load the value of `key` now, and keep it instead of the old one, as a nightly job does.
+
+        Callers of `get_or_load` get the old value until then, and also if the load fails. A load
+        of another caller that is under way is not stored. Near caches of other processes keep the
+        old value for `near_ttl` at most.
+
+        Raises:
+            Exception: whatever the loader raised; the errors of `get_or_load`.
+        """
+        address = self.address(canonical(key), tags)
+        recipe = Recipe(self._kind_of(loader), address, loader)
+        return cast(T, (await self._cache.engine.refresh(recipe)).value)
 
     async def invalidate(self, *keys: Any, strict: bool = False) -> None:
         """Remove entries, and the right of every load under way to store them. One round trip.

@@ -88,11 +88,25 @@ class CacheStore:
         caller read. Returns a reply for each, and the missing versions by name: the new ones, or
         those that another process created first.
         """
-        policy = wanted[0][0].versions[0]
         leases = [
             LEASE.call((address.value, address.lease), (token, _ms(ttl), seen))
             for address, token, ttl, seen in wanted
         ]
+        return await self._ask_for(leases, wanted[0][0], missing)
+
+    async def take_many(
+        self, wanted: Sequence[tuple[Address, str, float, bytes]], missing: Sequence[str]
+    ) -> tuple[list[LeaseReply], dict[str, bytes]]:
+        """`lease_many` for leases that are granted whoever has them, and whatever is stored."""
+        leases = [
+            ("SET", address.lease, token, "PX", _ms(ttl)) for address, token, ttl, _ in wanted
+        ]
+        return await self._ask_for(leases, wanted[0][0], missing)
+
+    async def _ask_for(
+        self, leases: Sequence[Command], one: Address, missing: Sequence[str]
+    ) -> tuple[list[LeaseReply], dict[str, bytes]]:
+        policy = one.versions[0]
         # In full: it is short, and in a cluster there is often a node that does not know it yet.
         created = [
             VERSION.in_full((name,), (token_bytes(VERSION_SIZE), 0 if name == policy else _TAG_TTL))
@@ -209,9 +223,9 @@ def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def _lease_reply(reply: list[Any]) -> LeaseReply:
+def _lease_reply(reply: Any) -> LeaseReply:
     match reply:
-        case [1]:
+        case [1] | b"OK":
             return LeaseReply(Grant.GRANTED)
         case [0, 1]:
             return LeaseReply(Grant.CHANGED)

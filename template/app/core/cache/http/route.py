@@ -178,6 +178,21 @@ class CachedRoute:
             raise TypeError(f"{self.arguments.name} varies by who asks: invalidate a tag of it")
         await self.policy.invalidate_texts([self.arguments.key(self.arguments.bind(**arguments))])
 
+    async def refresh(self, **arguments: Any) -> None:
+        """Compute the response for these arguments now; see `CachePolicy.refresh`.
+
+        What dependencies would give the function is to be given here.
+
+        Raises:
+            TypeError: the route varies by who asks, or an argument without a default is missing.
+            Exception: what the function raised.
+        """
+        if not self.public:
+            raise TypeError(f"{self.arguments.name} varies by who asks: invalidate a tag of it")
+        bound = self.arguments.bind(**arguments)
+        recipe = Recipe(self.kind, self.address(bound, None), lambda: self.producer.produce(bound))
+        await self.policy.cache.engine.refresh(recipe)
+
     async def _get(
         self, request: Request, address: Address, arguments: dict[str, Any]
     ) -> tuple[StoredResponse, Loaded]:
