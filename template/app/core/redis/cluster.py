@@ -10,8 +10,15 @@ import asyncio
 from typing import Any, Self
 
 from redis.asyncio import RedisCluster
-from redis.asyncio.cluster import ClusterPipeline
-from redis.exceptions import ClusterDownError, RedisClusterException, SlotNotCoveredError
+from redis.asyncio.cluster import ClusterNode, ClusterPipeline
+from redis.cluster import PRIMARY
+from redis.exceptions import (
+    ClusterDownError,
+    ClusterError,
+    RedisClusterException,
+    SlotNotCoveredError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -28,6 +35,9 @@ class FairCluster(RedisCluster):
     redis-py raises at once when the pool of a node is exhausted; here callers wait their turn.
     Pipelines have a few turns of their own, because their redirected commands take one more.
     """
+
+    # How often a command is sent: enough to follow redirections, or to wait a tenth of a second.
+    RedisClusterRequestTTL = 6
 
     def __init__(
         self,
@@ -54,6 +64,22 @@ class FairCluster(RedisCluster):
             name=f"{slots.name}, pipelines", size=_PIPELINES, timeout=slots.timeout
         )
         self._discovery: asyncio.Task[object] | None = None
+        self._newcomers: dict[str, ClusterNode] = {}
+
+    def get_node(
+        self, host: str | None = None, port: int | None = None, node_name: str | None = None
+    ) -> Any:
+        """The node of an address or a name; by name, it is asked for keys that move to it."""
+        node = super().get_node(host, port, node_name)
+        if node_name is None:
+            return node
+        if node is None:  # it has no slot yet
+            node = self._newcomers.get(node_name)
+        if node is None:
+            host, _, digits = node_name.rpartition(":")
+            node = ClusterNode(host, int(digits), PRIMARY, **self.connection_kwargs)
+            self._newcomers[node_name] = node
+        return _AskedNode(node)
 
     def rediscover(self) -> None:
         """Ask who has which slots before the next command: a node seems to be gone."""
@@ -83,6 +109,13 @@ class FairCluster(RedisCluster):
             return await super().execute_command(*args, **kwargs)
         except (SlotNotCoveredError, RuntimeError) as error:
             raise RedisConnectionError(str(error)) from error
+        except ClusterError as error:
+            if type(error) is not ClusterError:
+                raise
+            # Sent here and there until redis-py gave up: a slot is being moved, and the keys of the
+            # command are on both nodes. The nodes are well, and other slots too.
+            message = "the keys are being moved to another node, and are on both of them"
+            raise TryAgainError(message, status_code="TRYAGAIN") from error
         finally:
             self._slots.release()
 
@@ -95,6 +128,31 @@ class FairCluster(RedisCluster):
         if self._discovery is not None:
             await asyncio.wait([self._discovery])  # or it would connect after the end
         await super().aclose()
+        for node in self._newcomers.values():
+            await node.disconnect()
+
+
+class _AskedNode:
+    """Sends ASKING and the command over one connection; redis-py takes two, and asks in vain."""
+
+    def __init__(self, node: ClusterNode) -> None:
+        self._node = node
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        if args == ("ASKING",):  # goes with what comes next
+            return None
+        node, connection = self._node, self._node.acquire_connection()
+        try:
+            commands = connection.pack_commands([("ASKING",), args])
+            await connection.send_packed_command(commands)
+            await connection.read_response()
+            kwargs.pop("asking", None)
+            return await node.parse_response(connection, args[0], **kwargs)
+        finally:
+            node.release(connection)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._node, name)
 
 
 class _FairPipeline(ClusterPipeline):
