@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 import redis.asyncio.connection as connections
 from redis import Redis as SyncRedis
+from redis.asyncio import Redis
+from redis.crc import key_slot
 
 from app.core.cache import Cache, CachePolicy
+from app.core.cache.keys import canonical
 from app.core.redis import ClientOptions, create_client
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.harness import Source, is_healthy
-from tests.support.cluster import EmbeddedCluster
+from tests.support.cluster import SLOTS, EmbeddedCluster
 
 pytestmark = pytest.mark.slow
 
@@ -93,13 +96,14 @@ async def test_a_miss_has_three_steps_and_a_hit_one(
     assert source.loads == 1
 
 
-async def test_invalidations_have_one_step(
+async def test_an_invalidation_has_a_step_for_each_thing_that_must_not_come_before_another(
     cache: Cache, policy: CachePolicy[int], phases: list[int]
 ) -> None:
     await policy.invalidate(*range(30))
+    assert len(phases) == 3  # leases, entries, the announcement
     await cache.invalidate_tags(*TAGS)
     await policy.clear()
-    assert len(phases) == 3
+    assert len(phases) == 3 + 2 + 2
 
 
 async def test_many_have_three_steps_and_one(policy: CachePolicy[int], phases: list[int]) -> None:
@@ -223,3 +227,36 @@ async def test_near_caches_hear_of_invalidations_wherever_their_link_is(
         # Before the clients are closed.
         for policy in policies:
             await policy.cache.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("what", ["key", "tag"])
+async def test_an_announcement_does_not_overtake_what_it_announces(
+    cluster: EmbeddedCluster, cache: Cache, policy: CachePolicy[int], what: str
+) -> None:
+    """Whoever heard of it too early would ask again, and keep the old entry for longer."""
+    address = policy.address(canonical("key"), TAGS)
+    await policy.get_or_load("key", Source(1).load, tags=TAGS)
+    held = address.value if what == "key" else address.versions[-1]
+    node = cluster.nodes[key_slot(held.encode()) * len(cluster.nodes) // SLOTS]
+    news: list[Any] = []
+    async with AsyncExitStack() as stack:
+        for listening in cluster.nodes:
+            if listening is not node:
+                client = Redis(port=listening.port)
+                stack.push_async_callback(client.aclose)
+                pubsub = await stack.enter_async_context(client.pubsub())
+                await pubsub.subscribe(cache.keyspace.channel)
+                assert await pubsub.get_message(timeout=HANG)
+                news.append(pubsub)
+        node.freeze()
+        try:
+            work = policy.invalidate("key") if what == "key" else cache.invalidate_tags(*TAGS)
+            invalidation = asyncio.create_task(work)
+            for pubsub in news:
+                assert await pubsub.get_message(timeout=0.5) is None
+            assert not invalidation.done()
+        finally:
+            node.thaw()
+        await invalidation
+        for pubsub in news:
+            assert await pubsub.get_message(timeout=HANG)

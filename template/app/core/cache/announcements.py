@@ -1,25 +1,64 @@
 """Invalidations, told to the near caches of all processes.
 
-A message is published in the same round trip as the invalidation itself. Pub/sub promises nothing
-to a listener that is away: whoever is not sure of the link does not use the near cache.
+Every process announces what it invalidates, whether it has a near cache or not. A message goes out
+behind the invalidation itself: a near cache that hears of it and asks again must not be given the
+old entry once more. Pub/sub promises nothing to a listener that is away: whoever is not sure of the
+link does not use the near cache.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
+import structlog
+
 from app.core.cache.near import NearCache
-from app.core.redis import Link, RedisClient
+from app.core.redis import Command, Link, RedisClient, advice, is_refusal
+
+log = structlog.get_logger(__name__)
 
 _ENTRIES, _VERSIONS = "entries", "versions"
+_TRY_AGAIN_AFTER = 600.0
+"""Seconds; permissions are mended by people."""
 
 
-def entries_message(keys: Iterable[str]) -> str:
-    return json.dumps([_ENTRIES, *keys])
+class Announcer:
+    """Publishes invalidations, where the server allows it."""
 
+    def __init__(self, channel: str) -> None:
+        self._channel = channel
+        self._silent_until = 0.0
+        self.refusal: str | None = None
+        """Why the server does not publish for this user."""
 
-def versions_message(names: Iterable[str]) -> str:
-    return json.dumps([_VERSIONS, *names])
+    def messages(self, values: Sequence[str], names: Sequence[str]) -> list[Command]:
+        """What announces that these entries, policies and tags were invalidated."""
+        if self.refusal and monotonic() < self._silent_until:
+            return []
+        news = ((_ENTRIES, values), (_VERSIONS, names))
+        return [
+            ("PUBLISH", self._channel, json.dumps([kind, *changed]))
+            for kind, changed in news
+            if changed
+        ]
+
+    def told(self, replies: Sequence[Any]) -> None:
+        """Take note of what the server replied to messages."""
+        for reply in replies:
+            if not (isinstance(reply, Exception) and is_refusal(reply)):
+                self.refusal = None
+                continue
+            if self.refusal is None:
+                log.warning(
+                    "cache.not_announced",
+                    what="near caches of other processes keep what is invalidated for near_ttl",
+                    channel=self._channel,
+                    error=str(reply),
+                    advice=advice(reply),
+                )
+            self.refusal = str(reply)
+            self._silent_until = monotonic() + _TRY_AGAIN_AFTER
 
 
 class Listener:
@@ -28,6 +67,11 @@ class Listener:
     def __init__(self, client: RedisClient, channel: str, near: NearCache) -> None:
         self._near = near
         self._link = Link(client, [channel], heard=self._heard, lost=near.disconnected)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the server does not let this user listen."""
+        return self._link.refusal
 
     async def run(self) -> None:
         """Listen until cancelled."""

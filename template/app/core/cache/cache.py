@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from app.core.cache import metrics
-from app.core.cache.announcements import Listener
+from app.core.cache.announcements import Announcer, Listener
 from app.core.cache.breaker import Breaker
 from app.core.cache.engine import Engine
 from app.core.cache.fill import Filler
@@ -67,6 +67,7 @@ class Cache:
             all_policies=lambda: map(self.keyspace.policy_version, self._policies),
         )
         self._breaker = Breaker(threshold=breaker_threshold, on_open=self._recovery.wake)
+        self._announcer = Announcer(self.keyspace.channel)
         self._near, self._listener = None, None
         if near_bytes and near_client is not None:
             self._near = NearCache(near_bytes)
@@ -75,7 +76,7 @@ class Cache:
             client,
             BatchReader(client, timeout=read_timeout, observe=metrics.read_seconds.observe),
             self._breaker,
-            self.keyspace.channel if self._near else None,
+            self._announcer,
         )
         filler = Filler(self._store, self._recovery, max_loads=max_loads)
         self.engine = Engine(self._store, filler, self._near, max_refreshes=max_refreshes)
@@ -134,13 +135,19 @@ class Cache:
         """For the health page.
 
         Raises:
-            CacheUnavailable: Redis is not asked at the moment, or invalidations wait for it.
+            CacheUnavailable: Redis is not asked at the moment, invalidations wait for it, nothing
+                could be stored lately, or the near cache is not allowed to work.
         """
-        if self._breaker.is_open or self._recovery.queued:
-            state = "open" if self._breaker.is_open else "closed"
-            raise CacheUnavailable(
-                f"the breaker is {state}, {self._recovery.queued} invalidations wait", outage=True
-            )
+        outage, complaints = self._breaker.is_open, []
+        if outage or self._recovery.queued:
+            state = "open" if outage else "closed"
+            complaints = [f"the breaker is {state}, {self._recovery.queued} invalidations wait"]
+        if refusal := self._store.refusal:
+            complaints.append(refusal)
+        if self._listener and (refusal := self._listener.refusal or self._announcer.refusal):
+            complaints.append(f"the near cache is off: {refusal}")
+        if complaints:
+            raise CacheUnavailable("; ".join(complaints), outage=outage)
 
     # For the parts of the package
 

@@ -6,16 +6,25 @@ from enum import Enum
 from secrets import token_bytes
 from typing import Any, TypeVar
 
-from redis.exceptions import ClusterError, RedisClusterException, RedisError
+from redis.asyncio import RedisCluster
+from redis.exceptions import ClusterError, RedisClusterException, RedisError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from app.core.cache.announcements import entries_message, versions_message
+from app.core.cache.announcements import Announcer
 from app.core.cache.breaker import Breaker
 from app.core.cache.entry import VERSION_SIZE
 from app.core.cache.keys import Address
 from app.core.cache.scripts import GIVE_UP, LEASE, RENEW, STORE, THROTTLED, VERSION
-from app.core.redis import BatchReader, Command, CommandBatcher, PoolTimeout, RedisClient
+from app.core.redis import (
+    BatchReader,
+    Command,
+    CommandBatcher,
+    PoolTimeout,
+    RedisClient,
+    is_refusal,
+    is_unreadable,
+)
 
 T = TypeVar("T")
 
@@ -23,6 +32,10 @@ _OUTAGE = (RedisConnectionError, RedisTimeoutError, ClusterError, RedisClusterEx
 # The version of a policy stays, or all its entries would expire with it. Tags are without number:
 # each is forgotten after a while (30 days, in ms), which is the same as invalidating it once.
 _TAG_TTL = 30 * 24 * 3600 * 1000
+# One command deletes so many keys, in a millisecond or two.
+_MAX_KEYS = 2_000
+# After so many attempts in a row that Redis refused, the cache does not count as well.
+_UNSTORED = 3
 
 
 class CacheUnavailable(Exception):
@@ -56,10 +69,11 @@ class CacheStore:
     """One client, one reader, one breaker."""
 
     def __init__(
-        self, client: RedisClient, reader: BatchReader, breaker: Breaker, channel: str | None
+        self, client: RedisClient, reader: BatchReader, breaker: Breaker, announcer: Announcer
     ) -> None:
-        """Invalidations are announced on `channel`; None: nobody listens."""
-        self._channel = channel
+        self._announcer = announcer
+        self._unstored = 0
+        self._unstored_why = ""
         self._batcher = CommandBatcher(client)
         self._client = client
         self._reader = reader
@@ -71,11 +85,8 @@ class CacheStore:
             raise CacheUnavailable("the breaker is open", outage=True)
         try:
             values = await self._reader.read(keys)
-        except _OUTAGE as error:
-            self._count(error)
-            raise CacheUnavailable(str(error), outage=True) from error
-        except RedisError as error:
-            raise CacheUnavailable(str(error), outage=False) from error
+        except (RedisError, OSError) as error:
+            raise self._unavailable(error) from error
         self._breaker.succeeded()
         return values
 
@@ -112,7 +123,7 @@ class CacheStore:
             VERSION.in_full((name,), (token_bytes(VERSION_SIZE), 0 if name == policy else _TAG_TTL))
             for name in missing
         ]
-        replies = await self._run([*leases, *created])
+        replies = await self._fill([*leases, *created])
         versions = dict(zip(missing, replies[len(leases) :], strict=True))
         return [_lease_reply(reply) for reply in replies[: len(leases)]], versions
 
@@ -133,7 +144,9 @@ class CacheStore:
             STORE.call((address.value, address.lease), (token, raw, max(_ms(ttl), 1)))
             for address, token, raw, ttl in entries
         ]
-        return [reply == 1 for reply in await self._run(scripts)]
+        replies = await self._fill(scripts)
+        self._unstored = 0
+        return [reply == 1 for reply in replies]
 
     async def give_up(self, leases: Iterable[tuple[Address, str]], throttle: float) -> None:
         """Give leases back; with a `throttle` (seconds) they keep everybody out for that long."""
@@ -143,14 +156,23 @@ class CacheStore:
 
     async def delete(self, addresses: Iterable[tuple[str, str]]) -> None:
         """Delete entries and the leases on them, given as pairs of keys."""
-        await self._run(self._deletions(list(addresses)))
+        self._check_breaker()
+        await self._invalidate(list(addresses), [])
 
     async def renew_versions(self, names: Iterable[str]) -> None:
         """Take versions of tags or policies away: what was stored under them is invalid.
 
         The next fill makes new ones. A server whose memory is full does this too.
         """
-        await self._run(self._renewals(list(names)))
+        self._check_breaker()
+        await self._invalidate([], list(names))
+
+    @property
+    def refusal(self) -> str | None:
+        """Why nothing could be stored lately, if Redis has refused it time and again."""
+        if self._unstored < _UNSTORED:
+            return None
+        return f"nothing was stored in the last {self._unstored} attempts: {self._unstored_why}"
 
     async def ping(self, key: str) -> None:
         """Ask for a key, breaker or not.
@@ -160,7 +182,7 @@ class CacheStore:
         """
         try:
             await self._client.get(key)
-        except (*_OUTAGE, RedisError) as error:
+        except (RedisError, OSError) as error:
             raise CacheUnavailable(str(error), outage=True) from error
 
     async def probe(self, key: str) -> None:
@@ -171,14 +193,27 @@ class CacheStore:
         """
         try:
             await self._reader.read((key.encode(),))
-        except (*_OUTAGE, RedisError) as error:
+        except (RedisError, OSError) as error:
             raise CacheUnavailable(str(error), outage=True) from error
 
     async def _run(self, commands: Sequence[Command]) -> list[Any]:
         """Commands in one round trip, which they share with those of other callers."""
+        self._check_breaker()
+        return await self._send(commands)
+
+    async def _fill(self, commands: Sequence[Command]) -> list[Any]:
+        """`_run` a step of filling an entry."""
+        try:
+            return await self._run(commands)
+        except CacheUnavailable as unavailable:
+            if not unavailable.outage and not isinstance(unavailable.__cause__, TryAgainError):
+                self._unstored += 1
+                self._unstored_why = str(unavailable)
+            raise
+
+    def _check_breaker(self) -> None:
         if self._breaker.is_open:
             raise CacheUnavailable("the breaker is open", outage=True)
-        return await self._send(commands)
 
     async def replay(self, pairs: Iterable[tuple[str, str]], versions: Iterable[str]) -> None:
         """`delete` and `renew_versions` in spite of an open breaker, for the recovery.
@@ -186,37 +221,54 @@ class CacheStore:
         Raises:
             CacheUnavailable: not all of it was done; doing it again is harmless.
         """
-        commands = [*self._deletions(list(pairs)), *self._renewals(list(versions))]
-        await self._send(commands)
+        await self._invalidate(list(pairs), list(versions))
 
-    def _deletions(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Any, ...]]:
-        commands: list[tuple[Any, ...]] = [("UNLINK", *pair) for pair in pairs]
-        if self._channel and pairs:
-            commands.append(("PUBLISH", self._channel, entries_message(v for v, _ in pairs)))
-        return commands
+    async def _invalidate(self, pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> None:
+        """Delete entries with their leases, and versions; then announce it."""
+        values, leases = [value for value, _ in pairs], [lease for _, lease in pairs]
+        news = self._announcer.messages(values, names)
+        if not isinstance(self._client, RedisCluster):
+            keys = [*leases, *values, *names]
+            chunks = [keys[n : n + _MAX_KEYS] for n in range(0, len(keys), _MAX_KEYS)]
+            await self._send([("UNLINK", *chunk) for chunk in chunks], news)
+            return
+        # One key to a command: where a slot is being moved, a command with two keys is refused
+        # when they are on different nodes. Leases first: a load that began before the invalidation
+        # must not store after the entry was deleted. The nodes are asked in parallel, so that only
+        # waiting for one step puts the next one behind it.
+        for step in (leases, [*values, *names]):
+            if step:
+                await self._send([("UNLINK", key) for key in step])
+        await self._send([], news)
 
-    def _renewals(self, names: Sequence[str]) -> list[tuple[Any, ...]]:
-        commands: list[tuple[Any, ...]] = [("UNLINK", name) for name in names]
-        if self._channel and names:
-            commands.append(("PUBLISH", self._channel, versions_message(names)))
-        return commands
-
-    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+    async def _send(self, commands: Sequence[Command], news: Sequence[Command] = ()) -> list[Any]:
+        """The replies to commands; `news` go behind them, and nothing fails if they are refused."""
+        if not (commands or news):
+            return []
         try:
-            replies = await self._batcher.send(commands)
-            if errors := [reply for reply in replies if isinstance(reply, Exception)]:
-                raise next((error for error in errors if isinstance(error, _OUTAGE)), errors[0])
-        except _OUTAGE as error:
-            self._count(error)
-            raise CacheUnavailable(str(error), outage=True) from error
-        except RedisError as error:
-            raise CacheUnavailable(str(error), outage=False) from error
+            replies = await self._batcher.send([*commands, *news])
+            told = replies[len(commands) :]
+            self._announcer.told(told)
+            failed = [reply for reply in replies[: len(commands)] if isinstance(reply, Exception)]
+            failed += [one for one in told if isinstance(one, Exception) and not is_refusal(one)]
+            if failed:
+                raise next((error for error in failed if _is_outage(error)), failed[0])
+        except (RedisError, OSError) as error:
+            raise self._unavailable(error) from error
         self._breaker.succeeded()
         return replies
 
-    def _count(self, error: Exception) -> None:
-        if not isinstance(error, PoolTimeout):  # many callers are no sign of a server that is away
+    def _unavailable(self, error: Exception) -> CacheUnavailable:
+        outage = _is_outage(error)
+        # Many callers are no sign of a server that is away.
+        if outage and not isinstance(error, PoolTimeout):
             self._breaker.failed(repr(error))
+        return CacheUnavailable(str(error), outage=outage)
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether Redis does not answer at all, or answers not even reads."""
+    return isinstance(error, _OUTAGE) or is_unreadable(error)
 
 
 def _ms(seconds: float) -> int:

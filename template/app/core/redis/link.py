@@ -17,10 +17,13 @@ from redis.exceptions import RedisError
 
 from app.core.redis.clients import RedisClient
 from app.core.redis.outage_log import OutageLog
+from app.core.redis.outages import is_refusal
 
 log = structlog.get_logger(__name__)
 
 _RECONNECT_AFTER = 0.5
+_ASK_AGAIN_AFTER = 60.0
+"""Seconds until another try, where the server does not allow it; people mend permissions."""
 
 Heard = Callable[[str, bytes | None], None]
 """Takes the channel and the message; None is the confirmation of a subscription."""
@@ -46,6 +49,8 @@ class Link:
         self._deadline = deadline
         self._ask_after = deadline / 3
         self._outage = OutageLog("redis.link", channels=channels)
+        self.refusal: str | None = None
+        """Why the server does not let this user listen."""
 
     async def run(self) -> None:
         """Listen until cancelled, over as many connections as it takes."""
@@ -55,12 +60,13 @@ class Link:
                     await link.subscribe(*self._channels)
                     await self._listen(link)
             except (RedisError, OSError) as error:
+                self.refusal = str(error) if is_refusal(error) else None
                 self._outage.lost(error)
             except Exception:  # without this task nobody would hear anything any more
                 log.exception("redis.link_failed", channels=self._channels)
             finally:
                 self._lost()
-            await asyncio.sleep(_RECONNECT_AFTER)
+            await asyncio.sleep(_ASK_AGAIN_AFTER if self.refusal else _RECONNECT_AFTER)
 
     async def _open(self) -> PubSub:
         if isinstance(self._client, RedisCluster):
@@ -84,6 +90,7 @@ class Link:
                 if message["type"] == "message":
                     self._heard(message["channel"].decode(), message["data"])
                 elif message["type"] == "subscribe":  # also when redis-py connected anew by itself
+                    self.refusal = None
                     self._outage.back()
                     self._heard(message["channel"].decode(), None)
             elif now - heard > self._deadline:
