@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -71,7 +72,12 @@ def running_service(
 def service_environment() -> dict[str, str]:
     """Our environment, without what leads a service to our Python or to somebody's servers."""
     ours = ("VIRTUAL_ENV", "PYTHONPATH", "REDIS_URL", "DATABASE_URL", "ENVIRONMENT")
-    return {name: value for name, value in os.environ.items() if name not in ours}
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
+    # Our programs come last: uv may be among them, and an old Redis is.
+    folders = os.get_exec_path()
+    last = [folder for folder in folders if folder.startswith(sys.prefix)]
+    kept["PATH"] = os.pathsep.join([f for f in folders if f not in last] + last)
+    return kept
 
 
 def free_port() -> int:

@@ -84,7 +84,11 @@ async def test_a_command_while_redis_is_away_is_a_clear_error(serve: Serve) -> N
 
 @pytest.mark.parametrize("refusal", [{"min_replicas_to_write": "1"}, {"maxmemory": "1"}])
 async def test_a_write_that_redis_refuses_for_now_is_a_clear_error(
-    serve: Serve, settings: Settings, make_valkey: MakeValkey, refusal: dict[str, str]
+    serve: Serve,
+    settings: Settings,
+    make_valkey: MakeValkey,
+    refusal: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     key = f"{settings.service_name}:data:text"
 
@@ -93,9 +97,13 @@ async def test_a_write_that_redis_refuses_for_now_is_a_clear_error(
 
     with make_valkey(**refusal) as valkey:
         async with serve(redis_url=valkey.url) as client:
+            assert "redis.refuses" in capsys.readouterr().out
             client.app.add_api_route("/write", write)
             response = await client.get("/write")
+            ready = await client.get("/health/ready")
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert ready.status_code == 200
+    assert ready.json()["checks"]["cache"]["status"] == "degraded", "PING would not tell"
 
 
 async def test_redis_killed_under_readers_and_back(serve: Serve, valkey: EmbeddedValkey) -> None:

@@ -59,6 +59,16 @@ class Report:
         }
 
 
+def all_of(*probes: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
+    """Make one probe of several, which raises what the first of them raises."""
+
+    async def probe() -> None:
+        for each in probes:
+            await each()
+
+    return probe
+
+
 class Health:
     """Runs the checks, all at once, and not more often than every `keep` seconds."""
 

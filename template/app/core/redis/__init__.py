@@ -14,6 +14,7 @@ from app.core.redis.link import Link
 from app.core.redis.outage_log import OutageLog
 from app.core.redis.outages import advice, is_refusal, is_transient, is_unreadable, reply_code
 from app.core.redis.pool import PoolTimeout
+from app.core.redis.probe import Probe, check_majority
 from app.core.redis.refusals import Refusals, Refused
 from app.core.redis.report import ServerReport, UnsuitableServer, report
 from app.core.redis.script import Script, ScriptCall
@@ -28,6 +29,7 @@ __all__ = [
     "Link",
     "OutageLog",
     "PoolTimeout",
+    "Probe",
     "RedisAddress",
     "RedisClient",
     "RedisDependency",
@@ -39,6 +41,7 @@ __all__ = [
     "Topology",
     "UnsuitableServer",
     "advice",
+    "check_majority",
     "create_client",
     "create_standalone_client",
     "is_refusal",

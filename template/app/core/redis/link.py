@@ -56,7 +56,7 @@ class Link:
         """Listen until cancelled, over as many connections as it takes."""
         while True:
             try:
-                async with await self._open() as link:
+                async with await open_pubsub(self._client) as link:
                     await link.subscribe(*self._channels)
                     await self._listen(link)
             except (RedisError, OSError) as error:
@@ -67,14 +67,6 @@ class Link:
             finally:
                 self._lost()
             await asyncio.sleep(_ASK_AGAIN_AFTER if self.refusal else _RECONNECT_AFTER)
-
-    async def _open(self) -> PubSub:
-        if isinstance(self._client, RedisCluster):
-            await self._client.initialize()
-            # Any node will do: the nodes tell each other what is published.
-            pubsub: PubSub = self._client.pubsub(node=self._client.get_random_node())
-            return pubsub
-        return self._client.pubsub()
 
     async def _listen(self, link: PubSub) -> None:
         task = asyncio.current_task()
@@ -98,3 +90,17 @@ class Link:
             elif now - asked >= self._ask_after:
                 asked = now
                 await link.ping()
+
+
+async def open_pubsub(client: RedisClient) -> PubSub:
+    """Make a pub/sub connection, which connects when it subscribes.
+
+    Raises:
+        redis.exceptions.ConnectionError: no node of the cluster answers.
+    """
+    if isinstance(client, RedisCluster):
+        await client.initialize()
+        # Any node will do: the nodes tell each other what is published.
+        pubsub: PubSub = client.pubsub(node=client.get_random_node())
+        return pubsub
+    return client.pubsub()
