@@ -14,6 +14,7 @@ from fleet.rehearsal import Plan
 from fleet.results import Result
 from fleet.versions import Versions
 
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 Work = Callable[[str, Plan, Path, Path, Versions, Processes], Result]
 
 
@@ -22,13 +23,11 @@ def visit(
 ) -> list[Result]:
     """The results in the order of `repositories`; `done` is called with each as it ends.
 
-    Raises KeyboardInterrupt on Ctrl-C and on SIGTERM, with no process and no folder left behind.
+    Raises KeyboardInterrupt on Ctrl-C, SIGTERM and SIGHUP. No process and no folder is left behind.
     """
-    processes = Processes()
-    versions = Versions(processes)
     caches: SimpleQueue[Path] = SimpleQueue()
-    with terminated_as_interrupted(), tempfile.TemporaryDirectory(prefix="fleet-") as name:
-        scratch = Path(name)
+    with terminated_as_interrupted(), scratch_folder() as (scratch, processes):
+        versions = Versions(processes, scratch / "templates")
         for number in range(jobs):
             caches.put(scratch / f"cache-{number}")
 
@@ -52,12 +51,24 @@ def visit(
 
 
 @contextmanager
+def scratch_folder() -> Iterator[tuple[Path, Processes]]:
+    """A folder, and what starts processes: neither outlives us, however we end."""
+    scratch = Path(tempfile.mkdtemp(prefix="fleet-"))
+    processes = Processes(scratch)
+    try:
+        yield scratch, processes
+    finally:
+        processes.close()
+
+
+@contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in ENDING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -8,7 +8,9 @@ class InvalidInventory(Exception):
 
 
 def read_inventory(file: Path) -> list[str]:
-    """URLs or paths, one a line, `#` starts a comment; relative paths count from the file.
+    """URLs or paths, one a line, ` #` starts a comment; relative paths count from the file.
+
+    `address#folder` is a service in a folder of a repository.
 
     Raises InvalidInventory when it cannot be read, lists none, or lists one twice.
     """
@@ -26,7 +28,10 @@ def read_inventory(file: Path) -> list[str]:
             continue
         if any(character.isspace() for character in entry) or entry.startswith("-"):
             raise InvalidInventory(f"{file}:{number}: {entry!r} is neither a URL nor a path")
-        repository = located(entry, file.parent)
+        address, _, subfolder = entry.partition("#")
+        if ".." in Path(subfolder).parts or Path(subfolder).is_absolute():
+            raise InvalidInventory(f"{file}:{number}: {subfolder!r} is no folder in a repository")
+        repository = "#".join(filter(None, [located(address, file.parent), subfolder.strip("/")]))
         if repository in seen:
             raise InvalidInventory(f"{file}:{number}: {entry} is listed in line {seen[repository]}")
         seen[repository] = number

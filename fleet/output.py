@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fleet.results import Result, State
+from fleet.results import Result, State, printable
 
 COLORS = {
     State.CURRENT: "green",
@@ -41,6 +41,7 @@ def progress(count: int, *, quiet: bool) -> Iterator[Callable[[Result], None]]:
 
 
 def line(result: Result) -> str:
+    result = printable(result)
     versions = f"{result.old or '?'} -> {result.new or '?'}"
     parts = [f"{result.state:9}{result.shown}  {versions}  {len(result.files)} files"]
     if result.conflicts:

@@ -3,12 +3,14 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fleet.results import without_credentials
 
+GUARDIAN = Path(__file__).with_name("guardian.py")
 # Set while Git runs a hook, and would lead to the wrong repository.
 FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY")
 # A question that nobody sees would hang the fleet until its time limit.
@@ -28,10 +30,19 @@ class CommandFailed(Exception):
 class Processes:
     """Starts programs, each in a process group of its own, so that it ends with its children."""
 
-    def __init__(self) -> None:
+    def __init__(self, scratch: Path) -> None:
+        """`scratch`: the folder of the fleet, which goes with it."""
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[str]] = set()
         self._stopped = False
+        self._guardian = subprocess.Popen(
+            # -I and -S: neither the environment nor what is installed slows it down.
+            [sys.executable, "-I", "-S", GUARDIAN, scratch],
+            stdin=subprocess.PIPE,
+            cwd="/",
+            start_new_session=True,
+            text=True,
+        )
 
     def run(
         self,
@@ -58,6 +69,7 @@ class Processes:
                 start_new_session=True,
             )
             self._running.add(process)
+            self._tell(f"+{process.pid}")
         name = " ".join(command[:2])
         try:
             output, errors = process.communicate(timeout=timeout)
@@ -68,6 +80,7 @@ class Processes:
             process.wait()
             with self._lock:
                 self._running.discard(process)
+                self._tell(f"-{process.pid}")
         if process.returncode:
             words = last_words(errors) or last_words(output) or f"exit code {process.returncode}"
             raise CommandFailed(f"{name}: {words}")
@@ -80,6 +93,18 @@ class Processes:
             for process in self._running:
                 kill(process)
 
+    def close(self) -> None:
+        """End all of them, and remove the folder of the fleet."""
+        self.stop()
+        with self._lock:
+            self._guardian.communicate()
+
+    def _tell(self, order: str) -> None:
+        stdin = self._guardian.stdin
+        if stdin is not None and not stdin.closed:
+            stdin.write(f"{order}\n")
+            stdin.flush()
+
 
 def kill(process: subprocess.Popen[str]) -> None:
     try:
@@ -89,7 +114,9 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def last_words(text: str) -> str:
-    """The last lines that say something: the cause stands at the end, or in Git's first `fatal`."""
+    """The line that says why: Git's first `fatal`, or the last one; and what a server answered."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     fatal = [line for line in lines if line.startswith(("fatal:", "ERROR", "error:", "FAILED"))]
-    return without_credentials((fatal or lines or [""])[0 if fatal else -1])[:300]
+    told = [line for line in lines if line.startswith("remote:") and line != "remote:"]
+    cause = (fatal or lines or [""])[0 if fatal else -1]
+    return without_credentials(" ".join(dict.fromkeys([*told, cause])))[:500]

@@ -10,7 +10,7 @@ from pathlib import Path
 from fleet.processes import CommandFailed, Processes
 from fleet.repository import GIT_SECONDS, Clone, NotAService
 from fleet.results import Result, State, without_credentials
-from fleet.versions import Versions
+from fleet.versions import UnknownVersion, Versions
 
 PACKAGES = Path(__file__).parents[1]
 COPIER_SECONDS = 600.0
@@ -39,7 +39,7 @@ def rehearse(
         try_update(clone, plan, result, folder, cache, versions)
         if plan.push and result.files:
             push(clone, result)
-    except (CommandFailed, NotAService, OSError) as error:
+    except (CommandFailed, NotAService, UnknownVersion, OSError) as error:
         result.state, result.cause = State.FAILED, without_credentials(str(error))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -85,7 +85,7 @@ def check(clone: Clone, plan: Plan, result: Result) -> None:
     command = ["sh", "-c", plan.check]
     clone.commit("for the check")  # as the check would find it in a checkout
     try:
-        clone.processes.run(command, cwd=clone.folder, timeout=plan.check_seconds)
+        clone.processes.run(command, cwd=clone.service, timeout=plan.check_seconds)
     except CommandFailed as error:
         result.state = State.BROKEN
         result.cause = f"check: {str(error).removeprefix('sh -c: ').removeprefix('sh -c ')}"
@@ -96,7 +96,9 @@ def check(clone: Clone, plan: Plan, result: Result) -> None:
 
 def push(clone: Clone, result: Result) -> None:
     """A branch for this version, unless there is one: somebody may be at work on it."""
-    result.branch = f"template/{result.new}"
+    folder = clone.service.relative_to(clone.folder).as_posix()
+    # Several services of a repository have a branch each.
+    result.branch = f"template/{result.new}" + (f"-{folder.replace('/', '-')}" * (folder != "."))
     if clone.remote_has(result.branch):
         return
     subject = f"Update the template to {result.new}"
@@ -111,7 +113,7 @@ def push(clone: Clone, result: Result) -> None:
 
 def is_dirty(repository: str, processes: Processes) -> bool:
     """Of a path with a working tree: changes that a clone does not have."""
-    folder = Path(repository)
+    folder = Path(repository.partition("#")[0])
     if "://" in repository or not (folder / ".git").exists():
         return False
     command = ["git", "--no-optional-locks", "status", "--porcelain"]
@@ -123,7 +125,7 @@ def renew(clone: Clone, plan: Plan, folder: Path, cache: Path, *, update: bool) 
     scratch = folder / "scratch"
     scratch.mkdir()
     given = {
-        "service": str(clone.folder),
+        "service": str(clone.service),
         "scratch": str(folder / "pristine"),
         "update": update,
         "to": plan.to,
@@ -138,7 +140,7 @@ def renew(clone: Clone, plan: Plan, folder: Path, cache: Path, *, update: bool) 
     }
     try:
         output = clone.processes.run(
-            command, cwd=clone.folder, timeout=COPIER_SECONDS, environment=environment
+            command, cwd=clone.service, timeout=COPIER_SECONDS, environment=environment
         )
     except CommandFailed as error:
         cause = str(error).partition("ERROR ")[2] or str(error)

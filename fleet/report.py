@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from fleet.output import summary
-from fleet.results import Result, State
+from fleet.results import Result, State, printable
 from fleet.versions import sortable
 
 STYLE = (Path(__file__).parent / "report.css").read_text("utf-8")
@@ -29,6 +29,7 @@ def write_report(results: list[Result], output: Path) -> None:
 
 
 def page(results: list[Result], now: datetime) -> str:
+    results = list(map(printable, results))
     by_state = {state: [one for one in results if one.state == state] for state in SECTIONS}
     versions = Counter(result.old or "unknown" for result in results)
     newest_first = sorted(versions.items(), key=lambda item: sortable(item[0]), reverse=True)

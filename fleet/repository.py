@@ -1,6 +1,6 @@
 """One repository, as a clone that is thrown away."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,11 @@ class NotAService(Exception):
 class Clone:
     folder: Path
     processes: Processes
+    service: Path = field(init=False)
+    """The folder of the service: the repository's own, or one in it."""
+
+    def __post_init__(self) -> None:
+        self.service = self.folder
 
     def git(self, *arguments: str) -> str:
         """Raises CommandFailed."""
@@ -32,17 +37,35 @@ class Clone:
             raise CommandFailed(f"git {arguments[0]}: {cause}") from None
 
     def take(self, repository: str, *, depth: int | None = None) -> None:
-        """`depth`: how many commits; None for all, as a check may want them."""
+        """`depth`: how many commits; None for all, as a check may want them.
+
+        Raises:
+            CommandFailed: it cannot be cloned.
+            NotAService: it is empty, or a link in it leads elsewhere.
+        """
+        address, _, subfolder = repository.partition("#")
         self.folder.mkdir(parents=True)
-        shallow = [f"--depth={depth}"] if depth and not Path(repository).exists() else []
-        self.git("clone", "--quiet", *shallow, "--", repository, ".")
+        shallow = [f"--depth={depth}"] if depth and not Path(address).exists() else []
+        self.git("clone", "--quiet", *shallow, "--", address, ".")
+        self.service = self.folder / subfolder
+        if not self.git("for-each-ref", "--count=1"):
+            raise NotAService("the repository is empty")
+        self.refuse_links_elsewhere()
         if not self.git("config", "--default", "", "user.email").strip():
             self.git("config", "user.name", "fleet")
             self.git("config", "user.email", "fleet@localhost")
 
+    def refuse_links_elsewhere(self) -> None:
+        """An update, which runs with our rights, would write through them."""
+        listed = lines(self.git("ls-files", "--stage", "-z"))
+        for mode, path in ((entry[:6], entry.partition("\t")[2]) for entry in listed):
+            target = (self.folder / path).resolve()
+            if mode == "120000" and not target.is_relative_to(self.folder.resolve()):
+                raise NotAService(f"{path} is a link that leads out of the repository")
+
     def answers(self) -> dict[str, Any]:
         """What Copier recorded; raises NotAService."""
-        file = self.folder / ANSWERS
+        file = self.service / ANSWERS
         if not file.is_file():
             raise NotAService(f"not from this template: it has no {ANSWERS}")
         try:
@@ -60,7 +83,7 @@ class Clone:
 
     def move_template(self, source: str) -> None:
         """Record another place of the template, as a commit: Copier refuses a changed tree."""
-        file = self.folder / ANSWERS
+        file = self.service / ANSWERS
         old = str(self.answers()["_src_path"])
         if old == source:
             return

@@ -1,7 +1,7 @@
 """What is found out about one repository, as `--json` prints it."""
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -42,6 +42,29 @@ class Result:
     def shown(self) -> str:
         """The repository without a password that its URL may hold."""
         return without_credentials(self.repository)
+
+
+def printable(result: Result) -> Result:
+    """The same for people: what a repository says of itself does not reach a terminal as it is."""
+    return replace(
+        result,
+        repository=plain(result.repository),
+        old=plain(result.old),
+        new=plain(result.new),
+        files=list(map(plain, result.files)),
+        conflicts=list(map(plain, result.conflicts)),
+        drift=list(map(plain, result.drift)),
+        cause=plain(result.cause),
+        branch=plain(result.branch),
+    )
+
+
+def plain(text: str) -> str:
+    """With control characters, and those that change the direction of text, as escapes."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
+        for char in text
+    )
 
 
 def without_credentials(text: str) -> str:

@@ -8,7 +8,7 @@ from fleet.processes import CommandFailed, Processes
 from fleet.rehearsal import Plan, is_dirty
 from fleet.repository import Clone, NotAService
 from fleet.results import Result, State, without_credentials
-from fleet.versions import Versions
+from fleet.versions import UnknownVersion, Versions
 
 
 def status(
@@ -24,10 +24,11 @@ def status(
         answers = clone.answers()
         template = plan.template or str(answers["_src_path"])
         result.old = result.new = str(answers["_commit"])
-        result.state = State.CURRENT
         if plan.to != result.old if plan.to else versions.is_behind(result.old, template):
             result.state, result.new = State.BEHIND, plan.to or versions.newest(template)
-    except (CommandFailed, NotAService, OSError) as error:
+        else:
+            result.state = State.CURRENT
+    except (CommandFailed, NotAService, UnknownVersion, OSError) as error:
         result.cause = without_credentials(str(error))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

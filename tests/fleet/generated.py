@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from copier import run_copy
-
 from scripts.snapshot import git, release
 from tests.template.answers import Answers, covering_profiles
 from tests.template.edits import append, replace, write
-from tests.template.history import commit
+from tests.template.history import commit, copy
 
 RELEASES = ("v999.1.0", "v999.2.0", "v999.3.0")
 NEWEST = RELEASES[-1]
@@ -115,7 +113,7 @@ class Builder:
         folder = self.folder / f"renders/{tag}-{profile}"
         if not folder.exists():
             answers: Answers = self._profiles[profile]
-            run_copy(str(self.template), folder, answers, vcs_ref=tag, defaults=True, quiet=True)
+            copy(self.template, folder, tag, answers)
         return folder
 
 
@@ -136,7 +134,7 @@ def forty(template: Path, folder: Path) -> list[Service]:
     builder.add_repository("ssh://git@127.0.0.1:9/orders.git", "git clone: ")
     empty = folder / "empty.git"
     git("init", "--quiet", "--bare", empty, cwd=folder)
-    builder.add_repository(str(empty), "it has no .copier-answers.yml")
+    builder.add_repository(str(empty), "the repository is empty")
     return builder.services
 
 

@@ -12,10 +12,9 @@ import pytest
 
 from devservers.waiting import HANG, wait_until
 from fleet.inventory import InvalidInventory, read_inventory
-from fleet.processes import Processes
 from fleet.report import page
 from fleet.results import Result, State, without_credentials
-from fleet.versions import Versions, newest_of
+from fleet.versions import newest_of
 from scripts.snapshot import git, release
 from tests.fleet.conftest import Fleet, command, inventory
 from tests.fleet.generated import NEWEST, RELEASES, Service
@@ -32,6 +31,7 @@ from tests.template.history import commit
         pytest.param("a\nb\n./a\n", ":3: ./a is listed in line 1", id="twice"),
         pytest.param("a\n--upload-pack=x\n", ":2: '--upload-pack=x' is neither", id="an option"),
         pytest.param("a b\n", ":1: 'a b' is neither a URL nor a path", id="two on a line"),
+        pytest.param("a#../b\n", ":1: '../b' is no folder in a repository", id="outside"),
         pytest.param(b"\xff\xfe", "it is not UTF-8 text", id="binary"),
         pytest.param(None, "No such file or directory", id="missing"),
     ],
@@ -50,12 +50,15 @@ def test_a_file_that_cannot_be_used_is_refused_with_the_line(
 
 def test_paths_count_from_the_file_and_urls_are_left_to_git(tmp_path: Path) -> None:
     file = tmp_path / "fleet.txt"
-    file.write_text("orders # ours\n/srv/git/billing\ngit@host:x/y.git\nhttps://host/z.git\n")
+    file.write_text(
+        "orders # ours\n/srv/git/billing\ngit@host:x/y.git\nhttps://host/z.git\nmono#services/a/\n"
+    )
     assert read_inventory(file) == [
         str(tmp_path / "orders"),
         "/srv/git/billing",
         "git@host:x/y.git",
         "https://host/z.git",
+        f"{tmp_path / 'mono'}#services/a",
     ]
 
 
@@ -69,28 +72,6 @@ def test_no_password_is_shown() -> None:
 def test_the_newest_release_is_no_prerelease_and_not_the_last_of_the_alphabet() -> None:
     assert newest_of(["v1.9.0", "v1.10.0", "v2.0.0rc1", "nightly"]) == "v1.10.0"
     assert newest_of(["nightly"]) == ""
-
-
-@pytest.mark.parametrize(
-    ("recorded", "behind"),
-    [
-        ("v1.9.0", True),
-        ("v1.10.0", False),
-        ("v1.10.0-3-gabc1234", False),  # Copier refuses to go back to v1.10.0
-        ("v1.9.0-3-gabc1234", True),
-        ("v1.11.0", False),
-        ("1234567", True),  # a commit, though it looks like a number
-        ("12b3456", True),  # or like a beta
-        ("main", True),
-    ],
-)
-def test_a_service_is_behind_if_the_newest_release_is_newer(
-    tmp_path: Path, recorded: str, behind: bool
-) -> None:
-    git("init", "--quiet", cwd=tmp_path)
-    for tag in ("v1.9.0", "v1.10.0"):
-        release(tmp_path, tag)
-    assert Versions(Processes()).is_behind(recorded, str(tmp_path)) == behind
 
 
 def test_the_json_keeps_its_fields() -> None:
@@ -208,7 +189,7 @@ def test_the_report_is_one_page_that_loads_nothing(
     assert done.code == 1
     text = output.read_text("utf-8")
     assert "<code>README.md</code>" in text
-    assert "it has no .copier-answers.yml" in text
+    assert "the repository is empty" in text
     assert not re.search(r"https?:|url\(|@import|<link|<script|src=", text)
 
 
