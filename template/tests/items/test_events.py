@@ -1,6 +1,5 @@
 """Every change of an item is told to other services, and no change fails because of that."""
 
-import asyncio
 from uuid import UUID
 
 from app.core.events import Event, Events
@@ -8,6 +7,7 @@ from app.items.events import ItemCreated, ItemDeleted, ItemUpdated
 from app.main import create_app
 from app.settings import Settings
 from devservers.server import free_port
+from devservers.waiting import until
 from tests.conftest import Client, Serve
 from tests.items.test_items import create
 
@@ -17,14 +17,11 @@ async def test_changes_are_published_in_order(settings: Settings) -> None:
     app = create_app(settings)
     events: Events = app.state.events
     told: list[Event] = []
-    complete = asyncio.Event()
     for event_type in (ItemCreated, ItemUpdated, ItemDeleted):
 
         @events.on(settings.service_name, event_type)
         async def take(event: Event) -> None:
             told.append(event)
-            if len(told) == 3:
-                complete.set()
 
     async with app.router.lifespan_context(app), Client(app) as client:
         item = await create(client)
@@ -33,8 +30,7 @@ async def test_changes_are_published_in_order(settings: Settings) -> None:
         assert (await client.put(path, json=change)).status_code == 200
         assert (await client.put(path, json=change)).status_code == 409  # and that is no change
         assert (await client.delete(path)).status_code == 204
-        async with asyncio.timeout(10):
-            await complete.wait()
+        await until(lambda: len(told) == 3, what="the events")
     item_id = UUID(str(item["id"]))
     assert told == [
         ItemCreated(item_id=item_id),

@@ -10,8 +10,8 @@ from redis.exceptions import RedisError
 
 from app.core.events import Events, Missed
 from devservers.valkey import EmbeddedValkey
-from tests.core.cache.harness import until
-from tests.core.events.conftest import Counted, connected, publishing, subscribing
+from devservers.waiting import until
+from tests.core.events.conftest import Counted, connected, is_well, publishing, subscribing
 
 MANY = 10_000
 DISCONNECTS = 5
@@ -22,6 +22,10 @@ async def publish(events: Events, numbers: range) -> None:
     for start in range(numbers.start, numbers.stop, 250):
         chunk = range(start, min(start + 250, numbers.stop))
         await asyncio.gather(*(events.publish(Counted(number=number)) for number in chunk))
+
+
+async def has_failed(events: Events) -> bool:
+    return not await is_well(events)
 
 
 async def disconnect_everybody(redis: Redis) -> None:
@@ -84,18 +88,18 @@ async def test_many_events_through_disconnects_a_frozen_server_and_a_restart(
         async with subscribing(server.url, take, patience=0.5):
             for numbers in parts[:DISCONNECTS]:
                 sending = asyncio.create_task(publish(orders, numbers))
-                await asyncio.sleep(0.05)
+                await until(lambda first=numbers.start: len(received) > first)  # type: ignore[misc]
                 await disconnect_everybody(redis)
                 await plainly(numbers)
                 await sending
             server.freeze()
             sending = asyncio.create_task(publish(orders, parts[-2]))
-            await asyncio.sleep(1.2)
+            await until(lambda: has_failed(orders))
             server.thaw()
             await sending
         async with subscribing(server.url, take, patience=0.5):  # it was restarted
             await publish(orders, parts[-1])
-            await until(lambda: len(received) >= MANY, seconds=60)
+            await until(lambda: len(received) >= MANY)
     assert received == list(range(MANY))
     assert len(received_by_plain_pubsub) < parts[DISCONNECTS - 1].stop
 
@@ -141,13 +145,15 @@ async def test_one_process_gets_an_event_or_every_one(
     )
     async with publishing(server.url) as orders, one, other:
         await publish(orders, range(100))
-        expected = 200 if every_process else 100
-        await until(lambda: len(mine) + len(theirs) >= expected)
-        await asyncio.sleep(0.1)
+        # The second half comes after whatever came twice of the first.
+        await until(lambda: 99 in mine + theirs)
+        await publish(orders, range(100, 200))
+        last = [[199], [199]] if every_process else [[], [199]]
+        await until(lambda: sorted([mine[-1:], theirs[-1:]]) == last)
     if every_process:
-        assert mine == theirs == list(range(100))
+        assert mine == theirs == list(range(200))
     else:
-        assert sorted([mine, theirs]) == [[], list(range(100))]
+        assert sorted([mine, theirs]) == [[], list(range(200))]
 
 
 async def test_events_that_were_cut_off_are_reported(redis: Redis, server: EmbeddedValkey) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from app.core.events import Event, Events
 from app.core.redis import Script
 from devservers.valkey import EmbeddedValkey
-from tests.core.cache.harness import until
+from devservers.waiting import until
 from tests.core.events.conftest import Counted, connected, publishing, subscribing
 from tests.support.asking import ask
 from tests.support.states import NOTHING_ANSWERED, WRITES_REFUSED, stateful
@@ -110,7 +110,7 @@ async def test_an_outage_is_waited_for(redis: Redis, server: EmbeddedValkey) -> 
     ):
         await orders.publish(Counted(number=0))
         await orders.publish(Counted(number=1))
-        await until(lambda: 1 in tried, seconds=20)
+        await until(lambda: 1 in tried)
     assert tried == [0, 0, 0, 0, 0, 1]
 
 
@@ -202,7 +202,7 @@ async def test_a_slow_handler_does_not_fill_the_memory(
             assert info["cmdstat_xrange"]["calls"] * 100 <= handled + 200
             clients = await redis.client_list()
             assert max(int(client["omem"]) for client in clients) < 100_000
-            await until(lambda: len(received) == events, seconds=30)
+            await until(lambda: len(received) == events)
     assert received == list(range(events))
 
 
@@ -210,15 +210,23 @@ async def test_the_end_lets_the_event_under_way_end(redis: Redis, server: Embedd
     begun: list[int] = []
     done: list[int] = []
 
+    may_end = asyncio.Event()
+
     async def handle(event: Counted) -> None:
         begun.append(event.number)
-        await asyncio.sleep(0.2)
+        await may_end.wait()
         done.append(event.number)
 
     async with publishing(server.url) as orders:
-        async with handling(server.url, handle):
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(handling(server.url, handle))
             await asyncio.gather(*(orders.publish(Counted(number=n)) for n in range(3)))
-            await until(lambda: bool(begun))
+            await until(lambda: begun == [0])
+            ending = asyncio.create_task(stack.aclose())
+            for _ in range(20):  # steps of the loop, in which the end begins
+                await asyncio.sleep(0)
+            may_end.set()
+            await ending
         assert (begun, done) == ([0], [0])
         async with handling(server.url, handle):
             await until(lambda: len(done) == 3)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from app.core.events import Events, Missed
 from app.core.events.position import NONE, EventId
@@ -340,6 +341,13 @@ async def test_a_stream_that_is_older_than_the_position_is_read_all_the_same(
     assert seen == [1, Missed(count=None), 2, 3]
 
 
+@asynccontextmanager
+async def saying_by_each(what: str, *, processes: int) -> AsyncIterator[None]:
+    with capture_logs() as logs:
+        yield
+    assert [line["event"] for line in logs].count(what) == processes
+
+
 @pytest.mark.parametrize("version", [EmbeddedValkey, *VERSIONS[1:2]])
 async def test_where_info_is_not_allowed_who_lost_events_is_told_too(
     version: type[EmbeddedValkey],
@@ -347,6 +355,7 @@ async def test_where_info_is_not_allowed_who_lost_events_is_told_too(
     seen: list[object] = []
     rights = ("default", "on", "nopass", "~*", "&*", "+@all", "-info")
     async with (
+        saying_by_each("events.no_history", processes=4),
         older_snapshot(partial(version, user=rights)) as fault,
         publishing(fault.url, patience=PATIENCE) as orders,
         following(fault.url, seen, patience=PATIENCE, service="stock"),

@@ -6,19 +6,22 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
 from app.core.events import Event, Events, EventsUnavailable, Missed
+from app.core.redis import RedisClient
 from devservers.valkey import EmbeddedValkey
-from devservers.waiting import until
+from devservers.waiting import HANG, until
 from tests.core.events.conftest import Counted, connected, following, is_well, publishing
 from tests.support.asking import ask
 from tests.support.faultproxy import FaultProxy
 
 STREAM = "orders:events:{orders}:stream"
 TIMEOUT = 0.3
+AT_ONCE = 1_000
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ async def test_during_an_outage_events_wait_and_keep_their_order(
             await orders.check()
         await proxy.heal()
         await orders.publish(Counted(number=500))
-        await until(lambda: is_well(orders), seconds=20)
+        await until(lambda: is_well(orders))
     assert await published(redis) == list(range(501))
 
 
@@ -61,14 +64,12 @@ async def test_nobody_is_kept_waiting_by_a_server_that_says_nothing(
 ) -> None:
     async with publishing(proxy.url, patience=TIMEOUT) as orders:
         await proxy.black_hole()
+        async with asyncio.timeout(HANG):
+            await orders.publish(Counted(number=1))  # finds out
         started = monotonic()
-        await orders.publish(Counted(number=1))  # finds out
-        waited = monotonic() - started
-        assert waited < 4 * TIMEOUT + 1
-        started = monotonic()
-        for number in range(100):
+        for number in range(AT_ONCE):
             await orders.publish(Counted(number=number))
-        assert monotonic() - started < waited + TIMEOUT
+        assert monotonic() - started < AT_ONCE * TIMEOUT  # or each of them waited
         await proxy.heal()
 
 
@@ -96,7 +97,7 @@ async def test_a_lost_reply_does_not_double_an_event(
         connected(proxy.url, TIMEOUT) as client,
     ):
         await orders.publish(Counted(number=0))
-        await client.ping()
+        await until(lambda: is_connected(client))
         await proxy.drop_replies()
         if control:
             with pytest.raises(RedisError):
@@ -105,9 +106,18 @@ async def test_a_lost_reply_does_not_double_an_event(
             await orders.publish(Counted(number=1))
         await proxy.heal()
         if control:
-            await client.xadd(STREAM, by_hand)
-        await orders.publish(Counted(number=2), strict=True)
+            await until(lambda: is_connected(client))
+            await redis.xadd(STREAM, by_hand)
+        await orders.publish(Counted(number=2))
+        await until(lambda: is_well(orders))
     assert (await published(redis)).count(1) == (2 if control else 1)
+
+
+async def is_connected(client: RedisClient) -> bool:
+    try:
+        return bool(await client.ping())
+    except (RedisError, OSError):
+        return False
 
 
 async def test_the_memory_for_waiting_events_is_bounded(redis: Redis, proxy: FaultProxy) -> None:
@@ -139,8 +149,8 @@ async def test_subscribers_are_told_how_many_found_no_room(
             for number in range(published_ones):
                 await orders.publish(Counted(number=number))
         await proxy.heal()
-        await until(lambda: is_well(orders))
-        await orders.publish(Counted(number=published_ones), strict=True)
+        await until(lambda: REGISTRY.get_sample_value("events_waiting") == 0)
+        await orders.publish(Counted(number=published_ones))
         await until(lambda: seen[-1:] == [published_ones])
     missed = Missed(count=published_ones - limit)
     assert seen == [*range(limit), missed, published_ones]
@@ -172,12 +182,12 @@ async def test_a_right_that_is_missing_is_known_before_the_first_event(command: 
         async with publishing(server.url) as orders:
             await until(lambda: is_refused(orders, command))
             await orders.publish(Counted(number=1))
-            await until(lambda: [line["event"] for line in logs].count("events.unsent") == 1)
+            await until(lambda: [line["event"] for line in logs].count("events.sending_lost") == 1)
             ask(server, "ACL", "SETUSER", "default", f"+{command}")
             await orders.publish(Counted(number=2), strict=True)
             assert ask(server, "XLEN", STREAM) == 2
     assert [line["event"] for line in logs if line["log_level"] == "warning"] == [
-        *("redis.refused", "events.unsent")
+        *("redis.refused", "events.sending_lost")
     ]
 
 
@@ -201,13 +211,11 @@ async def test_the_end_sends_what_waits(redis: Redis, server: EmbeddedValkey) ->
 async def test_the_end_is_not_held_up_by_a_server_that_is_away(
     redis: Redis, proxy: FaultProxy
 ) -> None:
-    started = monotonic()
-    async with publishing(proxy.url, patience=TIMEOUT) as orders:
+    async with asyncio.timeout(HANG), publishing(proxy.url, patience=TIMEOUT) as orders:
         await proxy.refuse()
         await orders.publish(Counted(number=1))
         waiting = asyncio.create_task(orders.publish(Counted(number=2), strict=True))
         await asyncio.sleep(0)
-    assert monotonic() - started < 10
     with pytest.raises(EventsUnavailable):
         await waiting
     await proxy.heal()

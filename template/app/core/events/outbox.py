@@ -18,6 +18,7 @@ from app.core.events import metrics
 from app.core.events.event import Event, Missed
 from app.core.events.position import NONE
 from app.core.events.stream import Stream
+from app.core.redis import OutageLog
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +52,8 @@ class Outbox:
         self._length = length
         self._limit = limit
         self._letters: deque[_Letter] = deque()
+        self._waiting = 0
+        """How many of the letters are events."""
         self._under_way = 0
         """How many of the letters are, and may not change any more."""
         self._is_overflowing = False
@@ -58,11 +61,13 @@ class Outbox:
         self._empty = asyncio.Event()
         self._empty.set()
         self._known = NONE
+        self._outage = OutageLog("events.sending")
         self.error: str | None = None
         """Why nothing can be sent at the moment."""
 
     def __len__(self) -> int:
-        return sum(not letter.dropped for letter in self._letters)
+        """How many events wait."""
+        return self._waiting
 
     async def put(self, event: Event, *, strict: bool) -> None:
         """Send an event soon; returns when Redis has it, or is known to be away.
@@ -74,10 +79,10 @@ class Outbox:
                 no room for it, it is still sent as soon as Redis is back.
         """
         metrics.expect_event(event.event_name)
-        if len(self._letters) >= self._limit:
+        if self._waiting >= self._limit:
             metrics.published.labels(event.event_name, "dropped").inc()
             if strict:
-                raise EventsUnavailable(f"{len(self)} events wait for Redis already")
+                raise EventsUnavailable(f"{self._waiting} events wait for Redis already")
             return self._drop()
         sent = asyncio.get_running_loop().create_future()
         self._append(_Letter(sent, event.event_name, event.model_dump_json()))
@@ -113,7 +118,8 @@ class Outbox:
 
     def _append(self, letter: _Letter) -> None:
         self._letters.append(letter)
-        metrics.waiting.set(len(self._letters))
+        self._waiting += not letter.dropped
+        metrics.waiting.set(self._waiting)
         self._filled.set()
         self._empty.clear()
 
@@ -136,36 +142,28 @@ class Outbox:
                     batch, sender=sender, number=number, known=self._known, length=self._length
                 )
             except (RedisError, OSError) as error:
-                self._failed(error)
+                self._outage.lost(error)
+                self.error = str(error) or repr(error)
+                self._tell_who_waits(self.error)
                 await asyncio.sleep(_PAUSE)
             else:
                 break
         self._known = max(self._known, newest)
-        self._succeeded()
+        self._outage.back()
+        self.error = None
         for letter in letters:
             self._letters.popleft()
             if not letter.dropped:
+                self._waiting -= 1
                 metrics.published.labels(letter.name, "sent").inc()
             if not letter.sent.done():
                 letter.sent.set_result(None)
         self._under_way = 0
-        metrics.waiting.set(len(self._letters))
+        metrics.waiting.set(self._waiting)
         if not self._letters:
             self._is_overflowing = False
             self._filled.clear()
             self._empty.set()
-
-    def _failed(self, error: Exception) -> None:
-        text = str(error) or repr(error)
-        if self.error is None:
-            log.warning("events.unsent", waiting=len(self), error=text)
-        self.error = text
-        self._tell_who_waits(text)
-
-    def _succeeded(self) -> None:
-        if self.error is not None:
-            log.info("events.sent_again", waiting=len(self))
-        self.error = None
 
     def _tell_who_waits(self, why: str) -> None:
         for letter in self._letters:

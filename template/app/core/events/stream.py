@@ -8,10 +8,18 @@ from collections.abc import Sequence
 from time import time_ns
 from typing import Any
 
+import structlog
+
 from app.core.events import keys
 from app.core.events.position import NONE, EventId, Position, Record
 from app.core.redis import RedisClient, Script
 
+log = structlog.get_logger(__name__)
+
+_NO_HISTORY = (
+    "allow INFO: the server does not tell its replication id, so after a loss of events their "
+    "number cannot be told"
+)
 _LOSS_TTL = 7 * 86_400
 """Seconds for which a subscriber without a position is taken for one whose position was lost."""
 
@@ -19,7 +27,7 @@ _LOSS_TTL = 7 * 86_400
 # ARGV: channel, length of the stream, number of the batch, life and number of the newest event that
 #   the sender knows of, its clock in microseconds, seconds to remember a loss,
 #   then a name and data for each event
-# Answers with the id of the newest event.
+# Answers with the id of the newest event, and whether the server tells its replication id.
 #
 # A life ends when the server's replication id is another one (a restart, a replica that took over)
 # or when the sender knows of an event that is not here. Where INFO is not allowed, each batch is a
@@ -39,13 +47,15 @@ end
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 last = parse(last and last[1] or '0-0')
 if tonumber(redis.call('GET', KEYS[4]) or '0') >= tonumber(ARGV[3]) then
-  return text(last) -- sent before: only the reply was lost
+  return {text(last), 1} -- sent before: only the reply was lost
 end
+local info = redis.pcall('INFO', 'replication')
+local history = type(info) == 'string' and string.match(info, 'master_replid:(%x+)')
 if #ARGV == 7 then -- a rehearsal
   redis.call('XADD', KEYS[4], 'NOMKSTREAM', '*', 'name', '')
   redis.call('SET', KEYS[4], ARGV[3], 'EX', 86400)
   redis.call('PUBLISH', ARGV[1], text(last))
-  return text(last)
+  return {text(last), history and 1 or 0}
 end
 
 local known = {life = tonumber(ARGV[4]), number = tonumber(ARGV[5])}
@@ -62,8 +72,6 @@ local function add(name, data)
     'name', name, 'data', data, 'at', ARGV[6], unpack(marks))
 end
 
-local info = redis.pcall('INFO', 'replication')
-local history = type(info) == 'string' and string.match(info, 'master_replid:(%x+)')
 local is_same = history and last.life > 0 and redis.call('GET', KEYS[2]) == history
 if not is_same or before(last, known) then
   redis.call('SET', KEYS[2], history or '')
@@ -91,7 +99,7 @@ for i = 8, #ARGV, 2 do
 end
 redis.call('SET', KEYS[4], ARGV[3], 'EX', 86400)
 redis.call('PUBLISH', ARGV[1], text(new))
-return text(new)
+return {text(new), 1}
 """)
 
 
@@ -131,11 +139,13 @@ class Stream:
         names = (self._key, keys.history(name), keys.loss(name), keys.sent(name, sender))
         words = [word for event in batch for word in event]
         clock = time_ns() // 1000
-        newest: bytes = await _PUBLISH.run(
+        newest, tells_history = await _PUBLISH.run(
             self._client,
             names,
             (keys.channel(name), length, number, *known, clock, _LOSS_TTL, *words),
         )
+        if not tells_history:
+            log.warning("events.no_history", publisher=name, advice=_NO_HISTORY)
         return EventId.parse(newest)
 
     async def read(self, after: EventId, count: int) -> list[Record]:

@@ -15,7 +15,7 @@ from app.core.events.handling import Handlers
 from app.core.events.position import NONE, EventId, Lost, Position, Record
 from app.core.events.stream import Stream
 from app.core.events.turns import Turn, TurnLost
-from app.core.redis import stop_tasks
+from app.core.redis import OutageLog, stop_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +38,7 @@ class Subscription:
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
+        self._outage = OutageLog("events.reading", publisher=stream.publisher)
         self.error: str | None = None
         """Why nothing can be read at the moment."""
 
@@ -70,29 +71,17 @@ class Subscription:
         while not self._stopping:
             try:
                 async with self._turn.held() as position:
-                    self._readable()
+                    self._outage.back()
+                    self.error = None
                     await self._follow(position)
             except TurnLost:
                 log.info("events.turn_lost", publisher=self.stream.publisher)
             except Exception as error:  # without this task nobody would handle anything any more
-                self._unreadable(error)
+                if not isinstance(error, RedisError | OSError | TimeoutError):
+                    log.exception("events.reading_failed", publisher=self.stream.publisher)
+                self._outage.lost(error)
+                self.error = str(error) or repr(error)
                 await asyncio.sleep(_PAUSE)
-
-    def _readable(self) -> None:
-        if self.error is not None:
-            log.info("events.readable", publisher=self.stream.publisher)
-        self.error = None
-
-    def _unreadable(self, error: Exception) -> None:
-        if self.error is None:
-            expected = isinstance(error, RedisError | OSError | TimeoutError)
-            log.warning(
-                "events.unreadable",
-                publisher=self.stream.publisher,
-                error=str(error),
-                exc_info=None if expected else error,
-            )
-        self.error = str(error) or repr(error)
 
     async def _finish(self) -> None:
         """Save what was handled while it could not be saved, or it would come again."""
