@@ -136,7 +136,8 @@ class Cache:
 
         Raises:
             CacheUnavailable: Redis is not asked at the moment, invalidations wait for it, nothing
-                could be stored lately, or the near cache is not allowed to work.
+                could be stored lately, the near cache is not allowed to work, or the clocks differ
+                by which entries are fresh.
         """
         outage, complaints = self._breaker.is_open, []
         if outage or self._recovery.queued:
@@ -146,6 +147,8 @@ class Cache:
             complaints.append(refusal)
         if self._listener and (refusal := self._listener.refusal or self._announcer.refusal):
             complaints.append(f"the near cache is off: {refusal}")
+        if (problem := self._store.clock.problem) is not None:
+            complaints.append(problem)
         if complaints:
             raise CacheUnavailable("; ".join(complaints), outage=outage)
 

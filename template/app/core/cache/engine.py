@@ -72,6 +72,8 @@ class Engine:
                 self._refresh(recipe, seen)
                 kind.count(Outcome.STALE)
                 return served(seen, entry, Outcome.STALE)
+        if seen.reason is Miss.FUTURE:
+            self.store.clock.saw_future()
         async with waiting():
             loaded = await self._join(recipe, seen)
         kind.count(loaded.outcome)

@@ -45,6 +45,8 @@ class ManyReader(Generic[K]):
         for key, seen in (await self._read()).items():
             ask, entry = Ask(self._addresses[key], seen), seen.entry
             if entry is None or now >= entry.stale_until:
+                if seen.reason is Miss.FUTURE:
+                    self._engine.store.clock.saw_future()
                 missing[key] = ask
                 continue
             found[key] = seen.value

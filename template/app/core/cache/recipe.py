@@ -17,8 +17,8 @@ from app.core.serializers import Codec, DecodeError, NotStorable, SignatureError
 
 log = structlog.get_logger(__name__)
 
-# Clocks of processes differ. An entry from further ahead would be fresh for as much too long.
-_AHEAD = 5_000
+# Clocks of processes differ. An entry from further ahead (ms) would be fresh for as much too long.
+AHEAD = 5_000
 
 
 class Kind:
@@ -100,7 +100,7 @@ class Kind:
         )
         if isinstance(entry, Miss):
             return Seen(None, None, entry, entry_id(raw), versions, at=at)
-        if entry.created > now_ms() + _AHEAD:
+        if entry.created > now_ms() + AHEAD:
             return Seen(None, None, Miss.FUTURE, entry.id, versions, at=at)
         try:
             value = self.load_payload(entry, address)

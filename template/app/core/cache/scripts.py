@@ -54,7 +54,15 @@ else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
 return ARGV[1]
 """
 
+# KEYS any, which says whom to ask. Answers seconds and microseconds; nothing to who may not know.
+_TIME = """
+local told = redis.pcall('TIME')
+if told.err then return {} end
+return told
+"""
+
 LEASE = Script(_LEASE)
+TIME = Script(_TIME)
 VERSION = Script(_VERSION)
 RENEW = Script(_RENEW)
 STORE = Script(_STORE)

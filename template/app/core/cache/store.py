@@ -13,9 +13,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.core.cache.announcements import Announcer
 from app.core.cache.breaker import Breaker
+from app.core.cache.clock import ClockWatch
 from app.core.cache.entry import VERSION_SIZE
 from app.core.cache.keys import Address
-from app.core.cache.scripts import GIVE_UP, LEASE, RENEW, STORE, THROTTLED, VERSION
+from app.core.cache.scripts import GIVE_UP, LEASE, RENEW, STORE, THROTTLED, TIME, VERSION
 from app.core.redis import (
     BatchReader,
     Command,
@@ -78,6 +79,7 @@ class CacheStore:
         self._client = client
         self._reader = reader
         self._breaker = breaker
+        self.clock = ClockWatch()
 
     async def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Values by key; shares its round trip with the other reads of this moment."""
@@ -123,7 +125,12 @@ class CacheStore:
             VERSION.in_full((name,), (token_bytes(VERSION_SIZE), 0 if name == policy else _TAG_TTL))
             for name in missing
         ]
-        replies = await self._fill([*leases, *created])
+        if self.clock.is_due:
+            asked = self.clock.asked()
+            *replies, told = await self._fill([*leases, *created, TIME.in_full((one.lease,), ())])
+            self.clock.told(asked, told)
+        else:
+            replies = await self._fill([*leases, *created])
         versions = dict(zip(missing, replies[len(leases) :], strict=True))
         return [_lease_reply(reply) for reply in replies[: len(leases)]], versions
 
