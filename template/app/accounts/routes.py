@@ -16,7 +16,12 @@ from app.accounts.models import Account, Credentials, LoggedIn, PasswordChange, 
 from app.accounts.passwords import Passwords
 from app.accounts.repository import AccountRepository, NameTaken, StoredAccount
 from app.accounts.throttle import Throttle
-from app.core.sessions import Session, SessionDependency, UserDependency
+from app.core.sessions import (
+    LoginSessionDependency,
+    Session,
+    SessionDependency,
+    UserDependency,
+)
 
 _VERSION = "account_version"
 
@@ -70,7 +75,7 @@ def create_accounts_router(
         },
     )
     async def log_in(
-        credentials: Credentials, session: SessionDependency, request: Request
+        credentials: Credentials, session: LoginSessionDependency, request: Request
     ) -> LoggedIn:
         account = await check(request, credentials.name, credentials.password)
         if account is None:

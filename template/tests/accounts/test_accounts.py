@@ -149,6 +149,21 @@ async def test_logging_out_everywhere(client: Client, browser: MakeBrowser) -> N
     assert (await phone.post("/accounts/logout-everywhere")).status_code == 401
 
 
+async def test_without_scripts_a_form_logs_out_and_another_login_needs_nothing(
+    client: Client, browser: MakeBrowser
+) -> None:
+    first, second, device = await register(client), await register(client), browser()
+    await device.log_in(first)
+    del device.headers["x-csrf-token"]
+    token = (await device.log_in(second)).json()["csrf_token"]
+    assert await device.name() == second
+    del device.headers["x-csrf-token"]
+    assert (await device.post("/accounts/logout", data={})).status_code == 403
+    answer = await device.post("/accounts/logout", data={"csrf_token": token})
+    assert answer.status_code == 204
+    assert await device.name() is None
+
+
 async def test_a_page_of_somebody_else_cannot_write(client: Client, browser: MakeBrowser) -> None:
     name, device = await register(client), browser()
     await device.log_in(name)

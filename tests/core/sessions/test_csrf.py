@@ -3,8 +3,11 @@
 from typing import Any
 
 import pytest
+from fastapi import FastAPI, Request
 
 from app.core.sessions import (
+    LoginSessionDependency,
+    SessionDependency,
     ids,
     visit,
 )
@@ -147,3 +150,66 @@ async def test_a_page_without_tls_is_of_this_service_in_development_only(
     visitor = browser(make_app(plain_on_loopback=plain_on_loopback), base_url=base_url)
     answer = await visitor.post("/login/mallory", headers={"origin": origin})
     assert answer.status_code == status
+
+
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+
+async def test_a_form_brings_the_token_as_a_field(alice: Browser) -> None:
+    token = alice.headers.pop("x-csrf-token")
+    for form, status in (
+        (f"csrf_token={token}x", 403),
+        ("csrf_token=", 403),
+        ("csrf_token=%ff%00", 403),
+        ("other=1", 403),
+        ("&".join(["a=1"] * 2000) + f"&csrf_token={token}", 403),
+        (f"other={'x' * 2_000_000}&csrf_token={token}", 403),
+        (f"other=1&csrf_token={token}", 200),
+    ):
+        answer = await alice.post("/logout", content=form, headers=FORM)
+        assert answer.status_code == status, form[:40]
+    assert await alice.user() is None
+
+
+async def test_only_a_form_has_fields_and_a_header_goes_first(alice: Browser) -> None:
+    token = alice.headers.pop("x-csrf-token")
+    for kind in ("text/plain", "application/json", "multipart/form-data"):
+        answer = await alice.post(
+            "/logout", content=f"csrf_token={token}", headers={"content-type": kind}
+        )
+        assert answer.status_code == 403, kind
+    wrong = {**FORM, "x-csrf-token": "wrong"}
+    answer = await alice.post("/logout", content=f"csrf_token={token}", headers=wrong)
+    assert answer.status_code == 403
+    assert await alice.user() == "alice"
+
+
+async def test_a_route_has_its_form_after_the_token_was_read(alice: Browser, app: FastAPI) -> None:
+    @app.post("/form")
+    async def form(session: SessionDependency, request: Request) -> str:
+        return (await request.body()).decode()
+
+    body = f"x=1&csrf_token={alice.headers.pop('x-csrf-token')}"
+    assert (await alice.post("/form", content=body, headers=FORM)).json() == body
+
+
+async def test_logging_in_needs_no_token_of_the_session_before(
+    alice: Browser, app: FastAPI
+) -> None:
+    @app.post("/switch")
+    async def switch(session: LoginSessionDependency) -> None:
+        session.log_in("bob")
+
+    async def also(session: LoginSessionDependency, again: SessionDependency) -> None:
+        raise AssertionError("not without a token")
+
+    app.add_api_route("/both", also, methods=["POST"])
+    before = alice.session_id
+    del alice.headers["x-csrf-token"]
+    assert (await alice.post("/both")).status_code == 403
+    foreign = {"origin": "https://evil.example"}
+    assert (await alice.post("/switch", headers=foreign)).status_code == 403
+    assert await alice.user() == "alice"
+    del alice.headers["x-csrf-token"]
+    assert (await alice.post("/switch", headers={"origin": "https://service"})).status_code == 200
+    assert (await alice.user(), alice.session_id != before) == ("bob", True)

@@ -1,6 +1,13 @@
 """Sessions: what a browser's cookie stands for, encrypted in Redis."""
 
-from app.core.sessions.dependency import SessionDependency, UserDependency, get_session, get_user
+from app.core.sessions.dependency import (
+    LoginSessionDependency,
+    SessionDependency,
+    UserDependency,
+    get_session,
+    get_session_to_log_in,
+    get_user,
+)
 from app.core.sessions.errors import (
     SessionConflict,
     SessionEnded,
@@ -12,6 +19,7 @@ from app.core.sessions.middleware import SessionMiddleware
 from app.core.sessions.session import Session
 
 __all__ = [
+    "LoginSessionDependency",
     "Session",
     "SessionConflict",
     "SessionDependency",
@@ -22,5 +30,6 @@ __all__ = [
     "Sessions",
     "UserDependency",
     "get_session",
+    "get_session_to_log_in",
     "get_user",
 ]

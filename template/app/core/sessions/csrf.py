@@ -8,20 +8,28 @@ are two checks, each of which would do in a browser that works as it should:
    plain http, in Origin; no page can change these. Both missing means that it is no browser, and
    that nobody's cookies were added. This holds without a session too, so nobody can be logged in
    as somebody else by a foreign page.
-2. The session's token, as `X-CSRF-Token`. It can only be read by who can read our responses, and a
-   form cannot send the header.
+2. The session's token, as `X-CSRF-Token` or in the field `csrf_token` of a form. It can only be
+   read by who can read our responses. Logging in needs none: there may be no session yet.
 """
 
 import hmac
 import re
 from collections.abc import Collection
+from importlib.util import find_spec
+from urllib.parse import parse_qs
 
 from fastapi import HTTPException, WebSocketException
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
 from app.core.sessions import metrics
 
 _TOKEN_HEADER = "x-csrf-token"
+_TOKEN_FIELD = "csrf_token"
+_LONGEST_FORM = 1024 * 1024
+_MOST_FIELDS = 1000
+_FORM = "application/x-www-form-urlencoded"
+_FORM_OF_PARTS = "multipart/form-data"
+_READS_PARTS = find_spec("python_multipart") is not None  # which FastAPI's forms need, too
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+", re.ASCII)
 
@@ -63,7 +71,30 @@ def check_source(connection: HTTPConnection, trusted: Collection[str], plain: bo
         raise _refusal(connection, "origin", "its Origin is another one")
 
 
-def check_token(connection: HTTPConnection, token: str) -> None:
+async def given_token(connection: HTTPConnection) -> str | None:
+    """The token that a write brings along. A form is read for it only where no header has it."""
+    given = connection.headers.get(_TOKEN_HEADER)
+    if given is not None or not isinstance(connection, Request) or not _writes(connection):
+        return given
+    kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
+    length = connection.headers.get("content-length", "")
+    if kind not in (_FORM, _FORM_OF_PARTS) or not length.isdecimal():
+        return None
+    if int(length) > _LONGEST_FORM:
+        return None
+    if _READS_PARTS:
+        field = (await connection.form()).get(_TOKEN_FIELD)
+        return field if isinstance(field, str) else None
+    if kind == _FORM_OF_PARTS:
+        return None
+    try:
+        fields = parse_qs((await connection.body()).decode(), max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        return None
+    return fields.get(_TOKEN_FIELD, [None])[0]
+
+
+def check_token(connection: HTTPConnection, token: str, given: str | None) -> None:
     """Refuse a write that does not bring the session's token along.
 
     A web socket cannot: browsers let no page set a header for it.
@@ -72,10 +103,13 @@ def check_token(connection: HTTPConnection, token: str) -> None:
         HTTPException: it is refused.
     """
     if connection.scope["type"] == "http" and _writes(connection):
-        given = connection.headers.get(_TOKEN_HEADER)
         if given is None:
-            raise _refusal(connection, "token", "it needs the session's token as X-CSRF-Token")
-        if not hmac.compare_digest(given.encode(), token.encode()):
+            raise _refusal(
+                connection,
+                "token",
+                "it needs the session's token as X-CSRF-Token, or as csrf_token of a form",
+            )
+        if not hmac.compare_digest(given.encode(errors="replace"), token.encode()):
             raise _refusal(connection, "token", "X-CSRF-Token is not that of the session")
 
 

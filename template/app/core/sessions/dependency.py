@@ -26,9 +26,10 @@ class SessionScheme(SecurityBase):
     """A security scheme to FastAPI: shown in the API's docs, and refused on routes that the HTTP
     cache answers for everybody alike."""
 
-    def __init__(self) -> None:
-        self.model = APIKey.model_validate({"in": APIKeyIn.cookie, "name": "__Host-session"})
+    def __init__(self, *, with_token: bool = True) -> None:
         self.scheme_name = "session"
+        self._with_token = with_token
+        self.describe("session")
 
     def describe(self, cookie: str) -> None:
         """Have the API's docs say what the cookie is called."""
@@ -39,12 +40,15 @@ class SessionScheme(SecurityBase):
         if visit is None:
             raise RuntimeError("sessions need app.add_middleware(SessionMiddleware, ...)")
         connection.scope[TOUCHED] = self
-        return await visit.open(connection)
+        return await visit.open(connection, with_token=self._with_token)
 
 
 get_session = SessionScheme()
+get_session_to_log_in = SessionScheme(with_token=False)
 
 SessionDependency = Annotated[Session, Depends(get_session)]
+LoginSessionDependency = Annotated[Session, Depends(get_session_to_log_in)]
+"""For routes that log somebody in, whoever was before: they ask for no token."""
 
 
 async def get_user(session: SessionDependency) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
 
-from app.core.sessions.csrf import check_source, check_token
+from app.core.sessions.csrf import check_source, check_token, given_token
 from app.core.sessions.manager import Sessions
 from app.core.sessions.session import Session
 
@@ -20,9 +20,15 @@ class Visit:
     session: Session | None = None
     renames: bool = False
     """Whether the session came with a cookie of the old name."""
+    proven: bool = False
+    """Whether the request needs no token any more."""
 
-    async def open(self, connection: HTTPConnection) -> Session:
+    async def open(self, connection: HTTPConnection, *, with_token: bool = True) -> Session:
         """The request's session, the same one each time.
+
+        Args:
+            connection: the request.
+            with_token: a write has to bring the token of a session that is known.
 
         Raises:
             HTTPException, WebSocketException: it is a write that another site may have sent.
@@ -35,9 +41,11 @@ class Visit:
             session = await self.sessions.open(cookie.read(connection))
             if not session.is_known and self.sessions.takes_old_cookies:
                 session = await self._open_old(connection) or session
-            if session.is_known:
-                check_token(connection, session.csrf_token)
-            self.session = session
+            self.session, self.proven = session, not session.is_known
+        if with_token and not self.proven:
+            given = await given_token(connection)
+            check_token(connection, self.session.csrf_token, given)
+            self.proven = True
         return self.session
 
     async def _open_old(self, connection: HTTPConnection) -> Session | None:
