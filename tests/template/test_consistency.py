@@ -162,16 +162,32 @@ def test_dashboards_draw_metrics_that_exist() -> None:
             )
             defined |= {name + suffix for suffix in suffixes}
     assert len(defined) > 20
-    for path in (ROOT / "template/deploy/grafana/dashboards").glob("*.json"):
-        prefixes = "cache|events|http|lock|session"
+    deploy = ROOT / "template/deploy"
+    for path in [*deploy.glob("grafana/dashboards/*.json"), *deploy.glob("alerts/*.yml")]:
+        prefixes = "access|cache|events|http|lock|session"
         drawn = set(re.findall(rf"\b(?:{prefixes})_[a-z_]+\b", path.read_text("utf-8")))
         assert drawn, path.name
         assert drawn <= defined, path.name
 
 
-def test_the_dashboard_of_the_locks_draws_all_their_metrics() -> None:
-    source = (ROOT / "template/app/core/locks/metrics.py").read_text("utf-8")
+@pytest.mark.parametrize(
+    ("part", "prefix", "dashboard"),
+    [
+        ("locks", "lock", "locks"),
+        ("sessions", "session", "sessions"),
+        ("access", "access", "access"),
+        ("events", "events", "events"),
+        ("cache", "cache", "service"),
+    ],
+)
+def test_the_dashboard_of_a_part_draws_all_its_metrics(
+    part: str, prefix: str, dashboard: str
+) -> None:
+    source = (ROOT / f"template/app/core/{part}/metrics.py").read_text("utf-8")
     defined = set(re.findall(r'\b(?:Counter|Gauge|Histogram)\(\s*"([a-z_]+)"', source))
-    dashboard = (ROOT / "template/deploy/grafana/dashboards/locks.json").read_text("utf-8")
-    drawn = re.findall(r"\block_[a-z_]+\b", dashboard)
+    text = (ROOT / f"template/deploy/grafana/dashboards/{dashboard}.json").read_text("utf-8")
+    drawn = [name for name in re.findall(rf"\b{prefix}_[a-z_]+\b", text) if "[" not in name]
+    drawn = [
+        name for name in drawn if re.search("_(total|bucket|count|sum)$", name) or name in defined
+    ]
     assert defined == {re.sub("_(total|bucket|count|sum)$", "", name) for name in drawn}
