@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from alembic.autogenerate.render import _repr_type
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.schema import CreateIndex
 from sqlalchemy.types import TypeDecorator
 
 import app
@@ -39,10 +41,45 @@ def render(kind: str, item: Any, context: AutogenContext) -> str | Literal[False
     return _repr_type(item.impl_instance, context) if isinstance(item, TypeDecorator) else False
 
 
+def differs(
+    connection: Connection, item: Any, _name: str | None, kind: str, _reflected: bool, there: Any
+) -> bool:
+    """Whether what Alembic takes for changed is another one in the database, too.
+
+    PostgreSQL writes the expression of an index in its own way, with casts and parentheses that
+    nobody has typed. So it is asked how it would write the one of our tables.
+    """
+    if connection.dialect.name != "postgresql" or kind != "index" or there is None:
+        return True
+    quoted = connection.dialect.identifier_preparer
+    table, index = quoted.format_table(item.table), quoted.quote(item.name)
+    schema = f"{quoted.quote(item.table.schema)}." if item.table.schema else ""
+    theirs = definition(connection, schema + index)
+    trial = connection.begin_nested()
+    try:
+        copy = quoted.quote(item.table.name)
+        connection.execute(text(f"CREATE TEMP TABLE {copy} (LIKE {table})"))
+        elsewhere = {"schema_translate_map": {item.table.schema: "pg_temp"}}
+        connection.execute(CreateIndex(item), execution_options=elsewhere)
+        return definition(connection, f"pg_temp.{index}") != theirs
+    except DBAPIError:
+        return True  # such as for a column that is still to come
+    finally:
+        trial.rollback()
+
+
+def definition(connection: Connection, index: str) -> tuple[bool, str]:
+    """What an index of PostgreSQL is, whatever it and its table are called."""
+    found = text("SELECT pg_get_indexdef(to_regclass(:index))")
+    head, _, rest = str(connection.scalar(found, {"index": index})).partition(" USING ")
+    return head.startswith("CREATE UNIQUE"), rest
+
+
 def migrate(connection: Connection) -> None:
     with alone(connection):
         context.configure(
             connection=connection,
+            include_object=partial(differs, connection),
             target_metadata=_TABLES,
             render_item=render,
             render_as_batch=connection.dialect.name == "sqlite",
