@@ -6,18 +6,13 @@ servers ignore conditions without a word, so the first write makes sure that thi
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from obstore.exceptions import (
-    AlreadyExistsError,
-    GenericError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
 from app.database.errors import DatabaseUnavailable
@@ -25,8 +20,19 @@ from app.database.errors import DatabaseUnavailable
 if TYPE_CHECKING:
     from obstore import PutMode
 
-# The first is how obstore names every 409: here that another request was in the way.
-_OUTAGES = (AlreadyExistsError, GenericError, PermissionDeniedError, UnauthenticatedError)
+# obstore's errors have neither the status nor the code of an answer but in their text.
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+_PASSING = {
+    # Another request was in the way, or there were too many.
+    *("ConditionalRequestConflict", "OperationAborted", "RequestTimeout", "SlowDown"),
+    # The login is not, or not yet, what the server knows: as a database that refuses connections.
+    *("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed"),
+    *("SignatureDoesNotMatch", "TokenRefreshRequired"),
+}
+_PASSING_STATUSES = {401, 408, 409, 425, 429}
+_FAULTS = {"AccessDenied", "MethodNotAllowed", "NotImplemented"}
 _PROBE = "conditional-writes"
 """An object that shows whether the server heeds conditions."""
 # Seconds in which the threads of obstore let go of the last results. A process that ends before
@@ -51,7 +57,8 @@ class Bucket:
     """The objects under one prefix of a bucket. Leaving it waits for the requests under way.
 
     Every method raises DatabaseUnavailable when S3 does not answer, fails, or does not let us in.
-    Whether a write took place is not known then; none is repeated here.
+    Whether a write took place is not known then; none is repeated here. What would fail again, such
+    as for want of a right, is raised as obstore does.
     """
 
     def __init__(
@@ -159,6 +166,12 @@ class Bucket:
                 self._quoted = None
                 await self._probe()
 
+    def passes(self, error: BaseException) -> bool:
+        """Whether what has raised `error` would succeed later, as it is."""
+        return isinstance(error, DatabaseUnavailable) or (
+            isinstance(error, BaseError) and _passes(error)
+        )
+
     async def _probe(self) -> None:
         """Learn, once, whether and how this server heeds conditions."""
         if self._quoted is not None:
@@ -209,10 +222,10 @@ class Bucket:
             ) from error
         try:
             yield self._store
-        except (*_OUTAGES, FileNotFoundError) as error:
+        except (BaseError, FileNotFoundError) as error:
             if "NoSuchBucket" in str(error):
                 raise DatabaseUnavailable(f"there is no bucket {self._name!r}") from error
-            if isinstance(error, FileNotFoundError):
+            if isinstance(error, FileNotFoundError) or not _passes(error):
                 raise
             raise DatabaseUnavailable(str(error).partition("\n")[0]) from error
         finally:
@@ -232,3 +245,15 @@ class Bucket:
                 for _ in range(self._pool_size):
                     await self._turns.acquire()
         await asyncio.sleep(_SETTLE)
+
+
+def _passes(error: BaseError) -> bool:
+    """By the code of the answer, if there was one, else by its status."""
+    answer = str(error)
+    code, status = _CODE.search(answer), _STATUS.search(answer)
+    if code is not None and code[1] in _PASSING | _FAULTS:
+        return code[1] in _PASSING
+    if status is None or (status[1] == "403" and code is None):
+        return True  # no answer; or one to HEAD, which does not say whether it is about the login
+    number = int(status[1])
+    return number in _PASSING_STATUSES or (number >= 500 and number != 501)

@@ -9,6 +9,7 @@ from threading import Thread
 from uuid import uuid4
 
 import pytest
+from obstore.exceptions import BaseError
 
 from app.database import DatabaseUnavailable
 from app.database.bucket import Bucket, Conflict
@@ -31,6 +32,8 @@ class Gateway(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.behind = server.port
         self.ignores_conditions = False
+        self.code = "Fault"
+        """The code that goes with them."""
         self.statuses: list[int] = []
         """Answers the next conditional writes, and deletions, so.
 
@@ -66,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
             if status == 500:
                 self._pass_on(body)
             keys = b"".join(re.findall(b"<Key>.*?</Key>", body)) if status == 200 else b""
-            self._answer(status, _FAULT % keys, {})
+            self._answer(status, _FAULT % (keys, self.server.code.encode()), {})
         else:
             self._answer(*self._pass_on(body))
 
@@ -96,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
 
-_FAULT = b"<Result><Error>%s<Code>Fault</Code><Message>Fault</Message></Error></Result>"
+_FAULT = b"<Result><Error>%s<Code>%s</Code><Message>Fault</Message></Error></Result>"
 _KEPT = {"etag", "last-modified", "content-length", "content-type"}
 
 
@@ -175,6 +178,39 @@ async def test_a_write_that_fails_is_looked_at_again(
     changed = await items.update(item.id, ItemUpdate(name=name, version=1))
     assert (changed.name, changed.version) == (name, 2)
     assert await items.get(item.id) == changed
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "passes"),
+    [
+        (400, "RequestTimeout", True),
+        (400, "ExpiredToken", True),
+        (400, "InvalidRequest", False),
+        (400, "EntityTooLarge", False),
+        (400, "KeyTooLongError", False),
+        (401, "Unauthorized", True),
+        (403, "AccessDenied", False),
+        (403, "InvalidAccessKeyId", True),
+        (403, "RequestTimeTooSkewed", True),
+        (403, "SignatureDoesNotMatch", True),
+        (405, "MethodNotAllowed", False),
+        (411, "MissingContentLength", False),
+        (429, "TooManyRequests", True),
+        (500, "InternalError", True),
+        (501, "NotImplemented", False),
+        (503, "SlowDown", True),
+        (503, "ServiceUnavailable", True),
+    ],
+)
+async def test_what_an_answer_means_its_code_says(
+    gateway: Gateway, bucket: Bucket, status: int, code: str, passes: bool
+) -> None:
+    await bucket.ping()
+    gateway.code = code
+    gateway.statuses = [status]
+    with pytest.raises(DatabaseUnavailable if passes else BaseError, match=code) as raised:
+        await bucket.create(str(uuid4()), b"")
+    assert bucket.passes(raised.value) is passes
 
 
 async def test_writes_that_keep_failing_are_an_outage(gateway: Gateway, bucket: Bucket) -> None:
