@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-_PASSING = {
+_TRANSIENT = {
     # Another request was in the way, or there were too many.
     *("ConditionalRequestConflict", "OperationAborted", "RequestTimeout", "SlowDown"),
     # The login is not, or not yet, what the server knows: as a database that refuses connections.
     *("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed"),
     *("SignatureDoesNotMatch", "TokenRefreshRequired"),
 }
-_PASSING_STATUSES = {401, 408, 409, 425, 429}
+_TRANSIENT_STATUSES = {401, 408, 409, 425, 429}
 _FAULTS = {"AccessDenied", "MethodNotAllowed", "NotImplemented"}
 _PROBE = "conditional-writes"
 """An object that shows whether the server heeds conditions."""
@@ -166,10 +166,10 @@ class Bucket:
                 self._quoted = None
                 await self._probe()
 
-    def passes(self, error: BaseException) -> bool:
+    def is_transient(self, error: BaseException) -> bool:
         """Whether what has raised `error` would succeed later, as it is."""
         return isinstance(error, DatabaseUnavailable) or (
-            isinstance(error, BaseError) and _passes(error)
+            isinstance(error, BaseError) and _is_transient(error)
         )
 
     async def _probe(self) -> None:
@@ -225,7 +225,7 @@ class Bucket:
         except (BaseError, FileNotFoundError) as error:
             if "NoSuchBucket" in str(error):
                 raise DatabaseUnavailable(f"there is no bucket {self._name!r}") from error
-            if isinstance(error, FileNotFoundError) or not _passes(error):
+            if isinstance(error, FileNotFoundError) or not _is_transient(error):
                 raise
             raise DatabaseUnavailable(str(error).partition("\n")[0]) from error
         finally:
@@ -247,13 +247,13 @@ class Bucket:
         await asyncio.sleep(_SETTLE)
 
 
-def _passes(error: BaseError) -> bool:
+def _is_transient(error: BaseError) -> bool:
     """By the code of the answer, if there was one, else by its status."""
     answer = str(error)
     code, status = _CODE.search(answer), _STATUS.search(answer)
-    if code is not None and code[1] in _PASSING | _FAULTS:
-        return code[1] in _PASSING
+    if code is not None and code[1] in _TRANSIENT | _FAULTS:
+        return code[1] in _TRANSIENT
     if status is None or (status[1] == "403" and code is None):
         return True  # no answer; or one to HEAD, which does not say whether it is about the login
     number = int(status[1])
-    return number in _PASSING_STATUSES or (number >= 500 and number != 501)
+    return number in _TRANSIENT_STATUSES or (number >= 500 and number != 501)

@@ -32,7 +32,7 @@ class Verdict(Enum):
 
     FAULT = auto()
     """The statement is wrong, or breaks a rule: it would fail again."""
-    PASSES = auto()
+    TRANSIENT = auto()
     """An outage: it would succeed later."""
     UNDONE = auto()
     """It passes, and the transaction was undone as a whole: it may be repeated at once."""

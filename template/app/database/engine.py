@@ -71,7 +71,7 @@ class Database:
         async with self.reading() as session:
             await session.execute(text("SELECT 1"))
 
-    def passes(self, error: BaseException) -> bool:
+    def is_transient(self, error: BaseException) -> bool:
         """Whether what has raised `error` would succeed later, as it is.
 
         By its code: a syntax error or a broken constraint never passes, whatever its class.
@@ -107,7 +107,7 @@ class Database:
                 raise DatabaseUnavailable(f"no answer within {self._timeout} s") from error
             if isinstance(error, TransactionUndone):
                 error.ends_at = end
-            elif not isinstance(error, DatabaseUnavailable) and self.passes(error):
+            elif not isinstance(error, DatabaseUnavailable) and self.is_transient(error):
                 raise DatabaseUnavailable(describe(error)) from error
             raise
 

@@ -27,7 +27,7 @@ _UNDONE = {
     1020,  # the row was changed meanwhile
     3101,  # another member of the group has written first
 }
-_PASSES = {
+_TRANSIENT = {
     *(1021, 1114),  # the disk is full
     *(1037, 1038, 1041),  # too little memory
     *(1040, 1129, 1203, 1226, 1637),  # too many connections, or transactions
@@ -88,7 +88,9 @@ def _judge(error: BaseException) -> Verdict:
         return Verdict.GONE
     if number in _UNDONE:
         return Verdict.UNDONE
-    return Verdict.PASSES if number in _PASSES or isinstance(error, OSError) else Verdict.FAULT
+    return (
+        Verdict.TRANSIENT if number in _TRANSIENT or isinstance(error, OSError) else Verdict.FAULT
+    )
 
 
 _DRIVER = Driver(

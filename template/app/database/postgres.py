@@ -12,7 +12,7 @@ from app.database.connections import RECYCLE, Driver, Verdict
 from app.database.engine import Database
 
 # By SQLSTATE, or by its class: https://www.postgresql.org/docs/current/errcodes-appendix.html
-_PASSES = {
+_TRANSIENT = {
     "08",  # the connection
     "40",  # the transaction was undone, or nobody knows
     "53",  # too few resources: connections, memory, disk
@@ -122,8 +122,8 @@ def _judge(error: BaseException) -> Verdict:
     ended = getattr(cause, "severity_en", None) in {"FATAL", "PANIC"}
     if code in _GONE or code.startswith("08") or ended:
         return Verdict.GONE
-    if isinstance(cause, OSError) or not _PASSES.isdisjoint({code, code[:2]}):
-        return Verdict.PASSES
+    if isinstance(cause, OSError) or not _TRANSIENT.isdisjoint({code, code[:2]}):
+        return Verdict.TRANSIENT
     return Verdict.FAULT
 
 

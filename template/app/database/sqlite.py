@@ -11,7 +11,7 @@ from app.database.connections import Driver, Verdict
 from app.database.engine import READ_ONLY, Database
 
 # By primary result code: https://www.sqlite.org/rescode.html
-_PASSES = {
+_TRANSIENT = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_PROTOCOL,
@@ -70,10 +70,10 @@ def create_database(
 def _judge(error: BaseException) -> Verdict:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
-        return Verdict.PASSES if isinstance(error, OSError) else Verdict.FAULT
+        return Verdict.TRANSIENT if isinstance(error, OSError) else Verdict.FAULT
     if code in _UNDONE:
         return Verdict.UNDONE
     primary = code & 0xFF
     if primary in _GONE:
         return Verdict.GONE
-    return Verdict.PASSES if primary in _PASSES else Verdict.FAULT
+    return Verdict.TRANSIENT if primary in _TRANSIENT else Verdict.FAULT

@@ -210,7 +210,7 @@ async def test_what_an_answer_means_its_code_says(
     gateway.statuses = [status]
     with pytest.raises(DatabaseUnavailable if passes else BaseError, match=code) as raised:
         await bucket.create(str(uuid4()), b"")
-    assert bucket.passes(raised.value) is passes
+    assert bucket.is_transient(raised.value) is passes
 
 
 async def test_writes_that_keep_failing_are_an_outage(gateway: Gateway, bucket: Bucket) -> None:

@@ -17,35 +17,35 @@ from devservers.postgres import EmbeddedPostgres
 from devservers.waiting import HANG, until
 from tests.core.database.backends import installed
 
-FAULT, PASSES, UNDONE = DBAPIError, DatabaseUnavailable, TransactionUndone
+FAULT, TRANSIENT, UNDONE = DBAPIError, DatabaseUnavailable, TransactionUndone
 
 STATES = {
-    "08000": PASSES,
-    "08006": PASSES,
-    "08P01": PASSES,
-    "25006": PASSES,
-    "25P03": PASSES,
-    "25P04": PASSES,
-    "26000": PASSES,
-    "40000": PASSES,
+    "08000": TRANSIENT,
+    "08006": TRANSIENT,
+    "08P01": TRANSIENT,
+    "25006": TRANSIENT,
+    "25P03": TRANSIENT,
+    "25P04": TRANSIENT,
+    "26000": TRANSIENT,
+    "40000": TRANSIENT,
     "40001": UNDONE,
     "40002": UNDONE,
-    "40003": PASSES,  # nobody knows whether it was undone
+    "40003": TRANSIENT,  # nobody knows whether it was undone
     "40P01": UNDONE,
-    "53000": PASSES,
-    "53100": PASSES,
-    "53200": PASSES,
-    "53300": PASSES,
-    "55P03": PASSES,
-    "57000": PASSES,
-    "57014": PASSES,
-    "57P01": PASSES,
-    "57P02": PASSES,
-    "57P03": PASSES,
-    "57P04": PASSES,
-    "57P05": PASSES,
-    "58000": PASSES,
-    "58030": PASSES,
+    "53000": TRANSIENT,
+    "53100": TRANSIENT,
+    "53200": TRANSIENT,
+    "53300": TRANSIENT,
+    "55P03": TRANSIENT,
+    "57000": TRANSIENT,
+    "57014": TRANSIENT,
+    "57P01": TRANSIENT,
+    "57P02": TRANSIENT,
+    "57P03": TRANSIENT,
+    "57P04": TRANSIENT,
+    "57P05": TRANSIENT,
+    "58000": TRANSIENT,
+    "58030": TRANSIENT,
     "0A000": FAULT,
     "21000": FAULT,
     "22012": FAULT,
@@ -62,25 +62,25 @@ STATES = {
 }
 NUMBERS = {
     1020: UNDONE,
-    1021: PASSES,
-    1040: PASSES,
-    1041: PASSES,
-    1047: PASSES,
-    1053: PASSES,
-    1114: PASSES,
-    1203: PASSES,
-    1205: PASSES,
+    1021: TRANSIENT,
+    1040: TRANSIENT,
+    1041: TRANSIENT,
+    1047: TRANSIENT,
+    1053: TRANSIENT,
+    1114: TRANSIENT,
+    1203: TRANSIENT,
+    1205: TRANSIENT,
     1213: UNDONE,
-    1226: PASSES,
-    1317: PASSES,
+    1226: TRANSIENT,
+    1317: TRANSIENT,
     1412: UNDONE,
     1615: UNDONE,
-    1792: PASSES,
-    1836: PASSES,
-    1927: PASSES,
-    1969: PASSES,
-    3024: PASSES,
-    3572: PASSES,
+    1792: TRANSIENT,
+    1836: TRANSIENT,
+    1927: TRANSIENT,
+    1969: TRANSIENT,
+    3024: TRANSIENT,
+    3572: TRANSIENT,
     1044: FAULT,
     1054: FAULT,
     1062: FAULT,
@@ -143,7 +143,7 @@ async def raises(database: Database, expected: type[Exception], *statements: str
     with pytest.raises(expected) as raised:
         await execute(database, *statements)
     assert type(raised.value) is expected or expected is FAULT
-    assert database.passes(raised.value) is (expected is not FAULT)
+    assert database.is_transient(raised.value) is (expected is not FAULT)
 
     async def on_the_engine() -> None:
         async with database.engine.begin() as connection:
@@ -181,7 +181,7 @@ async def test_numbers_of_mysql(on_mysql: Database, number: int, expected: type[
 async def test_a_mysql_that_only_reads_says_so_in_its_message(on_mysql: Database) -> None:
     text_of_it = "The server is running with the --read-only option so it cannot execute this"
     number = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1290"
-    await raises(on_mysql, PASSES, f"{number}, MESSAGE_TEXT = '{text_of_it}'")
+    await raises(on_mysql, TRANSIENT, f"{number}, MESSAGE_TEXT = '{text_of_it}'")
 
 
 async def test_a_deadlock_of_postgresql(on_postgres: Database) -> None:
@@ -250,7 +250,7 @@ async def test_a_value_that_does_not_fit_is_nobodys_outage(on_postgres: Database
     # The driver's InterfaceError, which has no code: the connection is as good as before.
     with pytest.raises(DBAPIError) as raised:
         await execute(on_postgres, "SELECT cast(:n as int)", n="many")
-    assert not on_postgres.passes(raised.value)
+    assert not on_postgres.is_transient(raised.value)
 
 
 async def test_a_plan_for_a_table_that_was_changed(on_postgres: Database) -> None:
@@ -269,7 +269,7 @@ async def test_a_plan_for_a_table_that_was_changed(on_postgres: Database) -> Non
         pytest.param(FAULT, ["SELECT * FROM nowhere"], id="no such table"),
         pytest.param(FAULT, ["SELEKT 1"], id="no SQL"),
         pytest.param(FAULT, ["INSERT INTO t VALUES (1), (1)"], id="twice"),
-        pytest.param(PASSES, ["PRAGMA query_only = ON", "DELETE FROM t"], id="read-only"),
+        pytest.param(TRANSIENT, ["PRAGMA query_only = ON", "DELETE FROM t"], id="read-only"),
     ],
 )
 async def test_codes_of_sqlite(
@@ -284,7 +284,7 @@ async def test_a_full_disk_of_sqlite(on_sqlite: Database) -> None:
     fill = "WITH RECURSIVE many(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM many LIMIT 100000)"
     await raises(
         on_sqlite,
-        PASSES,
+        TRANSIENT,
         f"PRAGMA max_page_count = {pages}",
         f"{fill} INSERT INTO t SELECT n FROM many",
     )
