@@ -165,8 +165,17 @@ def _ping(url: str) -> None:
     from sqlalchemy import NullPool
     from sqlalchemy.ext.asyncio import create_async_engine
 
+    from app.settings.database.postgres import DatabaseSettings
+
+    # As the service will read it: it may have words of libpq in it.
+    read = DatabaseSettings.model_validate({"service_name": "ping", "database_url": url})
+
     async def ping() -> None:
-        engine = create_async_engine(url, poolclass=NullPool, connect_args={"timeout": PATIENCE})
+        engine = create_async_engine(
+            read.database_url.get_secret_value(),
+            poolclass=NullPool,
+            connect_args={"timeout": PATIENCE, **read.database_connect_args},
+        )
         async with engine.connect():
             pass
 

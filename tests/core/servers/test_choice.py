@@ -95,9 +95,10 @@ def test_given_redis_that_is_frozen_is_not_waited_for(monkeypatch: pytest.Monkey
 
 def test_given_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
     with EmbeddedPostgres() as postgres:
-        monkeypatch.setenv("DATABASE_URL", postgres.url)
+        given = f"{postgres.url}?sslmode=prefer"  # in the words of libpq, as the service takes it
+        monkeypatch.setenv("DATABASE_URL", given)
         with postgres_server() as server:
-            assert (server.url, server.origin) == (postgres.url, "given")
+            assert (server.url, server.origin) == (given, "given")
         assert postgres.answers()
         postgres.kill()
         with pytest.raises(ServerUnavailable, match="DATABASE_URL names postgresql"):
