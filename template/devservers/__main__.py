@@ -13,10 +13,14 @@ DEVSERVERS=docker or DEVSERVERS=embedded insists on one of the two.
 """
 
 import argparse
+import errno
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
@@ -36,7 +40,10 @@ def main(arguments: Sequence[str]) -> int:
         load_dotenv(".env")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
+    _watch_the_terminal()
     try:
+        if not options.command:
+            _refuse_a_taken_port(options.host, options.port)
         with environment() as variables:
             variables = {"ENVIRONMENT": "development", **os.environ, **variables}
             variables.pop("DEVSERVERS", None)  # the choice is made
@@ -72,6 +79,41 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--no-reload", action="store_true", help="do not watch the files")
     parser.add_argument("command", nargs="*", help="run this instead of the service")
     return parser.parse_args(arguments)
+
+
+def _refuse_a_taken_port(host: str, port: int) -> None:
+    """Say so before servers are started for nothing; raises ServerUnavailable."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn does
+        try:
+            probe.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise ServerUnavailable(f"cannot listen on {host}:{port}: {error}") from None
+            raise ServerUnavailable(
+                f"port {port} of {host} is taken; choose another one: PORT={port + 1} make dev"
+            ) from None
+
+
+def _watch_the_terminal() -> None:
+    """End as by SIGHUP when the terminal is closed.
+
+    The system tells only the first process of the terminal, and only when that ends the others.
+    Where that is make, which waits for us, nobody would tell us.
+    """
+    try:
+        terminal = os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return  # there is none
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(terminal, 0)  # only for its end, which is always told
+        poll.poll()
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    threading.Thread(target=watch, name="terminal", daemon=True).start()
 
 
 def _uvicorn(options: argparse.Namespace) -> list[str]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from devservers.waiting import wait_until
+
 _TEMPLATE = Path(__file__).parents[3] / "template"
 
 
@@ -21,17 +23,19 @@ class Owner:
     family: list[psutil.Process]
     folders: list[Path]
 
-    def wait_until_nothing_is_left(self, timeout: float) -> float:
+    def wait_until_nothing_is_left(self) -> float:
         """The seconds it took until the family and the folders were gone.
 
         Raises:
-            TimeoutError: something was left after `timeout` seconds.
+            TimeoutError: something is left.
         """
+
+        def nothing_is_left() -> bool:
+            folders = any(folder.exists() for folder in self.folders)
+            return not folders and not any(map(is_alive, self.family))
+
         started = time.monotonic()
-        while left := [*filter(is_alive, self.family), *(f for f in self.folders if f.exists())]:
-            if time.monotonic() - started > timeout:
-                raise TimeoutError(f"left after {timeout:g} s: {left}")
-            time.sleep(0.005)
+        wait_until(nothing_is_left, what="the end of the servers and their folders")
         return time.monotonic() - started
 
 

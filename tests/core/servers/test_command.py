@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import pytest
 from jinja2 import Environment, StrictUndefined
 
 from devservers.server import free_port
+from devservers.waiting import HANG, wait_until
 from tests.core.servers.owners import is_alive
 
 pytestmark = pytest.mark.slow
@@ -91,7 +91,7 @@ def run(service: Path, *arguments: str, **more: str) -> subprocess.CompletedProc
         env=variables(**more),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=HANG,
         check=False,
     )
 
@@ -113,10 +113,7 @@ def serving(service: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[s
         get(port, process)
         family = psutil.Process(process.pid).children(recursive=True)
         yield process, port
-        deadline = time.monotonic() + 3
-        while left := [*filter(is_alive, family)]:
-            assert time.monotonic() < deadline, left
-            time.sleep(0.01)
+        wait_until(lambda: not any(map(is_alive, family)), what="the end of its processes")
     finally:
         for member in filter(is_alive, family):
             member.kill()
@@ -127,15 +124,19 @@ def serving(service: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[s
 
 
 def get(port: int, process: subprocess.Popen[str]) -> str:
-    deadline = time.monotonic() + 20
-    while True:
+    answers: list[str] = []
+
+    def answered() -> bool:
         assert process.poll() is None, "the service has ended"
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2) as reply:
-                return str(reply.read().decode())
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=HANG) as reply:
+                answers.append(reply.read().decode())
         except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+            return False
+        return True
+
+    wait_until(answered, what="the service")
+    return answers[0]
 
 
 @pytest.mark.parametrize(
@@ -162,20 +163,24 @@ def test_serves_and_stops_in_order(
         assert (service / "migrated").read_text().startswith("sqlite+aiosqlite:////")
         assert not (service / "stopped-in-order").exists()
         send(process.pid, number)
-        _, told = process.communicate(timeout=10)
+        _, told = process.communicate(timeout=HANG)
         assert (service / "stopped-in-order").exists()
         assert "redis: embedded Valkey" in told
         assert f"docs: http://127.0.0.1:{port}/docs" in told
         assert process.returncode == code
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.mark.parametrize("arguments", [("--no-reload",), ()], ids=["plain", "reload"])
 def test_killed_it_leaves_no_service_behind(service: Path, arguments: tuple[str, ...]) -> None:
     with serving(service, *arguments) as (process, port):
         process.kill()
-        process.communicate(timeout=10)
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=2)
+        process.communicate(timeout=HANG)
+    wait_until(lambda: not listens(port), what="the end of the service")
 
 
 def test_runs_a_command_with_the_servers_up(service: Path) -> None:
@@ -235,6 +240,16 @@ def test_failed_migration_is_the_end(service: Path) -> None:
     done = run(service)
     assert done.returncode == 5
     assert "docs:" not in done.stderr
+
+
+def test_a_port_in_use_is_told_before_anything_is_started(service: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run(service, PORT=str(port))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"port {port} of 127.0.0.1 is taken; choose another one: PORT={port + 1} make dev\n"
+    )
 
 
 def test_errors_are_one_message(service: Path) -> None:

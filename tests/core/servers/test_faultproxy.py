@@ -2,19 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import HANG, until
 from tests.support.faultproxy import FaultProxy
 
-_TIMEOUT = 0.15
+# Seconds after which somebody takes silence for it.
+_SILENCE = 0.15
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +41,19 @@ async def direct(valkey: EmbeddedValkey) -> AsyncIterator[Redis]:
 @pytest.fixture
 async def client(proxy: FaultProxy) -> AsyncIterator[Redis]:
     retry = Retry(NoBackoff(), 0)
-    async with Redis.from_url(proxy.url, socket_timeout=_TIMEOUT, retry=retry) as client:
+    async with Redis.from_url(proxy.url, socket_timeout=HANG, retry=retry) as client:
         await client.ping()
         yield client
+
+
+async def is_silent(answer: Awaitable[object]) -> bool:
+    """Whether nothing comes, for a while; the connection is given up then."""
+    try:
+        async with asyncio.timeout(_SILENCE):
+            await answer
+    except TimeoutError:
+        return True
+    return False
 
 
 async def test_passes_everything_on(client: Redis, direct: Redis) -> None:
@@ -56,10 +67,9 @@ async def test_delay(proxy: FaultProxy, client: Redis) -> None:
     await proxy.delay(0.1)
     started = time.monotonic()
     await client.ping()
-    assert 0.09 < time.monotonic() - started < _TIMEOUT
+    assert time.monotonic() - started > 0.09
     await proxy.delay(5)
-    with pytest.raises(RedisTimeoutError):
-        await client.ping()
+    assert await is_silent(client.ping())
     await proxy.heal()
     assert await client.ping()
 
@@ -81,8 +91,7 @@ async def test_black_hole_looks_like_silence(
     await proxy.black_hole()
     accepted = proxy.accepted
     for _ in range(2):
-        with pytest.raises(RedisTimeoutError):
-            await client.incr("counter")
+        assert await is_silent(client.incr("counter"))
     assert proxy.accepted > accepted  # new connections are made, and as silent
 
 
@@ -90,9 +99,12 @@ async def test_lost_reply_leaves_its_effect(
     proxy: FaultProxy, client: Redis, direct: Redis
 ) -> None:
     await proxy.drop_replies()
-    with pytest.raises(RedisTimeoutError):
-        await client.incr("counter")
-    assert await direct.get("counter") == b"1"
+    assert await is_silent(client.incr("counter"))
+
+    async def counted() -> bool:
+        return await direct.get("counter") == b"1"
+
+    await until(counted)
     await proxy.heal()
     assert await client.incr("counter") == 2
 
@@ -101,8 +113,7 @@ async def test_connection_that_lost_a_reply_ends_with_the_fault(proxy: FaultProx
     reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
     await proxy.drop_replies()
     writer.write(b"PING\r\n")
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(reader.read(100), _TIMEOUT)
+    assert await is_silent(reader.read(100))
     await proxy.heal()
     assert await _rest(reader) == b""
     writer.close()
@@ -115,7 +126,7 @@ async def test_reply_is_cut(proxy: FaultProxy, client: Redis, direct: Redis) -> 
         await client.get("key")
     reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
     writer.write(b"GET key\r\n")
-    assert await asyncio.wait_for(reader.read(), 1) == b"$10\r\n012"
+    assert await asyncio.wait_for(reader.read(), HANG) == b"$10\r\n012"
     writer.close()
     await proxy.heal()
     assert await client.get("key") == b"0123456789"
@@ -140,7 +151,7 @@ async def test_dead_server_is_a_closed_connection() -> None:
             writer.write(b"PING\r\n")
             assert await reader.readline() == b"+PONG\r\n"
             valkey.kill()
-            assert await asyncio.wait_for(reader.read(), 1) == b""
+            assert await asyncio.wait_for(reader.read(), HANG) == b""
             writer.close()
 
 
@@ -150,8 +161,6 @@ async def test_leaving_ends_all_connections_whatever_the_fault(valkey: EmbeddedV
         await proxy.black_hole()
         writer.write(b"PING\r\n")
         await asyncio.sleep(0.02)
-        leaving = time.monotonic()
-    assert time.monotonic() - leaving < 1
     assert not proxy._tasks
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(proxy.host, proxy.port)
@@ -161,6 +170,6 @@ async def test_leaving_ends_all_connections_whatever_the_fault(valkey: EmbeddedV
 async def _rest(reader: asyncio.StreamReader) -> bytes:
     """What still comes before the connection ends, be it in an orderly way or not."""
     try:
-        return await asyncio.wait_for(reader.read(), 1)
+        return await asyncio.wait_for(reader.read(), HANG)
     except ConnectionError:
         return b""

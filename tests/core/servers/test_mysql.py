@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 from devservers import mysql as mysql_module
 from devservers.guard import ServerUnavailable
 from devservers.mysql import EmbeddedMySQL
+from devservers.waiting import HANG
 from tests.core.database.backends import installed
 
 pytestmark = pytest.mark.slow
@@ -37,7 +38,7 @@ async def fetch(server: EmbeddedMySQL, query: str, **login: str) -> object:
     login = {"user": url.username or "", "password": url.password or "", **login}
     async with (
         asyncmy.connect(
-            host=server.host, port=server.port, db=url.database, connect_timeout=2, **login
+            host=server.host, port=server.port, db=url.database, connect_timeout=int(HANG), **login
         ) as connection,
         connection.cursor() as cursor,
     ):

@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from devservers.mysql import EmbeddedMySQL
+from devservers.waiting import HANG
 from tests.core.database.backends import installed
 from tests.core.servers.owners import is_alive, owner
 
@@ -26,7 +27,7 @@ from devservers.postgres import EmbeddedPostgres
 servers.append(EmbeddedPostgres().start())
 print(servers[-1].folder, flush=True)
 """
-_WAIT = "print('ready', flush=True); time.sleep(60)"
+_WAIT = "print('ready', flush=True); time.sleep(600)"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_owner_is_killed(before: str, record_property: Callable[[str, object], N
         assert len(owned.family) >= 3
         owned.process.kill()
         owned.process.wait()
-        record_property("seconds", owned.wait_until_nothing_is_left(timeout=3))
+        record_property("seconds", owned.wait_until_nothing_is_left())
 
 
 def test_owner_of_a_mysql_is_killed() -> None:
@@ -61,7 +62,7 @@ print(server.folder, flush=True)
     with owner(script + _WAIT) as owned:
         owned.process.kill()
         owned.process.wait()
-        owned.wait_until_nothing_is_left(timeout=5)
+        owned.wait_until_nothing_is_left()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -69,7 +70,7 @@ def test_owner_gets_a_signal(number: signal.Signals) -> None:
     with owner(_SERVERS + "sys.stderr.close()\n" + _WAIT) as owned:
         owned.process.send_signal(number)
         owned.process.wait()
-        owned.wait_until_nothing_is_left(timeout=3)
+        owned.wait_until_nothing_is_left()
 
 
 @pytest.mark.parametrize("end", ["sys.exit(3)", "raise RuntimeError('on purpose')", "os._exit(3)"])
@@ -77,17 +78,17 @@ def test_owner_ends_by_itself_without_stopping(end: str) -> None:
     """As an owner does that never leaves the context."""
     script = _SERVERS + "print('ready', flush=True)\nsys.stdin.readline()\nsys.stderr.close()\n"
     with owner(script + end) as owned:
-        owned.process.wait(10)
-        owned.wait_until_nothing_is_left(timeout=3)
+        owned.process.wait(HANG)
+        owned.wait_until_nothing_is_left()
 
 
 def test_other_children_do_not_keep_the_servers() -> None:
     """Neither a fork nor a program that inherits whatever it can."""
     bystanders = """
-others = [subprocess.Popen(["sleep", "60"], close_fds=False, start_new_session=True).pid]
+others = [subprocess.Popen(["sleep", "600"], close_fds=False, start_new_session=True).pid]
 others.append(os.fork())
 if not others[-1]:
-    time.sleep(60)
+    time.sleep(600)
 print(*others, sep="\\n", flush=True)
 """
     with owner(_SERVERS + bystanders + _WAIT) as owned:
@@ -97,7 +98,7 @@ print(*others, sep="\\n", flush=True)
         owned.process.kill()
         owned.process.wait()
         try:
-            owned.wait_until_nothing_is_left(timeout=3)
+            owned.wait_until_nothing_is_left()
             assert len(others) == 2
             assert all(map(is_alive, others))
         finally:
@@ -114,7 +115,7 @@ with EmbeddedValkey() as server:
     print(server.folder)
     try:
         print('ready', flush=True)
-        time.sleep(60)
+        time.sleep(600)
     except KeyboardInterrupt:
         time.sleep(0.1)  # time for the server to die of it, too
         print(any(server.answers() for _ in range(20)), flush=True)
@@ -125,7 +126,7 @@ print(server.folder.exists(), flush=True)
         assert owned.process.stdout is not None
         assert owned.process.stdout.read().split() == ["True", "False"]
         assert owned.process.wait() == 0
-        owned.wait_until_nothing_is_left(timeout=0.5)
+        owned.wait_until_nothing_is_left()
 
 
 def test_guardian_that_is_terminated_takes_its_server_along() -> None:
@@ -133,4 +134,4 @@ def test_guardian_that_is_terminated_takes_its_server_along() -> None:
     with owner(_SERVERS + _WAIT) as owned:
         for guardian in psutil.Process(owned.process.pid).children():
             guardian.terminate()
-        owned.wait_until_nothing_is_left(timeout=3)
+        owned.wait_until_nothing_is_left()

@@ -14,6 +14,7 @@ import pytest
 from devservers import postgres as postgres_module
 from devservers.guard import ServerUnavailable
 from devservers.postgres import EmbeddedPostgres
+from devservers.waiting import HANG
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has this problem")
 
@@ -33,7 +34,7 @@ def open_folder() -> Iterator[Path]:
 
 
 async def fetch(server: EmbeddedPostgres, query: str) -> object:
-    connection = await asyncpg.connect(server.url.replace("+asyncpg", ""), timeout=2)
+    connection = await asyncpg.connect(server.url.replace("+asyncpg", ""), timeout=HANG)
     try:
         return await connection.fetchval(query)
     finally:
@@ -72,7 +73,7 @@ async def test_killed_frozen_thawed_restarted(postgres: EmbeddedPostgres) -> Non
     postgres.kill()
     assert not postgres.answers()
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
-        await connection.fetchval("SELECT 1", timeout=2)
+        await connection.fetchval("SELECT 1", timeout=HANG)
     postgres.restart()
     assert await fetch(postgres, "SELECT value FROM kept") == 7
 

@@ -8,6 +8,7 @@ from redis.cluster import RedisCluster
 from redis.sentinel import Sentinel
 
 from app.core.redis import Topology, parse_url
+from devservers.waiting import PATIENCE, wait_until
 from tests.support.asking import ask
 from tests.support.cluster import SLOTS, EmbeddedCluster
 from tests.support.sentinel import SERVICE, ReplicatedValkey
@@ -32,10 +33,10 @@ def test_cluster_takes_keys_in_all_slots_and_survives_a_restart() -> None:
 
         lost = cluster.nodes[1]
         lost.kill()
-        deadline = time.monotonic() + 5
-        while "cluster_state:fail" not in str(ask(cluster.nodes[0], "CLUSTER", "INFO")):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(
+            lambda: "cluster_state:fail" in str(ask(cluster.nodes[0], "CLUSTER", "INFO")),
+            what="the failure of the cluster",
+        )
         lost.restart()
         cluster.wait_until_ready()
         assert ask(lost, "DBSIZE") == 0
@@ -45,10 +46,10 @@ def test_failover(record_property: RecordProperty) -> None:
     with ReplicatedValkey() as servers:
         address = parse_url(servers.url)
         assert (address.topology, address.service) == (Topology.SENTINEL, SERVICE)
-        sentinels = Sentinel(list(address.nodes), socket_timeout=1)
+        sentinels = Sentinel(list(address.nodes), socket_timeout=PATIENCE)
         client = sentinels.master_for(SERVICE)
         client.set("key", "value")
-        client.wait(1, 1000)
+        client.wait(1, 60_000)
         assert servers.primary() is servers.servers[0]
 
         started = time.monotonic()
@@ -56,7 +57,6 @@ def test_failover(record_property: RecordProperty) -> None:
         new = servers.wait_for_new_primary(old)
         took = time.monotonic() - started
         record_property("seconds", took)
-        assert took < 8
         assert new is servers.servers[1]
         assert servers.primary() is new
         assert client.get("key") == b"value"

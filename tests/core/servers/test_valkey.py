@@ -1,7 +1,6 @@
 """The embedded Valkey: starts quickly, fails clearly, and can be tormented."""
 
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,15 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from devservers import server as server_module
 from devservers.guard import ServerUnavailable
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import HANG
 
 
 def connect(server: EmbeddedValkey, **options: object) -> Redis:
-    return Redis.from_url(server.url, socket_timeout=0.2, **options)
+    return Redis.from_url(server.url, **{"socket_timeout": HANG, **options})
 
 
 def test_starts_and_stops_and_leaves_nothing() -> None:
-    started = time.perf_counter()
     with EmbeddedValkey() as server:
-        took = time.perf_counter() - started
         with connect(server) as client:
             assert client.info("server")["process_id"] == server.pid
             assert client.config_get("bind", "save", "appendonly", "dir") == {
@@ -30,9 +28,7 @@ def test_starts_and_stops_and_leaves_nothing() -> None:
                 "appendonly": "no",
                 "dir": str(server.folder.resolve()),
             }
-        folder, stopping = server.folder, time.perf_counter()
-    assert took < 2  # some 0.06 on an idle machine
-    assert time.perf_counter() - stopping < 1  # some 0.01
+        folder = server.folder
     assert not folder.exists()
     assert not server.answers()
 
@@ -68,12 +64,16 @@ def test_killed_server_resets_connections_and_comes_back_empty_on_its_port() -> 
 
 
 def test_frozen_server_accepts_and_says_nothing_until_thawed() -> None:
-    with EmbeddedValkey() as server, connect(server) as client:
+    with (
+        EmbeddedValkey() as server,
+        connect(server) as client,
+        connect(server, socket_timeout=0.2, retry=None) as impatient,
+    ):
         client.set("key", "value")
         server.freeze()
         with pytest.raises(RedisTimeoutError):
-            client.get("key")
-        with socket.create_connection((server.host, server.port), timeout=0.2):
+            impatient.get("key")
+        with socket.create_connection((server.host, server.port), timeout=HANG):
             pass
         server.thaw()
         assert client.get("key") == b"value"
