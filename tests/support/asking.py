@@ -7,18 +7,19 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import PATIENCE
 
 
 def ask(server: EmbeddedValkey, *command: str | int) -> Any:
     """The reply, as text, over a connection of its own.
 
     Raises:
-        redis.exceptions.RedisError: an error was the reply, or there was none within a second.
+        redis.exceptions.RedisError: an error was the reply, or there was none within ten seconds.
     """
     client = Redis(
         port=server.port,
-        socket_timeout=1,
-        socket_connect_timeout=1,
+        socket_timeout=PATIENCE,
+        socket_connect_timeout=PATIENCE,
         retry=Retry(NoBackoff(), 0),
         decode_responses=True,
     )

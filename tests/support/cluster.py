@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Self
 
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import HANG
 from tests.support.asking import ask
 
 SLOTS = 16_384
-_FORM_TIMEOUT = 15.0
 _POLL = 0.02
 
 
@@ -45,7 +45,7 @@ class EmbeddedCluster:
         nodes = ",".join(f"{node.host}:{node.port}" for node in self.nodes)
         return f"redis+cluster://{nodes}"
 
-    def wait_until_ready(self, timeout: float = _FORM_TIMEOUT) -> None:
+    def wait_until_ready(self, timeout: float = HANG) -> None:
         """Wait until all nodes serve all slots and agree on who has which.
 
         Raises:

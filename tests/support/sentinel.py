@@ -9,12 +9,12 @@ from typing import Self
 from redis.exceptions import RedisError
 
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import HANG
 from tests.support.asking import ask
 
 SERVICE = "primary"
 _QUORUM = 2
 _SENTINELS = 3
-_FORM_TIMEOUT = 15.0
 _POLL = 0.02
 # Milliseconds. The rhythm of a real deployment takes seconds to notice anything. It has to keep:
 # ping-period < down-after, or each new primary is down before its first ping is answered;
@@ -87,7 +87,7 @@ class ReplicatedValkey:
         primary.kill()
         return primary
 
-    def wait_for_new_primary(self, old: EmbeddedValkey, timeout: float = 10.0) -> EmbeddedValkey:
+    def wait_for_new_primary(self, old: EmbeddedValkey, timeout: float = HANG) -> EmbeddedValkey:
         """Wait until all sentinels that answer name another primary, and it takes writes.
 
         Raises:
@@ -114,7 +114,7 @@ class ReplicatedValkey:
         killed.restart()
         self.wait_until_settled()
 
-    def wait_until_settled(self, timeout: float = _FORM_TIMEOUT) -> None:
+    def wait_until_settled(self, timeout: float = HANG) -> None:
         """Wait until all sentinels know each other, the primary and its replica.
 
         Raises:
