@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from app.core.cache import Cache
+from app.core.cache import Cache, fill
 from app.core.redis import RedisClient
+from devservers.waiting import HANG
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.harness import (
     Source,
@@ -21,8 +22,9 @@ CROWD = 1_000
 
 
 @pytest.fixture
-async def small(another: OpenCache) -> Cache:
+async def small(another: OpenCache, monkeypatch: pytest.MonkeyPatch) -> Cache:
     """A cache with two connections, for which nobody waits long."""
+    monkeypatch.setattr(fill, "LEASE_SECONDS", HANG)  # this process may stand still
     return await another(pool_size=2, pool_timeout=0.2)
 
 

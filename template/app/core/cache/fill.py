@@ -64,7 +64,7 @@ class Filler:
         missing = [name for name, version in known.items() if version is None]
         wanted = [(a.address, a.token, LEASE_SECONDS, a.seen.id) for a in asks]
         ask = self._store.take_many if take else self._store.lease_many
-        asking = self.spawn(ask(wanted, missing))
+        asking = self.spawn(ask(wanted, missing, kind.options.loader_timeout))
         try:
             replies, created = await asyncio.shield(asking)
         except asyncio.CancelledError:
@@ -132,7 +132,7 @@ class Filler:
             return old
         loaded = {key: values.get(key) for key in granted}
         entries = await self._keep(
-            kind, list(zip(asks, loaded.values(), strict=True)), cost, b"".join(versions.values())
+            kind, list(zip(asks, loaded.values(), strict=True)), cost, list(versions.values())
         )
         return {
             key: Loaded(value, Outcome.MISS, entry.created, entry.fresh_until, as_of)
@@ -158,12 +158,12 @@ class Filler:
         return {key: Loaded(values.get(key), Outcome.MISS, now, now, as_of) for key in wanted}
 
     async def _keep(
-        self, kind: Kind, values: Sequence[tuple[Ask, Any]], cost: float, versions: bytes
+        self, kind: Kind, values: Sequence[tuple[Ask, Any]], cost: float, versions: Sequence[bytes]
     ) -> list[Entry]:
         """Store loaded values under their leases; `cost` in seconds. Returns their entries."""
         entries, full, empty = [], [], []
         for a, value in values:
-            entry = kind.new_entry(value, cost, versions)
+            entry = kind.new_entry(value, cost, b"".join(versions))
             entries.append(entry)
             if (raw := kind.pack(entry, value, a.address)) is not None:
                 ttl = (max(entry.stale_until, entry.error_until) - entry.created) / 1000
@@ -174,7 +174,8 @@ class Filler:
                 empty.append(a)
         try:
             if full:
-                await self._finish(self._save(kind, full), [address for address, *_ in full])
+                saving = self._save(kind, full, versions)
+                await self._finish(saving, [address for address, *_ in full])
         finally:
             await self.give_up(empty, throttle=0)
         return entries
@@ -201,8 +202,13 @@ class Filler:
         asking.exception()
         await self.give_up(asks, throttle=0)
 
-    async def _save(self, kind: Kind, entries: Sequence[tuple[Address, str, bytes, float]]) -> None:
-        for stored in await self._store.store_many(entries):
+    async def _save(
+        self,
+        kind: Kind,
+        entries: Sequence[tuple[Address, str, bytes, float]],
+        versions: Sequence[bytes],
+    ) -> None:
+        for stored in await self._store.store_many(entries, versions):
             metrics.stores.labels(kind.policy, "stored" if stored else "refused").inc()
 
     async def _finish(self, work: Coroutine[Any, Any, Any], addresses: Sequence[Address]) -> None:

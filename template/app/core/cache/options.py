@@ -25,7 +25,8 @@ class PolicyOptions:
     error_throttle: float = 5
     """After a failure that an old entry covered: how long no process tries again."""
     negative_ttl: float | None = None
-    """How long "there is none" (a loader's None) is fresh; 0: not kept; None: as long as `ttl`."""
+    """How long "there is none" (a loader's None) is fresh, and at most once more as long stale.
+    0: it is not kept; None: it is kept as any other value."""
     early_refresh: float = 1
     """XFetch's beta: how eagerly a popular entry is computed anew before it expires; 0: never."""
     loader_timeout: float = 10

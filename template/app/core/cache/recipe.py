@@ -46,15 +46,19 @@ class Kind:
     def new_entry(self, value: Any, cost: float, versions: bytes) -> Entry:
         """The entry of a value that was just loaded in `cost` seconds; without its payload."""
         options, created, ttl = self.options, now_ms(), self.options.ttl
+        stale, error = options.stale_while_revalidate, options.stale_if_error
         if options.negative_ttl is not None and self._is_negative(value):
+            # Whoever asks for what does not exist decides how many of these there are: once more
+            # as long is margin enough.
             ttl = options.negative_ttl
+            stale, error = min(stale, ttl), min(error, ttl)
         fresh_until = created + round(ttl * 1000 * (1 - random.uniform(0, options.jitter)))
         return Entry(
             id=token_bytes(ID_SIZE),
             created=created,
             fresh_until=fresh_until,
-            stale_until=fresh_until + round(options.stale_while_revalidate * 1000),
-            error_until=fresh_until + round(options.stale_if_error * 1000),
+            stale_until=fresh_until + round(stale * 1000),
+            error_until=fresh_until + round(error * 1000),
             cost=round(cost * 1000),
             versions=versions,
             negative=value is None,

@@ -54,6 +54,14 @@ else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
 return ARGV[1]
 """
 
+# KEYS version. ARGV what it was, ttl (ms). Lets it last for as long as an entry that carries it.
+_KEEP_VERSION = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+local left, wanted = redis.call('PTTL', KEYS[1]), tonumber(ARGV[2])
+if left >= 0 and left < wanted then redis.call('SET', KEYS[1], ARGV[1], 'PX', wanted) end
+return 1
+"""
+
 # KEYS any, which says whom to ask. Answers seconds and microseconds; nothing to who may not know.
 _TIME = """
 local told = redis.pcall('TIME')
@@ -64,6 +72,7 @@ return told
 LEASE = Script(_LEASE)
 TIME = Script(_TIME)
 VERSION = Script(_VERSION)
+KEEP_VERSION = Script(_KEEP_VERSION)
 RENEW = Script(_RENEW)
 STORE = Script(_STORE)
 GIVE_UP = Script(_GIVE_UP)

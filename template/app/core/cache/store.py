@@ -16,7 +16,16 @@ from app.core.cache.breaker import Breaker
 from app.core.cache.clock import ClockWatch
 from app.core.cache.entry import VERSION_SIZE
 from app.core.cache.keys import Address
-from app.core.cache.scripts import GIVE_UP, LEASE, RENEW, STORE, THROTTLED, TIME, VERSION
+from app.core.cache.scripts import (
+    GIVE_UP,
+    KEEP_VERSION,
+    LEASE,
+    RENEW,
+    STORE,
+    THROTTLED,
+    TIME,
+    VERSION,
+)
 from app.core.redis import (
     BatchReader,
     Command,
@@ -30,9 +39,9 @@ from app.core.redis import (
 T = TypeVar("T")
 
 _OUTAGE = (RedisConnectionError, RedisTimeoutError, ClusterError, RedisClusterException, OSError)
-# The version of a policy stays, or all its entries would expire with it. Tags are without number:
-# each is forgotten after a while (30 days, in ms), which is the same as invalidating it once.
-_TAG_TTL = 30 * 24 * 3600 * 1000
+# A version is there for longer than what was stored under it, and than a load that has read it, by
+# so many seconds.
+_MARGIN = 5.0
 # One command deletes so many keys, in a millisecond or two.
 _MAX_KEYS = 2_000
 # After so many attempts in a row that Redis refused, the cache does not count as well.
@@ -93,36 +102,44 @@ class CacheStore:
         return values
 
     async def lease_many(
-        self, wanted: Sequence[tuple[Address, str, float, bytes]], missing: Sequence[str]
+        self,
+        wanted: Sequence[tuple[Address, str, float, bytes]],
+        missing: Sequence[str],
+        longest: float,
     ) -> tuple[list[LeaseReply], dict[str, bytes]]:
         """Ask for the right to fill entries, and create the versions that do not exist yet.
 
         `wanted` are addresses, tokens, the leases' ttl (seconds) and the id of the entry that the
         caller read. Returns a reply for each, and the missing versions by name: the new ones, or
-        those that another process created first.
+        those that another process created first. A new version of a tag is there for as long as a
+        load may take (`longest`, in seconds), until something is stored under it.
         """
         leases = [
             LEASE.call((address.value, address.lease), (token, _ms(ttl), seen))
             for address, token, ttl, seen in wanted
         ]
-        return await self._ask_for(leases, wanted[0][0], missing)
+        return await self._ask_for(leases, wanted[0][0], missing, longest)
 
     async def take_many(
-        self, wanted: Sequence[tuple[Address, str, float, bytes]], missing: Sequence[str]
+        self,
+        wanted: Sequence[tuple[Address, str, float, bytes]],
+        missing: Sequence[str],
+        longest: float,
     ) -> tuple[list[LeaseReply], dict[str, bytes]]:
         """`lease_many` for leases that are granted whoever has them, and whatever is stored."""
         leases = [
             ("SET", address.lease, token, "PX", _ms(ttl)) for address, token, ttl, _ in wanted
         ]
-        return await self._ask_for(leases, wanted[0][0], missing)
+        return await self._ask_for(leases, wanted[0][0], missing, longest)
 
     async def _ask_for(
-        self, leases: Sequence[Command], one: Address, missing: Sequence[str]
+        self, leases: Sequence[Command], one: Address, missing: Sequence[str], longest: float
     ) -> tuple[list[LeaseReply], dict[str, bytes]]:
-        policy = one.versions[0]
+        # That of the policy stays, or all its entries would expire with it: there are few of them.
+        policy, ttl = one.versions[0], _ms(longest + _MARGIN)
         # In full: it is short, and in a cluster there is often a node that does not know it yet.
         created = [
-            VERSION.in_full((name,), (token_bytes(VERSION_SIZE), 0 if name == policy else _TAG_TTL))
+            VERSION.in_full((name,), (token_bytes(VERSION_SIZE), 0 if name == policy else ttl))
             for name in missing
         ]
         if self.clock.is_due:
@@ -142,18 +159,27 @@ class CacheStore:
         scripts = [RENEW.call((address.lease,), (token, _ms(ttl))) for address, token in leases]
         return [reply == 1 for reply in await self._run(scripts)]
 
-    async def store_many(self, entries: Sequence[tuple[Address, str, bytes, float]]) -> list[bool]:
+    async def store_many(
+        self, entries: Sequence[tuple[Address, str, bytes, float]], versions: Sequence[bytes]
+    ) -> list[bool]:
         """Store entries (address, token, bytes, ttl in seconds) under the leases they were granted.
 
-        False for those whose lease was taken away meanwhile: they are not stored.
+        `versions` are those that all of them carry, which last for as long from now on. False for
+        entries whose lease was taken away meanwhile: they are not stored.
         """
         scripts = [
             STORE.call((address.value, address.lease), (token, raw, max(_ms(ttl), 1)))
             for address, token, raw, ttl in entries
         ]
-        replies = await self._fill(scripts)
+        longest = max(ttl for *_, ttl in entries)
+        tags = list(zip(entries[0][0].versions, versions, strict=False))[1:] if longest else []
+        kept = [
+            KEEP_VERSION.in_full((name,), (version, _ms(longest + _MARGIN)))
+            for name, version in tags
+        ]
+        replies = await self._fill([*scripts, *kept])
         self._unstored = 0
-        return [reply == 1 for reply in replies]
+        return [reply == 1 for reply in replies[: len(scripts)]]
 
     async def give_up(self, leases: Iterable[tuple[Address, str]], throttle: float) -> None:
         """Give leases back; with a `throttle` (seconds) they keep everybody out for that long."""
