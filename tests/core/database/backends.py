@@ -24,6 +24,7 @@ from devservers.mysql import EmbeddedMySQL
 from devservers.postgres import EmbeddedPostgres
 from devservers.s3 import EmbeddedS3, settings_of
 from devservers.server import EmbeddedServer
+from devservers.waiting import HANG
 from tests.support.ceph import EmbeddedCeph
 from tests.support.pgbouncer import EmbeddedPgBouncer
 from tests.support.standby import StandbyPostgres, together
@@ -59,8 +60,8 @@ class Backend:
         *,
         url: str = "",
         pool_size: int = 4,
-        pool_timeout: float = 5,
-        timeout: float = 10,  # noqa: ASYNC109 - it is the database's, not that of this function
+        pool_timeout: float = HANG,
+        timeout: float = HANG,  # noqa: ASYNC109 - it is the database's, not that of this function
     ) -> AsyncIterator[tuple[Database | Bucket, ItemRepository]]:
         """The database and its items, as `main.py` makes them. All times in seconds."""
         limits: dict[str, Any] = {
