@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -166,12 +166,13 @@ async def test_closing_is_part_of_what_a_caller_waits(
 
 
 async def test_leaving_it_does_not_wait_for_the_dead(kind: Kind, proxy: FaultProxy) -> None:
-    async with kind.open(proxy.port, timeout=2.0) as database:
+    patience = 2.0
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(kind.open(proxy.port, timeout=patience))
         await kind.fill(database)
         proxy.forget()
-        leaving = no_longer_than(2.0)
-        await leaving.__aenter__()
-    await leaving.__aexit__(None, None, None)
+        async with no_longer_than(patience):
+            await stack.aclose()
 
 
 async def test_the_system_looks_after_idle_connections(kind: Kind) -> None:
