@@ -66,8 +66,11 @@ clean: ## Remove the environment, the demo and all caches
 	fi
 	@if ! command -v uv >/dev/null; then \
 	  echo "uv is missing: fetching it from the package index into .venv"; \
-	  python -m ensurepip >/dev/null && python -m pip install --quiet uv; \
+	  python -m ensurepip >/dev/null && python -m pip install -qqq --retries 1 --timeout 10 uv 2>/dev/null || \
+	  { echo "uv cannot be fetched: install it (https://docs.astral.sh/uv/), or name an index in PIP_INDEX_URL" >&2; exit 1; }; \
 	fi
+	@mkdir -p "$$(uv cache dir)" 2>/dev/null && test -w "$$(uv cache dir)" || \
+	  { echo "uv cannot write to $$(uv cache dir): set UV_CACHE_DIR to a folder that you may write to" >&2; exit 1; }
 	@echo "Installing the tested versions into .venv"
 	@uv pip install --quiet --python .venv/bin/python --editable . --group dev --constraints constraints.txt
 	@touch $@

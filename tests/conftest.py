@@ -3,7 +3,7 @@
 import json
 import re
 import signal
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -69,6 +69,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--measure", action="store_true", help="write how long each part takes (durations.json)"
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once what is missing on this machine, and how many tests wait for it."""
+    missing = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple)
+    )
+    for reason, count in missing.items():
+        terminalreporter.write_line(f"{count} skipped: {reason}")
 
 
 def pytest_configure(config: pytest.Config) -> None:

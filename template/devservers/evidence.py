@@ -1,6 +1,8 @@
 """A plugin for pytest: limits that know the machine, and failures that show what it was doing."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Generator
 
 import pytest
@@ -8,10 +10,21 @@ import pytest
 from devservers.server import running_servers
 from devservers.waiting import slowness
 
+_ROOM = 200 << 20  # bytes
+
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-timeout looks at its limit
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the tests of a slow machine more time before they count as hanging."""
+    """Give the tests of a slow machine more time before they count as hanging.
+
+    Raises:
+        UsageError: there is no room for what tests and servers write.
+    """
+    folder = tempfile.gettempdir()
+    if (free := shutil.disk_usage(folder).free) < _ROOM:
+        raise pytest.UsageError(
+            f"{folder} has only {free >> 20} MB left: set TMPDIR to a folder with more room"
+        )
     # The processes of pytest-xdist are given the options of the one that starts them.
     if config.getoption("timeout", None) is None and (limit := config.getini("timeout")):
         config.option.timeout = float(str(limit)) * slowness()
