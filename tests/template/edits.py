@@ -72,6 +72,13 @@ def extend_the_readme(service: Path) -> None:
     append(service / "README.md", "\n## Payments\n\nAsk the payments team.\n")
 
 
+def add_sections_to_the_readme(service: Path) -> None:
+    """In the place for them, and between a section that an answer changes and the next one."""
+    readme = service / "README.md"
+    insert_after(readme, "Write them here: updates leave this place alone.\n", "\n### Ours\n")
+    replace(readme, "\n## The cache\n", "\n## Our tables\n\nOurs.\n\n## The cache\n")
+
+
 def rework_the_example(service: Path) -> None:
     append(service / "app/items/routes.py", "# Ours now.\n")
     (service / "app/items/errors.py").unlink()
@@ -97,6 +104,7 @@ TYPICAL: tuple[Edit, ...] = (
     bump_a_dependency,
     add_a_test,
     extend_the_readme,
+    add_sections_to_the_readme,
     rework_the_example,
 )
 
