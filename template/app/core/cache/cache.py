@@ -16,8 +16,9 @@ from app.core.cache.near import NearCache
 from app.core.cache.options import PolicyOptions
 from app.core.cache.policy import CachePolicy
 from app.core.cache.recovery import Recovery
+from app.core.cache.servers import Servers
 from app.core.cache.store import CacheStore, CacheUnavailable
-from app.core.redis import BatchReader, RedisClient, stop_tasks
+from app.core.redis import BatchReader, RedisClient, on_connect, stop_tasks
 from app.core.serializers import Serializer
 
 T = TypeVar("T")
@@ -78,6 +79,13 @@ class Cache:
             self._breaker,
             self._announcer,
         )
+        servers = Servers(
+            client,
+            self.keyspace.servers,
+            policies=lambda: {name: self.keyspace.policy_version(name) for name in self._policies},
+            forgotten=self._drop,
+        )
+        on_connect(client, servers.meet)
         filler = Filler(self._store, self._recovery, max_loads=max_loads)
         self.engine = Engine(self._store, filler, self._near, max_refreshes=max_refreshes)
         self._running: list[asyncio.Task[None]] = []
@@ -124,7 +132,10 @@ class Cache:
         return policy
 
     async def invalidate_tags(self, *tags: str, strict: bool = False) -> None:
-        """Make every entry invalid that carries one of the tags. One round trip.
+        """Make every entry invalid that carries one of the tags.
+
+        One round trip; two in a cluster. See `CachePolicy.invalidate` for what happens while Redis
+        is away or refuses writes.
 
         Raises:
             CacheUnavailable: with `strict`, if it could not be done now (it is still queued).
@@ -197,3 +208,11 @@ class Cache:
         finally:
             if self._near is not None:
                 self._near.renew(names)
+
+    def _drop(self, versions: Sequence[str]) -> None:
+        """Invalidate policies that a node of the cluster may have forgotten invalidations of."""
+        self.engine.forget(versions)
+        self._recovery.queue_versions(versions)
+        self._breaker.open("a node of the cluster may have forgotten invalidations")
+        if self._near is not None:
+            self._near.renew(versions)

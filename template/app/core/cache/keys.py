@@ -263,6 +263,11 @@ class Keyspace:
         return f"{self._prefix}:invalidated"
 
     @property
+    def servers(self) -> str:
+        """Which server each policy was last seen on."""
+        return f"{self._prefix}:servers"
+
+    @property
     def probe(self) -> str:
         """A key that never exists, to ask whether the server answers."""
         return f"{self._prefix}:probe"

@@ -104,10 +104,12 @@ class CachePolicy(Generic[T]):
         return cast(T, (await self._cache.engine.refresh(recipe)).value)
 
     async def invalidate(self, *keys: Any, strict: bool = False) -> None:
-        """Remove entries, and the right of every load under way to store them. One round trip.
+        """Remove entries, and the right of every load under way to store them.
 
-        Call it after the change is committed: no cache can mend a delete before it. While Redis is
-        away the invalidation waits and is carried out when it is back.
+        One round trip; three in a cluster. Call it after the change is committed: no cache can mend
+        a delete before it. While Redis is away, or refuses writes, the invalidation waits and is
+        carried out later. Until then this process does not read from Redis, and others serve the
+        old value for as long as its ttl and stale times last: use `strict` where that matters.
 
         Raises:
             CacheUnavailable: with `strict`, if it could not be done now (it is still queued).
@@ -115,7 +117,11 @@ class CachePolicy(Generic[T]):
         await self.invalidate_texts([canonical(key) for key in keys], strict=strict)
 
     async def clear(self, *, strict: bool = False) -> None:
-        """Remove all entries of this policy. One round trip, however many there are."""
+        """Remove all entries of this policy, however many: one round trip, two in a cluster.
+
+        Raises:
+            CacheUnavailable: with `strict`, as for `invalidate`.
+        """
         await self._cache.renew([self._cache.keyspace.policy_version(self.name)], strict=strict)
 
     def cached(

@@ -98,6 +98,7 @@ class CacheStore:
             values = await self._reader.read(keys)
         except (RedisError, OSError) as error:
             raise self._unavailable(error) from error
+        self._check_breaker()  # what made somebody open it meanwhile may be about these values
         self._breaker.succeeded()
         return values
 

@@ -6,6 +6,7 @@ from app.core.redis.clients import (
     RedisClient,
     create_client,
     create_standalone_client,
+    on_connect,
     refusals_of,
 )
 from app.core.redis.commands import Command, CommandBatcher
@@ -47,6 +48,7 @@ __all__ = [
     "is_refusal",
     "is_transient",
     "is_unreadable",
+    "on_connect",
     "parse_url",
     "refusals_of",
     "reply_code",

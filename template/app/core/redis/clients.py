@@ -6,11 +6,13 @@ Here every wait is short and bounded, nothing is retried behind the caller's bac
 may run twice), and a busy pool makes callers queue in order.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
@@ -144,10 +146,25 @@ def refusals_of(client: RedisClient) -> Refusals:
     Raises:
         TypeError: another client.
     """
+    return _learned_by(client).refusals
+
+
+def on_connect(
+    client: RedisClient, met: Callable[[AbstractConnection], Awaitable[None]] | None
+) -> None:
+    """Have `met` look at each new connection of a client, before anything else is sent.
+
+    Raises:
+        TypeError: the client was not made by `create_client`.
+    """
+    _learned_by(client).met = met
+
+
+def _learned_by(client: RedisClient) -> Learned:
     pool = client if isinstance(client, RedisCluster) else client.connection_pool
     if not isinstance(pool, FairCluster | FairCheckout) or pool.learned is None:
-        raise TypeError("only clients of create_client tell what they were refused")
-    return pool.learned.refusals
+        raise TypeError("only clients of create_client tell what they know of their servers")
+    return pool.learned
 
 
 def _login(address: RedisAddress) -> dict[str, Any]:

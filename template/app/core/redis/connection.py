@@ -6,7 +6,7 @@ was demoted keeps its connections open, and answers READONLY for ever: they have
 a name that may lead to the new primary by now.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
 
@@ -32,6 +32,8 @@ class Learned:
         self.refusals = refusals
         self.outdated_before = 0.0
         """Connections that were made before this moment (monotonic) are not to be used again."""
+        self.met: Callable[[AbstractConnection], Awaitable[None]] | None = None
+        """Is given each new connection before anybody else; an error ends the connection."""
         self._who = client_name
 
     def demoted(self) -> None:
@@ -93,6 +95,8 @@ class LearningConnection(AbstractConnection):
                         raise
                 else:
                     break
+            if self._learned.met is not None:
+                await self._learned.met(self)
         except RedisError as error:
             self._learned.refusals.note(error)
             raise

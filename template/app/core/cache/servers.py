@@ -1,0 +1,165 @@
+"""Notices that Redis may have forgotten invalidations, and drops what they may have been about.
+
+A server that is restarted on an older snapshot, and a replica that takes over before it has got
+everything, bring back entries whose invalidation was confirmed. Nothing in the entries tells. But
+nobody reads from another server over an old connection, so each new one asks first who answers: by
+the id of the server's run, and by the history that a promoted replica left (`master_replid2`). A
+marker beside the entries, which is lost and found together with them, says which server each policy
+was last seen on. Where that was another one, the policy's version goes, and with it all that was
+stored under it.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from redis.asyncio import RedisCluster
+from redis.asyncio.connection import AbstractConnection
+from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from app.core.redis import RedisClient, advice
+
+log = structlog.get_logger(__name__)
+
+_RUN = re.compile(rb"run_id:(\w+)")
+_LEFT = re.compile(rb"master_replid2:(\w+)")
+_TAGS = 4096
+"""Among so many hash tags there is one for each node of a cluster, unless it has hardly a slot."""
+
+
+class Servers:
+    """The servers that one client has connected to."""
+
+    def __init__(
+        self,
+        client: RedisClient,
+        marker: str,
+        *,
+        policies: Callable[[], Mapping[str, str]],
+        forgotten: Callable[[Sequence[str]], None],
+    ) -> None:
+        """Say where the marker is and what to drop.
+
+        Args:
+            client: whose connections call `meet`.
+            marker: the name of the marker; in a cluster it gets a hash tag for each node.
+            policies: gives the version's name for each policy.
+            forgotten: is told of versions to delete, in a cluster: they are on other nodes.
+        """
+        self._cluster = client if isinstance(client, RedisCluster) else None
+        self._marker = marker
+        self._policies = policies
+        self._forgotten = forgotten
+        self._known: dict[str, bytes] = {}
+        self._is_blind = False
+
+    async def meet(self, connection: Any) -> None:
+        """Look who is at the other end of a connection that was just made.
+
+        Raises:
+            ConnectionError: the old entries are still there, so nobody may read over it yet.
+        """
+        server = await self._ask(connection)
+        if server is None:
+            return
+        node = f"{connection.host}:{connection.port}" if self._cluster else ""
+        known = self._known.get(node)
+        if known is None or not _goes_on(known, server):
+            marker = self._marker_on(node)
+            if marker is None:  # the cluster is not known yet: this connection is not to be kept
+                connection.mark_for_reconnect()
+                return
+            dropped = await self._compare(connection, marker, server, all_of_them=known is not None)
+            if dropped and self._cluster:
+                self._known[node] = server  # what comes next waits for them to be deleted
+                self._forgotten(dropped)
+                raise RedisConnectionError("a node may have forgotten invalidations")
+        self._known[node] = server
+
+    async def _compare(
+        self, connection: Any, marker: str, server: bytes, *, all_of_them: bool
+    ) -> list[str]:
+        """Drop the policies that another server had; all, if this process comes from another.
+
+        Returns their versions, which in a cluster are still to be deleted.
+        """
+        (seen,) = await _call(connection, ("HGETALL", marker))
+        if isinstance(seen, Exception):
+            raise RedisConnectionError(f"cannot tell what was forgotten: {seen}")
+        policies = self._policies()
+        before = dict(zip(seen[::2], seen[1::2], strict=True))
+        dropped = [
+            policy
+            for policy in policies
+            if (last := before.get(policy.encode(), server))
+            and (all_of_them or not _goes_on(last, server))
+        ]
+        versions = [policies[policy] for policy in dropped]
+        commands: list[tuple[Any, ...]] = []
+        if versions and not self._cluster:
+            commands.append(("UNLINK", *versions))
+        if policies:
+            fields = [part for policy in policies for part in (policy, server)]
+            commands.append(("HSET", marker, *fields))
+        replies = await _call(connection, *commands) if commands else []
+        if not versions:
+            return []
+        log.warning(
+            "cache.server_may_have_forgotten",
+            what="the server was restarted, or another one took over: entries are dropped, because "
+            "invalidations may be lost",
+            policies=dropped,
+        )
+        if not self._cluster and isinstance(replies[0], Exception):
+            raise RedisConnectionError(f"old entries cannot be dropped: {replies[0]}")
+        return versions
+
+    async def _ask(self, connection: Any) -> bytes | None:
+        """Who it is; None if that cannot be known."""
+        told = await _call(connection, ("INFO", "server"), ("INFO", "replication"))
+        if refused := next((one for one in told if isinstance(one, Exception)), None):
+            if not self._is_blind:
+                self._is_blind = True
+                log.warning(
+                    "cache.servers_unknown",
+                    what="INFO is refused: invalidations that a failover or a restart loses are "
+                    "not noticed",
+                    error=str(refused),
+                    advice=advice(refused),
+                )
+            return None
+        run, left = _RUN.search(told[0]), _LEFT.search(told[1])
+        return run[1] + b":" + (left[1] if left else b"0") if run else None
+
+    def _marker_on(self, node: str) -> str | None:
+        """The marker's name; in a cluster one whose slot is on that node."""
+        if self._cluster is None:
+            return self._marker
+        owners = self._cluster.nodes_manager.slots_cache
+        for number in range(_TAGS):
+            name = f"{self._marker}:{{{number}}}"
+            owner = owners.get(key_slot(name.encode()))
+            if owner and owner[0].name == node:
+                return name
+        return None
+
+
+def _goes_on(before: bytes, now: bytes) -> bool:
+    """Whether it is the same server, and has not been a replica in between."""
+    run, _, left = now.partition(b":")
+    return before == now or (before.startswith(run + b":") and not left.strip(b"0"))
+
+
+async def _call(connection: AbstractConnection, *commands: tuple[Any, ...]) -> list[Any]:
+    """The replies, errors among them."""
+    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    replies: list[Any] = []
+    for _ in commands:
+        try:
+            replies.append(await connection.read_response())
+        except ResponseError as error:
+            replies.append(error)
+    return replies
