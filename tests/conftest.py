@@ -1,6 +1,7 @@
 """How the tests are shared out among the processes of `-n`, where that is `--dist loadfile`."""
 
 import json
+import os
 import re
 import signal
 from collections import Counter, defaultdict
@@ -10,6 +11,8 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+from devservers.valkey import EmbeddedValkey
+
 pytest_plugins = ["devservers.evidence"]
 
 # Files whose tests take long, and have little in common that each process would have to make anew.
@@ -18,6 +21,10 @@ SHARED_OUT = ("test_profiles.py", "test_update.py")
 ALL_WITH = re.compile(r"all with \w+")
 # Seconds that each part takes; what is not in it takes less than one.
 DURATIONS = Path(__file__).parent / "durations.json"
+
+# Another Redis or Valkey under all tests of this run, as tests/core/test_versions.py does.
+if server := os.environ.get("TEST_REDIS_SERVER"):
+    EmbeddedValkey.program = Path(server)
 
 # A background job of a shell ignores Ctrl-C, and so would the programs that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

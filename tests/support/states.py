@@ -14,14 +14,14 @@ from devservers.server import free_port
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import wait_until
 from tests.support.asking import ask
-from tests.support.versions import Redis6
+from tests.support.versions import is_before_7
 
 State = Callable[[EmbeddedValkey], AbstractContextManager[None]]
 
 
 def stateful(server: type[EmbeddedValkey] = EmbeddedValkey) -> EmbeddedValkey:
     """A server that can be brought into all of them."""
-    if server is Redis6:  # allows everything, and has no settings that say so
+    if is_before_7(server):  # allows everything, and has no settings that say so
         return server()
     return server(enable_debug_command="yes", enable_protected_configs="yes")
 

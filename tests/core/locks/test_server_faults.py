@@ -162,7 +162,7 @@ async def test_a_short_outage_while_held_is_survived(nodes: Nodes, clock: Clock)
 async def test_out_of_memory(nodes: Nodes, locks: Locks, record_fault: RecordFault) -> None:
     lease = await locks.try_acquire("held before", ttl=60)
     assert lease is not None
-    await nodes.on_all("CONFIG", "SET", "maxmemory", "1mb")
+    await nodes.on_all("CONFIG", "SET", "maxmemory", "1")
     await nodes.on_all("CONFIG", "SET", "maxmemory-policy", "noeviction")
     with pytest.raises(LockUnavailable) as caught:
         await _enter(locks, seconds=0.2)
