@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from app.core.events import Events, Missed
 from devservers.valkey import EmbeddedValkey
-from devservers.waiting import until
+from devservers.waiting import HANG, until
 from tests.core.events.conftest import Counted, connected, is_well, publishing, subscribing
 
 MANY = 10_000
@@ -66,6 +66,7 @@ async def has_listener(redis: Redis) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 async def test_many_events_through_disconnects_a_frozen_server_and_a_restart(
     redis: Redis, server: EmbeddedValkey, received_by_plain_pubsub: list[int]
 ) -> None:
@@ -99,7 +100,7 @@ async def test_many_events_through_disconnects_a_frozen_server_and_a_restart(
             await sending
         async with subscribing(server.url, take, patience=0.5):  # it was restarted
             await publish(orders, parts[-1])
-            await until(lambda: len(received) >= MANY)
+            await until(lambda: len(received) >= MANY, seconds=5 * HANG)
     assert received == list(range(MANY))
     assert len(received_by_plain_pubsub) < parts[DISCONNECTS - 1].stop
 

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from app.core.redis import ClientOptions, create_standalone_client
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import PATIENCE
 from tests.core.sessions.harness import Browser, application, make_sessions
 
 _ROW = "session attack"
@@ -28,7 +29,9 @@ def server() -> Iterator[EmbeddedValkey]:
 @pytest.fixture
 async def redis(server: EmbeddedValkey) -> AsyncIterator[Redis]:
     """A client of the empty server: the attacker's, and the service's."""
-    client = create_standalone_client(server.url, ClientOptions(name="test", timeout=2))
+    client = create_standalone_client(
+        server.url, ClientOptions(name="test", timeout=PATIENCE, connect_timeout=PATIENCE)
+    )
     await client.flushall()
     yield client
     await client.aclose()

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from app.core.redis import ClientOptions, RedisClient, create_client, is_transient
 from app.core.sessions import SessionDependency, SessionMiddleware, Sessions, UserDependency
+from devservers.waiting import PATIENCE
 
 KEYS = [
     "a3ZpZG9zZ2hlaWxrbmFzZGZnaG9pcXdlcjEyMzQ1Njc4OTA",
@@ -168,7 +169,10 @@ def make_sessions(client: RedisClient, **options: Any) -> Sessions:
 
 @asynccontextmanager
 async def open_sessions(url: str, **options: Any) -> AsyncIterator[Sessions]:
-    client = create_client(url, ClientOptions(name="test", timeout=2, pool_timeout=2))
+    patient = ClientOptions(
+        name="test", timeout=PATIENCE, connect_timeout=PATIENCE, pool_timeout=PATIENCE
+    )
+    client = create_client(url, patient)
     try:
         yield make_sessions(client, **options)
     finally:

@@ -15,6 +15,12 @@ async def session_keys(redis: Redis) -> list[bytes]:
     return [key for key in found if await redis.hexists(key, "blob")]
 
 
+async def clock(redis: Redis) -> float:
+    """The server's, in seconds."""
+    seconds, microseconds = await redis.time()
+    return float(seconds + microseconds / 1_000_000)
+
+
 async def fields(redis: Redis, key: bytes) -> dict[bytes, bytes]:
     return cast("dict[bytes, bytes]", await redis.hgetall(key))
 

@@ -1,6 +1,5 @@
 """What a session does for those who mean well."""
 
-import asyncio
 import json
 
 import httpx
@@ -11,10 +10,11 @@ from websockets import InvalidStatus, Origin
 from websockets.asyncio.client import connect
 
 from app.core.sessions import SessionConflict, SessionDependency, SessionEnded
+from devservers.waiting import until
 from tests.core.cache.http.serving import serving
 from tests.core.sessions.conftest import MakeApp, MakeBrowser
 from tests.core.sessions.harness import KEYS, NAME, Browser, make_sessions
-from tests.core.sessions.looking import all_keys, session_keys
+from tests.core.sessions.looking import all_keys, clock, session_keys
 
 
 async def test_a_visitor_without_data_costs_nothing(browser: MakeBrowser, redis: Redis) -> None:
@@ -111,7 +111,12 @@ async def test_the_oldest_of_too_many_sessions_ends(
     devices = [browser(app) for _ in range(5)]
     for device in devices:
         await device.log_in("alice")
-        await asyncio.sleep(0.01)  # they end in the order in which they began
+        began = await clock(redis)
+
+        async def has_moved(since: float = began) -> bool:
+            return await clock(redis) > since + 0.001
+
+        await until(has_moved)  # they end in the order in which they began
     users = [await device.user() for device in devices]
     assert users == [None, None, "alice", "alice", "alice"]
     assert len(await all_keys(redis)) == 1 + 3
