@@ -33,11 +33,11 @@ class Verdict(Enum):
     FAULT = auto()
     """The statement is wrong, or breaks a rule: it would fail again."""
     TRANSIENT = auto()
-    """An outage: it would succeed later."""
+    """An outage: the same would succeed later."""
     UNDONE = auto()
-    """It passes, and the transaction was undone as a whole: it may be repeated at once."""
+    """Transient, and the transaction was undone as a whole: it may be repeated at once."""
     GONE = auto()
-    """It passes, but not on this connection, and not on one that is older."""
+    """Transient, but neither this connection nor an older one is of use any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Driver:
 class Watch:
     """Has the pool of `engine` notice dead peers and failovers, and errors say what they mean.
 
-    Errors that pass are raised as DatabaseUnavailable from now on, also from statements that are
+    Transient errors are raised as DatabaseUnavailable from now on, also from statements that are
     executed without a `Database`; all others are raised as ever.
     """
 

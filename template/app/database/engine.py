@@ -74,7 +74,7 @@ class Database:
     def is_transient(self, error: BaseException) -> bool:
         """Whether what has raised `error` would succeed later, as it is.
 
-        By its code: a syntax error or a broken constraint never passes, whatever its class.
+        By its code: a syntax error or a broken constraint is not transient, whatever its class.
         """
         if isinstance(error, DBAPIError):
             return (
@@ -119,15 +119,15 @@ class Database:
             raise DatabaseUnavailable(describe(error)) from error
 
     async def _give_back(self, session: AsyncSession, end: float) -> None:
-        """Roll back, unless that takes until `end`: then the connection is not worth it."""
+        """Roll back, unless that fails or takes until `end`: then the connection is closed."""
         now = asyncio.get_running_loop().time()
         if now < end:
-            with suppress(TimeoutError):
+            with suppress(Exception):  # what the caller did wrong, or was told, is what counts
                 async with asyncio.timeout_at(min(end, now + _ROLLBACK)):
-                    return await session.close()
+                    await session.close()
+                    return
         await session.invalidate()
         await session.close()
-        return None
 
     async def __aenter__(self) -> Self:
         return self

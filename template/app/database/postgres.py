@@ -1,7 +1,7 @@
 """PostgreSQL, through asyncpg."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -61,7 +61,7 @@ def create_database(
         pool_timeout=pool_timeout,
         pool_recycle=RECYCLE,
         connect_args={
-            "async_creator_fn": _connect,
+            "async_creator_fn": _connector(),
             "timeout": timeout,
             "command_timeout": timeout,
             "connection_class": _limited(timeout),
@@ -93,20 +93,37 @@ def _limited(timeout: float) -> type[asyncpg.Connection]:
     return Limited
 
 
-async def _connect(*, timeout: float, **options: Any) -> asyncpg.Connection:  # noqa: ASYNC109
-    """Connect to the first host that will do; one that does not answer leaves time for others."""
-    hosts, ports = options.pop("host", None), options.pop("port", None)
-    if not isinstance(hosts, list):
-        return await asyncpg.connect(host=hosts, port=ports, timeout=timeout, **options)
-    end = asyncio.get_running_loop().time() + timeout
-    errors: list[Exception] = []
-    for left, host, port in zip(range(len(hosts), 0, -1), hosts, ports, strict=True):
-        share = max(0.01, end - asyncio.get_running_loop().time()) / left
-        try:
-            return await asyncpg.connect(host=host, port=port, timeout=share, **options)
-        except (OSError, asyncpg.PostgresError, asyncpg.TargetServerAttributeNotMatched) as error:
-            errors.append(error)
-    raise errors[-1]
+def _connector() -> Callable[..., Awaitable[asyncpg.Connection]]:
+    """Connects to the first host that will do, and first of all to the one that did last time.
+
+    asyncpg by itself would spend all of the time on a host that does not answer.
+    """
+    last: tuple[str, int] | None = None
+
+    async def connect(*, timeout: float, **options: Any) -> asyncpg.Connection:  # noqa: ASYNC109
+        nonlocal last
+        hosts, ports = options.pop("host", None), options.pop("port", None)
+        if not isinstance(hosts, list):
+            return await asyncpg.connect(host=hosts, port=ports, timeout=timeout, **options)
+        places = sorted(zip(hosts, ports, strict=True), key=lambda place: place != last)
+        now = asyncio.get_running_loop().time
+        end = now() + timeout
+        errors: list[Exception] = []
+        while places:
+            share = max(0.01, end - now()) / len(places)
+            host, port = place = places.pop(0)
+            try:
+                made: asyncpg.Connection = await asyncpg.connect(
+                    host=host, port=port, timeout=share, **options
+                )
+            except (OSError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
+                errors.append(error)
+            else:
+                last = place
+                return made
+        raise errors[-1]
+
+    return connect
 
 
 def _code(error: BaseException) -> str:

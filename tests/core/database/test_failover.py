@@ -98,3 +98,7 @@ async def test_a_host_that_swallows_everything_leaves_time_for_the_next(
             url, pool_size=2, pool_timeout=HANG, timeout=6
         ) as database:
             await execute(database, "SELECT 1")
+            # The next connections are made where that one was.
+            knocks = proxy.accepted
+            await asyncio.gather(*(execute(database, "SELECT pg_sleep(0.1)") for _ in range(2)))
+            assert proxy.accepted == knocks

@@ -147,3 +147,20 @@ async def test_an_error_in_a_transaction_undoes_it(server: EmbeddedPostgres) -> 
             await fail_half_way()
         async with database.reading() as session:
             assert await session.scalar(text("SELECT count(*) FROM t")) == 0
+
+
+async def test_what_fails_in_a_transaction_is_told_though_its_connection_is_gone(
+    server: EmbeddedPostgres,
+) -> None:
+    async with open_database(server, patience=HANG) as database:
+
+        async def fail() -> None:
+            async with database.writing() as session:
+                pid = await session.scalar(text("SELECT pg_backend_pid()"))
+                await execute(database, f"SELECT pg_terminate_backend({pid}, 60000)")
+                raise ZeroDivisionError
+
+        for _ in range(3):
+            with pytest.raises(ZeroDivisionError):
+                await fail()
+        await asyncio.gather(database.ping(), database.ping())
