@@ -128,7 +128,8 @@ async def test_a_lost_grant_that_is_refused_when_repeated_is_given_back(
             monkeypatch.undo()
             await send(*command)
             assert await single.lock_keys() == 1
-            await send("HSET", f"{PREFIX}:{{0}}:memory", "id", "of the old primary")
+            old_primary = ("id", "of the old primary", "server", "the old primary")
+            await send("HSET", f"{PREFIX}:{{0}}:memory", *old_primary)
             raise RedisConnectionError("the reply is lost")
 
         monkeypatch.setattr(client, "execute_command", fail_over)

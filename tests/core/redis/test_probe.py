@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
-from app.core.redis import Probe, check_majority
+from app.core.redis import Probe
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import PATIENCE
 from tests.core.redis.conftest import Connect
@@ -90,14 +90,3 @@ async def test_a_server_that_is_away_is_not_said_to_refuse(connect: Connect) -> 
         assert await refused(tried) == []
         with pytest.raises(RedisError):
             await tried.check()
-
-
-async def test_of_several_servers_most_have_to_do_it(connect: Connect) -> None:
-    with EmbeddedValkey() as one, EmbeddedValkey() as two, EmbeddedValkey() as three:
-        servers = (one, two, three)
-        probes = [probe(connect(server.url, timeout=PATIENCE)) for server in servers]
-        await check_majority(probes)
-        with WRITES_REFUSED["NOREPLICAS"](one):
-            await check_majority(probes)
-            with WRITES_REFUSED["NOREPLICAS"](two), pytest.raises(RedisError):
-                await check_majority(probes)

@@ -13,7 +13,8 @@ class LockUnavailable(LockTimeout):
     """The lock could not be asked for: the servers (or a majority of them) did not answer.
 
     Or they refuse all locks for a while, because they have lost their memory of those that are
-    held. The error of the last attempt, if there was one, is the `__cause__`.
+    held; or they refuse what locks need; or so many other commands of this process were before it
+    that its time was up. The error of the last attempt, if there was one, is the `__cause__`.
     """
 
 

@@ -11,23 +11,23 @@ class LockKeys:
     """
 
     def __init__(self, prefix: str, *, tags: int) -> None:
-        self._prefix = prefix
+        self.prefix = prefix
         self._tags = tags
 
     def lock(self, name: str) -> str:
-        return f"{self._prefix}:{{{self._tag(name)}}}:held:{name}"
+        return f"{self.prefix}:{{{self._tag(name)}}}:held:{name}"
 
     def fence(self, name: str) -> str:
-        return f"{self._prefix}:{{{self._tag(name)}}}:fence:{name}"
+        return f"{self.prefix}:{{{self._tag(name)}}}:fence:{name}"
 
     def marker(self, name: str) -> str:
-        return f"{self._prefix}:{{{self._tag(name)}}}:memory"
+        return f"{self.prefix}:{{{self._tag(name)}}}:memory"
 
     def markers(self) -> list[str]:
-        return [f"{self._prefix}:{{{tag}}}:memory" for tag in range(self._tags)]
+        return [f"{self.prefix}:{{{tag}}}:memory" for tag in range(self._tags)]
 
     def channel(self, name: str) -> str:
-        return f"{self._prefix}:released:{name}"
+        return f"{self.prefix}:released:{name}"
 
     def _tag(self, name: str) -> int:
         return crc32(name.encode()) % self._tags

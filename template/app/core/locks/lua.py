@@ -9,7 +9,8 @@ quarantine covers is a primary that is cut off and goes on granting to the clien
 from collections.abc import Sequence
 
 from app.core.locks.background import Background
-from app.core.locks.node import Node, NodeError
+from app.core.locks.node import Node, NodeError, was_lost
+from app.core.locks.rights import needed, tells_of_releases
 from app.core.locks.store import (
     Claim,
     Granted,
@@ -18,7 +19,8 @@ from app.core.locks.store import (
     Released,
     StoreOptions,
 )
-from app.core.redis import RedisClient
+from app.core.redis import RedisClient, is_refusal
+from app.core.redis import Refused as ServerRefused
 
 
 class LuaStore:
@@ -41,26 +43,43 @@ class LuaStore:
     def listeners(self) -> Sequence[PubSubFactory]:
         return [self._node.subscribe]
 
-    async def survey(self) -> None:
+    @property
+    def capacity(self) -> int:
+        return self._node.capacity
+
+    @property
+    def is_cluster(self) -> bool:
+        return self._node.is_cluster
+
+    async def survey(self) -> bool:
         try:
-            await self._node.survey()
+            return await self._node.survey()
         except NodeError:
-            return  # counted; the next refusal surveys again
+            return False  # counted; the next refusal surveys again
+
+    async def check(self, *, listening: bool) -> bool:
+        found = await self._node.check(listening=listening)
+        if refused := needed(found):
+            raise ServerRefused(refused)
+        return tells_of_releases(found)
 
     async def acquire(self, claim: Claim) -> Granted | Refused:
         try:
             return await self._node.acquire(claim)
-        except NodeError:
-            return await self._acquire_again(claim)
+        except NodeError as error:
+            if is_refusal(error):
+                raise
+            return await self._acquire_again(claim, lost=was_lost(error))
 
-    async def _acquire_again(self, claim: Claim) -> Granted | Refused:
+    async def _acquire_again(self, claim: Claim, *, lost: bool) -> Granted | Refused:
         """The reply may be all that was lost, and the same token gets the same answer."""
         try:
             answer = await self._node.acquire(claim)
-        except NodeError:
-            self._node.forget(claim)
+        except NodeError as error:
+            if lost or was_lost(error):
+                self._node.forget(claim)
             raise
-        if isinstance(answer, Refused):
+        if lost and isinstance(answer, Refused):
             self._node.forget(claim)  # the first attempt may have been granted, or still be
         return answer
 
@@ -74,6 +93,9 @@ class LuaStore:
             self._node.forget(claim)
             return Released(confirmed=False, listeners=0)
         return Released(confirmed=told is not None, listeners=told or 0)
+
+    def abandon(self, claim: Claim) -> None:
+        self._node.forget(claim)
 
     async def close(self) -> None:
         await self._background.drain(2 * self._timeout)

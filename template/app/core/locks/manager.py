@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 from weakref import WeakValueDictionary
@@ -11,6 +12,7 @@ from weakref import WeakValueDictionary
 from app.core.locks import metrics
 from app.core.locks.arguments import MIN_TTL, check_name, check_prefix, check_seconds
 from app.core.locks.background import Background
+from app.core.locks.bulkhead import Bulkhead
 from app.core.locks.errors import LockError, LockTimeout, LockUnavailable
 from app.core.locks.hold import Hold, Holders
 from app.core.locks.lease import Lease
@@ -23,6 +25,10 @@ from app.core.locks.watchdog import Watchdog
 
 _CONNECT_SECONDS = 1.0
 _DRAIN_SECONDS = 2.0
+_TURN_SECONDS = 5.0
+"""What a release and `try_acquire` wait at most until other commands of the process are done."""
+_GRACE = 0.5
+"""Seconds after its timeout for which the last attempt of a `hold` waits for them."""
 _DAY = 86_400.0
 
 
@@ -81,9 +87,10 @@ class Locks:
         self._watchdog = Watchdog(self._extend_all, max_hold=max_hold)
         self._wakeups = Wakeups(store.channel(""), store.listeners(), quorum=store.quorum)
         self._turns = Turns()
+        self._bulkhead = Bulkhead(store.capacity)
         self._holders = Holders()
         self._held: WeakValueDictionary[str, Lease] = WeakValueDictionary()
-        self._surveying: asyncio.Task[None] | None = None
+        self._surveying: asyncio.Task[bool] | None = None
         self._open = self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -92,7 +99,8 @@ class Locks:
             raise LockError("these locks were closed before: make new ones")
         self._open = True
         # The nodes of a quorum have little time to vote, too little to be connected to as well.
-        await asyncio.wait([self._survey()], timeout=_CONNECT_SECONDS)
+        look = self._background.start(self._look())
+        await asyncio.wait([self._survey(), look], timeout=_CONNECT_SECONDS)
         return self
 
     async def __aexit__(
@@ -108,6 +116,19 @@ class Locks:
         await self._holders.leave_within(_DRAIN_SECONDS)
         await self._background.drain(_DRAIN_SECONDS)
         await self._store.close()
+
+    async def check(self) -> None:
+        """For the health page: do what locks do, on each server.
+
+        Raises:
+            RedisError, OSError, TimeoutError: locks cannot be granted; the message says why.
+        """
+        self._wakeups.unheard = not await self._store.check(listening=False)
+
+    async def _look(self) -> None:
+        """Log what the servers refuse, before somebody needs it."""
+        with suppress(*NodeError):
+            self._wakeups.unheard = not await self._store.check(listening=True)
 
     def hold(self, name: str, *, ttl: float = 10.0, timeout: float = 5.0) -> Hold:
         """Hold the lock `name` for an `async with` block.
@@ -156,7 +177,7 @@ class Locks:
         self._holders.refuse_nested(name)
         with metrics.time_acquire() as timing:
             try:
-                answer = await self._attempt(name, ttl)
+                answer = await self._attempt(name, ttl, time.monotonic() + _TURN_SECONDS)
             except NodeError as error:
                 raise LockUnavailable(f"nobody answers for the lock {name!r}: {error}") from error
             if isinstance(answer, Refused):
@@ -192,7 +213,7 @@ class Locks:
                     with self._wakeups.topic(name) as topic:
                         return await contend(
                             name,
-                            attempt=lambda: self._attempt(name, ttl),
+                            attempt=lambda: self._attempt(name, ttl, deadline + _GRACE),
                             held_here=lambda: self._held.get(name),
                             listen=lambda: self._wakeups.listen(topic),
                             woken=topic.event,
@@ -203,12 +224,31 @@ class Locks:
                     f"others in this process were before us for the lock {name!r} for {patience} s"
                 ) from None
 
-    async def _attempt(self, name: str, ttl: float) -> Lease | Refused:
+    async def _attempt(self, name: str, ttl: float, deadline: float) -> Lease | Refused:
+        answer = await self._ask(name, ttl, deadline)
+        if isinstance(answer, Refused) and answer.reason is Reason.QUARANTINE:
+            survey = self._survey()
+            if self._store.is_cluster:
+                await asyncio.wait([survey], timeout=_CONNECT_SECONDS)
+                if survey.done() and survey.result():
+                    return await self._ask(name, ttl, deadline)
+        return answer
+
+    async def _ask(self, name: str, ttl: float, deadline: float) -> Lease | Refused:
         if not self._open:
             raise LockError("these locks are closed, or were never opened with `async with`")
+        try:
+            await self._bulkhead.enter(deadline)
+        except TimeoutError:
+            raise LockUnavailable(
+                f"the lock {name!r} was not asked for in time: {self._bulkhead.size} commands to "
+                "the lock servers are under way, and others of this process were before it; if "
+                "the servers are well, raise LOCK_POOL_SIZE"
+            ) from None
         claim = Claim(name, secrets.token_hex(16), ttl)
         sent = time.monotonic()
         asking = self._background.start(self._store.acquire(claim))
+        asking.add_done_callback(self._leave_bulkhead)
         try:
             answer = await asyncio.shield(asking)
         except asyncio.CancelledError:
@@ -216,8 +256,6 @@ class Locks:
             raise
         if isinstance(answer, Refused):
             metrics.refusals.labels(answer.reason).inc()
-            if answer.reason is Reason.QUARANTINE:
-                self._survey()
             return answer
         lease = Lease(claim, answer.fence, sent, self)
         if lease.remaining() <= 0:
@@ -225,6 +263,9 @@ class Locks:
             raise TimeoutError(f"the grant of {name!r} arrived after it had run out")
         self._held[name] = lease
         return lease
+
+    def _leave_bulkhead(self, _: asyncio.Task[Granted | Refused]) -> None:
+        self._bulkhead.leave()
 
     async def _undo(self, claim: Claim, asking: asyncio.Task[Granted | Refused]) -> None:
         try:
@@ -251,11 +292,19 @@ class Locks:
     async def _release(self, lease: Lease) -> bool:
         if self._held.get(lease.name) is lease:
             del self._held[lease.name]
-        released = await self._store.release(lease.claim)
+        try:
+            await self._bulkhead.enter(time.monotonic() + _TURN_SECONDS)
+        except TimeoutError:
+            self._store.abandon(lease.claim)
+            return False
+        try:
+            released = await self._store.release(lease.claim)
+        finally:
+            self._bulkhead.leave()
         self._wakeups.released_here(lease.name, released.listeners)
         return released.confirmed
 
-    def _survey(self) -> asyncio.Task[None]:
+    def _survey(self) -> asyncio.Task[bool]:
         """Let every quarantine begin now instead of at the first claim that would meet it."""
         if self._surveying is None or self._surveying.done():
             self._surveying = self._background.start(self._store.survey())

@@ -8,22 +8,43 @@ from typing import Any
 
 from redis.asyncio import RedisCluster
 from redis.asyncio.client import PubSub
-from redis.exceptions import NoScriptError, RedisError, SlotNotCoveredError
+from redis.exceptions import NoScriptError, RedisError, ResponseError, SlotNotCoveredError
 
 from app.core.locks import metrics
 from app.core.locks.background import Background
 from app.core.locks.keys import LockKeys
-from app.core.locks.scripts import ACQUIRE, EXTEND, RAISE_FENCE, RELEASE, SURVEY
+from app.core.locks.rights import WITHOUT, Finding, in_script
+from app.core.locks.scripts import ACQUIRE, CHECK, EXTEND, RAISE_FENCE, RELEASE, SURVEY, VOUCH
 from app.core.locks.store import Claim, Granted, Reason, Refused, StoreOptions
-from app.core.redis import RedisClient, Script
+from app.core.locks.survey import Survey, moved
+from app.core.redis import (
+    PoolTimeout,
+    RedisClient,
+    Script,
+    log_refusal,
+    pool_size,
+    reply_code,
+)
 
 NodeError = (RedisError, OSError, TimeoutError)
 
 _CLUSTER_TAGS = 64
+_SURVEYED_AT_ONCE = 4
+_RESERVED = 3
+"""Connections that are left for listening, for renewals, and for what goes on in the background."""
+_EXTENDED_AT_ONCE = 500
 _EXTEND_SHARE = 0.25
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _HELD, _QUARANTINE = 0, -1
+
+
+def was_lost(error: BaseException) -> bool:
+    """Whether a claim that failed with this error may have been granted all the same.
+
+    It was not if the server answered with an error, or was not even asked.
+    """
+    return reply_code(error) is None and not isinstance(error, PoolTimeout)
 
 
 class Node:
@@ -39,8 +60,10 @@ class Node:
         self._background = background
         self._unforgotten: dict[str, tuple[Claim, float]] = {}
         self._forgetting: asyncio.Task[None] | None = None
-        self._tags = _CLUSTER_TAGS if isinstance(client, RedisCluster) else 1
+        self.is_cluster = isinstance(client, RedisCluster)
+        self._tags = _CLUSTER_TAGS if self.is_cluster else 1
         self._keys = LockKeys("lock", tags=self._tags)
+        self._logged: set[str] = set()
         self._quarantine_ms = 0
         self._fence_ttl_ms = 0
 
@@ -52,15 +75,96 @@ class Node:
     def channel(self, name: str) -> str:
         return self._keys.channel(name)
 
-    async def survey(self) -> None:
+    @property
+    def capacity(self) -> int:
+        """How many commands may be under way at once."""
+        return max(1, pool_size(self._client) - _RESERVED)
+
+    async def survey(self) -> bool:
         """Connect, and start the quarantine of a server without memory.
+
+        Returns:
+            Whether a quarantine was ended, because nothing can have been forgotten.
 
         Raises:
             NodeError: it did not answer.
         """
-        markers = self._keys.markers() if self._quarantine_ms else self._keys.markers()[:1]
-        for marker in markers:
-            await self._run(SURVEY, [marker], [self._quarantine_ms])
+        if not self.is_cluster or not self._quarantine_ms:
+            await self._survey(self._keys.markers()[0])
+            return False
+        surveys: dict[str, Survey] = {}
+        slots = asyncio.Semaphore(_SURVEYED_AT_ONCE)
+
+        async def survey(marker: str) -> None:
+            async with slots:
+                surveys[marker] = await self._survey(marker)
+
+        outcomes = await asyncio.gather(*map(survey, self._keys.markers()), return_exceptions=True)
+        vouched = [
+            await self._run(VOUCH, [marker], [server, self._quarantine_ms])
+            for marker, server in moved(surveys).items()
+        ]
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return any(vouched)
+
+    async def _survey(self, marker: str) -> Survey:
+        wait_ms, server, before, steady = await self._run(SURVEY, [marker], [self._quarantine_ms])
+        return Survey(wait_ms, server.decode(), before.decode(), bool(steady))
+
+    async def check(self, *, listening: bool) -> list[Finding]:
+        """Do all that locks do, on keys of its own, and log what is refused for the first time.
+
+        Args:
+            listening: subscribe, too, which takes a connection for a moment.
+
+        Raises:
+            NodeError: it did not answer.
+        """
+        found = []
+        for marker in self._a_marker_of_each_server():
+            keys = [f"{marker}:check", f"{marker}:check:hash"]
+            try:
+                refused = await self._run(CHECK, keys, [self._keys.channel("check")])
+            except ResponseError as error:
+                found.append(Finding(self._label, "EVALSHA", error))
+            else:
+                found += [
+                    Finding(self._label, command.decode(), in_script(reply))
+                    for command, reply in zip(refused[::2], refused[1::2], strict=True)
+                ]
+        if listening:
+            found += await self._check_listening()
+        for finding in found:
+            self._log(finding)
+        self._logged &= {finding.command for finding in found} | {"SUBSCRIBE"}
+        return found
+
+    async def _check_listening(self) -> list[Finding]:
+        async with asyncio.timeout(self._timeout):
+            pubsub = await self.subscribe()
+            try:
+                await pubsub.subscribe(self._keys.channel("check"))
+                await pubsub.get_message(timeout=None)
+            except ResponseError as error:
+                return [Finding(self._label, "SUBSCRIBE", error)]
+            finally:
+                await pubsub.aclose()
+        return []
+
+    def _log(self, finding: Finding) -> None:
+        if finding.command in self._logged:
+            return
+        self._logged.add(finding.command)
+        is_channel = "channel" in str(finding.error)
+        target = self._keys.channel("*") if is_channel else f"{self._keys.prefix}:*"
+        without = WITHOUT.get(finding.command, "there are no locks")
+        log_refusal("locks", self._client, finding.command, target, finding.error, without=without)
+
+    def _a_marker_of_each_server(self) -> list[str]:
+        markers = self._keys.markers()
+        return [markers[group[0]] for group in self._by_server(markers)]
 
     async def acquire(self, claim: Claim) -> Granted | Refused:
         """Claim a name here; claiming again with the same token gives the same fence.
@@ -133,16 +237,18 @@ class Node:
         patience = min(self._timeout, _EXTEND_SHARE * min(claim.ttl for claim in claims))
 
         async def extend_group(positions: list[int]) -> None:
-            try:
-                group = [claims[position] for position in positions]
-                codes = await self._extend_together(group, patience)
-            except NodeError:
-                return
-            for position, code in zip(positions, codes, strict=True):
-                answers[position] = code if code is None else bool(code)
+            for start in range(0, len(positions), _EXTENDED_AT_ONCE):
+                chunk = positions[start : start + _EXTENDED_AT_ONCE]
+                try:
+                    codes = await self._extend_together([claims[p] for p in chunk], patience)
+                except NodeError:
+                    return
+                for position, code in zip(chunk, codes, strict=True):
+                    answers[position] = code if code is None else bool(code)
 
         # A frozen shard must not keep the leases on the others from being renewed.
-        await asyncio.gather(*(extend_group(group) for group in self._by_server(claims)))
+        keys = [self._keys.lock(claim.name) for claim in claims]
+        await asyncio.gather(*(extend_group(group) for group in self._by_server(keys)))
         return answers
 
     async def subscribe(self) -> PubSub:
@@ -162,13 +268,14 @@ class Node:
     def failed(self, error: BaseException) -> None:
         metrics.node_errors.labels(self._label, type(error).__name__).inc()
 
-    def _by_server(self, claims: Sequence[Claim]) -> list[list[int]]:
+    def _by_server(self, keys: Sequence[str]) -> list[list[int]]:
+        """The positions of the keys, in a list for each server that has some of them."""
         if not isinstance(self._client, RedisCluster):
-            return [list(range(len(claims)))]
+            return [list(range(len(keys)))]
         groups: dict[str, list[int]] = {}
-        for position, claim in enumerate(claims):
+        for position, key in enumerate(keys):
             try:
-                server = self._client.get_node_from_key(self._keys.lock(claim.name))
+                server = self._client.get_node_from_key(key)
             except SlotNotCoveredError:  # at the moment; sending it anyway looks for the server
                 server = None
             groups.setdefault(server.name if server else "", []).append(position)

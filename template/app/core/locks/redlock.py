@@ -17,7 +17,7 @@ worked out anew with every renewal.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,7 +25,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.core.locks.background import Background
-from app.core.locks.node import Node, NodeError
+from app.core.locks.node import Node, NodeError, was_lost
+from app.core.locks.rights import needed, tells_of_releases
 from app.core.locks.store import (
     Claim,
     Granted,
@@ -35,10 +36,14 @@ from app.core.locks.store import (
     Released,
     StoreOptions,
 )
+from app.core.redis import Refused as ServerRefused
+from app.core.redis import is_refusal
 
 T = TypeVar("T")
 Answers = dict[Node, asyncio.Task[T]]
 
+_PAUSE = 0.01
+"""Seconds by which a wait is longer than it should be when the process has stood still."""
 _REST = 0.25
 """Seconds for which a node that failed is not asked again while there is a majority without it."""
 
@@ -49,6 +54,8 @@ class NoMajority(RedisError):
 
 class RedlockStore:
     """Keeps locks on a majority of an odd number of independent servers, not of their replicas."""
+
+    is_cluster = False
 
     def __init__(
         self,
@@ -97,8 +104,22 @@ class RedlockStore:
     def listeners(self) -> Sequence[PubSubFactory]:
         return [node.subscribe for node in self._nodes]
 
-    async def survey(self) -> None:
+    @property
+    def capacity(self) -> int:
+        return min(node.capacity for node in self._nodes)
+
+    async def survey(self) -> bool:
         await asyncio.gather(*(node.survey() for node in self._nodes), return_exceptions=True)
+        return False
+
+    async def check(self, *, listening: bool) -> bool:
+        checks = (node.check(listening=listening) for node in self._nodes)
+        outcomes = await asyncio.gather(*checks, return_exceptions=True)
+        answers = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+        if sum(not needed(found) for found in answers) < self.quorum:
+            reasons = [needed(o) if isinstance(o, list) else repr(o) for o in outcomes]
+            raise ServerRefused("; ".join(reason for reason in reasons if reason))
+        return sum(map(tells_of_releases, answers)) >= self.quorum
 
     async def acquire(self, claim: Claim) -> Granted | Refused:
         answers = {node: self._ask(node, node.acquire(claim)) for node in self._awake()}
@@ -117,10 +138,14 @@ class RedlockStore:
 
     async def extend(self, claims: Sequence[Claim]) -> list[bool | None]:
         answers = {node: self._ask(node, node.extend(claims)) for node in self._nodes}
-        patience = min(self._patience(claim) for claim in claims)
+        waiting: Collection[asyncio.Task[list[bool | None]]] = answers.values()
+        # None takes longer than its own timeout.
+        while waiting and len(answers) - len(waiting) < self.quorum:
+            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         # Renewals are not urgent: hear every node out that answers in time, as one that lags
         # for one lease may be needed for the next.
-        await asyncio.wait(answers.values(), timeout=patience)
+        if waiting:
+            await asyncio.wait(waiting, timeout=min(self._patience(claim) for claim in claims))
         ballots = [task.result() for task in answers.values() if _answered(task)]
         return [
             self._verdict([ballot[position] for ballot in ballots])
@@ -136,6 +161,10 @@ class RedlockStore:
         told = await self._collect(answers, lambda told: told is not None, self._node_timeout)
         confirmed = len(told) >= self.quorum
         return Released(confirmed, max((count or 0 for count in told.values()), default=0))
+
+    def abandon(self, claim: Claim) -> None:
+        for node in self._nodes:
+            node.forget(claim)
 
     async def close(self) -> None:
         await self._background.drain(2 * self._settle_timeout)
@@ -175,6 +204,7 @@ class RedlockStore:
     ) -> dict[Node, T]:
         """The answers that count, as soon as they are a majority or can no longer become one."""
         deadline = time.monotonic() + patience
+        paused = False
         while True:
             good = {
                 node: answer
@@ -187,6 +217,11 @@ class RedlockStore:
             if decided or not waiting or left <= 0:
                 return good
             await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            # When this process has stood still, its servers were not silent: what they have
+            # answered meanwhile is still to be read.
+            late = time.monotonic() - deadline
+            if late > _PAUSE and not paused:
+                deadline, paused = time.monotonic() + patience, True
 
     async def _raise_fence(
         self, claim: Claim, fence: int, voters: Sequence[Node], patience: float
@@ -200,7 +235,7 @@ class RedlockStore:
         """Release on one node, however long it takes; how many were told or None if not ours."""
         if acquire is not None:
             await asyncio.wait([acquire])
-            if _answered(acquire) and isinstance(acquire.result(), Refused):
+            if _left_nothing(acquire):
                 return None
         if node in self._awake():
             try:
@@ -213,8 +248,12 @@ class RedlockStore:
     def _refusal(self, answers: Answers[Granted | Refused]) -> Refused:
         votes = [task.result() for task in answers.values() if _answered(task)]
         if len(votes) < self.quorum:
-            silent = len(self._nodes) - len(votes)
-            raise NoMajority(f"{silent} of {len(self._nodes)} lock servers did not answer in time")
+            errors = [error for task in answers.values() if (error := _error(task)) is not None]
+            refused = [error for error in errors if is_refusal(error)]
+            if len(self._nodes) - len(refused) < self.quorum:
+                raise refused[0]
+            why = next((error for error in errors if not was_lost(error)), None)
+            raise NoMajority(self._silent(len(self._nodes) - len(votes), why))
         refusals = [vote for vote in votes if isinstance(vote, Refused)]
         held = sum(refusal.reason is Reason.HELD for refusal in refusals)
         waits = sorted(vote.retry_after if isinstance(vote, Refused) else 0.0 for vote in votes)
@@ -224,6 +263,10 @@ class RedlockStore:
         if any(refusal.reason is Reason.QUARANTINE for refusal in refusals) and held == 0:
             return Refused(Reason.QUARANTINE, needed)
         return Refused(Reason.SPLIT, needed)
+
+    def _silent(self, number: int, why: object) -> str:
+        reason = f": {why}" if why else ""
+        return f"{number} of {len(self._nodes)} lock servers did not answer in time{reason}"
 
     def _verdict(self, ballots: Sequence[bool | None]) -> bool | None:
         if sum(ballot is True for ballot in ballots) >= self.quorum:
@@ -235,3 +278,15 @@ class RedlockStore:
 
 def _answered(task: asyncio.Task[T]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
+
+
+def _error(task: asyncio.Task[Any]) -> BaseException | None:
+    return task.exception() if task.done() and not task.cancelled() else None
+
+
+def _left_nothing(acquire: asyncio.Task[Granted | Refused]) -> bool:
+    """Whether a node surely has no claim, so that there is nothing to undo."""
+    if _answered(acquire):
+        return isinstance(acquire.result(), Refused)
+    error = _error(acquire)
+    return error is not None and not was_lost(error)

@@ -4,29 +4,55 @@ The rules the scripts keep together:
 
 * A claim is a token made before sending. Whoever repeats an acquire with the same token gets the
   same answer, so a lost reply or a retry can neither orphan a lock nor grant it twice.
-* A lock is only ever created by ACQUIRE. EXTEND never brings back what expired.
+* A lock is only ever created by ACQUIRE, by its last command: an error means that there is none.
+  EXTEND never brings back what expired.
 * The fence grows with every grant. It is the larger of the stored fence + 1 and the server's clock
   in microseconds, so that it grows on even when the stored one is gone (expired, or lost with the
   server's memory) and no counter has to live for ever.
 * A server that lost its memory does not know which locks it granted. It refuses until the longest
   of them has expired: the delayed restart of https://redis.io/docs/latest/develop/clients/patterns/
-  distributed-locks/. It notices by itself, from a marker that is gone (restart without persistence,
-  FLUSHALL) or that names another replication id (restart with persistence, promotion of a replica).
+  distributed-locks/. It notices by itself, from a marker among the locks, see QUARANTINE.
+* PUBLISH is a courtesy: where the user may not do it, the release is done all the same.
 """
 
 from app.core.redis import Script
 
-# Milliseconds for which this server still has to refuse; starts that time when it finds no memory.
+# The marker says which server wrote it: by its replication id, which changes with every restart and
+# every promotion of a replica. It also changes when a primary gets its first replica, or has had
+# none for an hour (`repl-backlog-ttl`), when nothing is forgotten: then it is the same run of the
+# server, and without an earlier history (`master_replid2`), as a promoted replica has one. Whoever
+# may not ask for INFO only notices that the marker is gone.
+#
+# In a cluster a marker moves along with the slot of its locks, to a server that did not write it.
+# That looks like a promotion from here; the marker keeps who wrote it before, for VOUCH.
 _QUARANTINE = """
+local function ask(section)
+  local info = redis.pcall('INFO', section)
+  return type(info) == 'string' and info or ''
+end
+local function name(replid)
+  return (string.match(ask('server'), 'run_id:(%x+)') or '?') .. ':' .. replid
+end
+-- Milliseconds for which this server still has to refuse; starts that time when it has forgotten.
 local function quarantine(marker, now, duration_ms)
   if duration_ms == 0 then return 0 end
-  local id = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or 'unknown'
-  local known = redis.call('HMGET', marker, 'id', 'since')
+  local replication = ask('replication')
+  local replid = string.match(replication, 'master_replid:(%x+)')
+  local known = redis.call('HMGET', marker, 'id', 'since', 'server')
   local since = tonumber(known[2])
   -- A clock that was set back must not make the time longer.
-  if known[1] ~= id or not since or since > now then
-    since = now
-    redis.call('HSET', marker, 'id', id, 'since', string.format('%.0f', now))
+  local forgotten = not since or since > now
+  if forgotten or replid and known[1] ~= replid then
+    local server = replid and name(replid) or '?'
+    local run, by = string.match(server, '^%x+:'), known[3] or ''
+    local goes_on = run and string.sub(by, 1, #run) == run
+      and string.match(replication, 'master_replid2:0+%s')
+    if forgotten or not goes_on then
+      redis.call('HSET', marker, 'before', by, 'before_since', known[2] or '')
+      since = now
+    end
+    redis.call('HSET', marker, 'id', replid or '', 'server', server,
+      'since', string.format('%.0f', since))
   end
   return math.max(0, math.ceil((since - now) / 1000 + duration_ms))
 end
@@ -34,8 +60,26 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 """
 
-# KEYS marker. ARGV quarantine (ms).
-_SURVEY = f"{_QUARANTINE}return quarantine(KEYS[1], now, tonumber(ARGV[1]))"
+# KEYS marker. ARGV quarantine (ms). Answers {ms to refuse, this server, who wrote the marker before
+# this server did, 1 if this server has run for long enough to have forgotten nothing that matters}.
+_SURVEY = f"""{_QUARANTINE}
+local wait = quarantine(KEYS[1], now, tonumber(ARGV[1]))
+local marker = redis.call('HMGET', KEYS[1], 'server', 'before')
+local up = tonumber(string.match(ask('server'), 'uptime_in_seconds:(%d+)')) or 0
+local first = string.match(ask('replication'), 'master_replid2:0+%s')
+local steady = first and up * 1000 > tonumber(ARGV[1])
+return {{wait, marker[1] or '', marker[2] or '', steady and 1 or 0}}
+"""
+
+# KEYS marker. ARGV this server. The locks of the marker came here in a move, and the caller knows
+# that neither server has forgotten anything: go on as where they came from. Answers 1 if it does.
+_VOUCH = f"""{_QUARANTINE}
+local replid = string.match(ask('replication'), 'master_replid:(%x+)') or '?'
+local marker = redis.call('HMGET', KEYS[1], 'server', 'before_since')
+if name(replid) ~= ARGV[1] or marker[1] ~= ARGV[1] or not tonumber(marker[2]) then return 0 end
+redis.call('HSET', KEYS[1], 'since', marker[2], 'before', '', 'before_since', '')
+return 1
+"""
 
 # KEYS lock, fence, marker. ARGV token, ttl (ms), quarantine (ms), ttl of the fence (ms).
 # Answers {1, fence}, {0, ms until the lock expires} or {-1, ms until the quarantine ends}.
@@ -64,8 +108,9 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 _RELEASE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 redis.call('DEL', KEYS[1])
-local listeners = redis.call('PUBSUB', 'NUMSUB', ARGV[2])[2]
-return redis.call('PUBLISH', ARGV[2], listeners .. ' ' .. ARGV[1])
+local listeners = redis.pcall('PUBSUB', 'NUMSUB', ARGV[2])[2] or 1
+local told = redis.pcall('PUBLISH', ARGV[2], listeners .. ' ' .. ARGV[1])
+return type(told) == 'number' and told or 0
 """
 
 # KEYS lock, fence. ARGV token, fence, ttl of the fence (ms).
@@ -77,8 +122,37 @@ end
 return 1
 """
 
+# KEYS two of its own. ARGV channel. Does what the others do, to see what is refused: answers the
+# name of each such command, followed by the error. What a replica refuses is an error of the whole,
+# after which the connection is made anew.
+_CHECK = """
+local refused, demoted = {}, nil
+local function try(command, ...)
+  local answer = redis.pcall(command, ...)
+  if type(answer) == 'table' and answer.err then
+    demoted = string.find(answer.err, 'READONLY') and answer or demoted
+    table.insert(refused, command)
+    table.insert(refused, answer.err)
+  end
+end
+try('TIME')
+try('INFO', 'replication')
+try('GET', KEYS[1])
+try('SET', KEYS[1], '', 'PX', 1000)
+try('PEXPIRE', KEYS[1], 1000)
+try('PTTL', KEYS[1])
+try('HMGET', KEYS[2], 'since')
+try('HSET', KEYS[2], 'since', 0)
+try('DEL', KEYS[1], KEYS[2])
+try('PUBSUB', 'NUMSUB', ARGV[1])
+try('PUBLISH', ARGV[1], '')
+return demoted or refused
+"""
+
 SURVEY = Script(_SURVEY)
+VOUCH = Script(_VOUCH)
 ACQUIRE = Script(_ACQUIRE)
 EXTEND = Script(_EXTEND)
 RELEASE = Script(_RELEASE)
 RAISE_FENCE = Script(_RAISE_FENCE)
+CHECK = Script(_CHECK)

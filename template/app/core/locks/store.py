@@ -75,8 +75,30 @@ class LockStore(Protocol):
     def configure(self, options: StoreOptions) -> None:
         """Learn the names and times to use; called once, before anything else."""
 
-    async def survey(self) -> None:
-        """Find servers without memory now rather than at the first claim. Never raises for them."""
+    @property
+    def capacity(self) -> int:
+        """How many claims and releases may be under way at once."""
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether locks move from server to server, so that one has those which another granted."""
+
+    async def survey(self) -> bool:
+        """Find servers without memory now rather than at the first claim. Never raises for them.
+
+        Returns:
+            Whether some locks that were refused so far need not be.
+        """
+
+    async def check(self, *, listening: bool) -> bool:
+        """Do what locks do, and log what the servers refuse; with `listening` SUBSCRIBE as well.
+
+        Returns:
+            Whether the servers tell of releases.
+
+        Raises:
+            RedisError, OSError, TimeoutError: locks cannot be granted.
+        """
 
     async def acquire(self, claim: Claim) -> Granted | Refused:
         """Claim a name.
@@ -96,6 +118,9 @@ class LockStore(Protocol):
 
         Never raises for the servers.
         """
+
+    def abandon(self, claim: Claim) -> None:
+        """Give a claim back in the background, after all others."""
 
     @property
     def quorum(self) -> int:

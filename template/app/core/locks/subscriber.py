@@ -15,12 +15,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.core.locks.node import NodeError
 from app.core.locks.store import PubSubFactory
-from app.core.redis import OutageLog
+from app.core.redis import OutageLog, is_refusal
 
 _TICK = 1.0
 """Seconds between two PINGs: a silent connection is dropped after one without an answer."""
 _SEND_TIMEOUT = 1.0
 _IDLE_TICKS = 5
+_REFUSED_PAUSE = 30.0
 _PAUSE = 0.1
 """Seconds between attempts to connect, at random from half to one and a half of it."""
 
@@ -79,7 +80,9 @@ class Subscriber:
                 self._wanted = {
                     channel: 0 for channel in self._wanted if self._audience.wants(channel)
                 }
-                await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.5))
+                # Who may not subscribe asks instead, as the log says at the start.
+                pause = _REFUSED_PAUSE if is_refusal(error) else _PAUSE
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))
 
     async def _connect_and_listen(self) -> None:
         pubsub = await self._source()

@@ -53,6 +53,8 @@ class Wakeups:
         self._prefix = prefix
         self._quorum = quorum
         self._topics: dict[str, Topic] = {}
+        self.unheard = False
+        """Releases are not published: whoever waits has to ask."""
         self._subscribers = [
             Subscriber(source, number, self) for number, source in enumerate(sources)
         ]
@@ -71,7 +73,7 @@ class Wakeups:
         """Subscribe if need be; whether enough servers already report releases of the topic."""
         for subscriber in self._subscribers:
             subscriber.want(self._prefix + topic.name)
-        return self._subscriptions(topic) >= self._quorum
+        return not self.unheard and self._subscriptions(topic) >= self._quorum
 
     def released_here(self, name: str, told: int) -> None:
         """Wake the next waiter of this process, but with no head start over other processes."""

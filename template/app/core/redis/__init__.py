@@ -7,6 +7,7 @@ from app.core.redis.clients import (
     create_client,
     create_standalone_client,
     on_connect,
+    pool_size,
     refusals_of,
 )
 from app.core.redis.commands import Command, CommandBatcher
@@ -15,7 +16,7 @@ from app.core.redis.link import Link
 from app.core.redis.outage_log import OutageLog
 from app.core.redis.outages import advice, is_refusal, is_transient, is_unreadable, reply_code
 from app.core.redis.pool import PoolTimeout
-from app.core.redis.probe import Probe, check_majority
+from app.core.redis.probe import Probe, log_refusal
 from app.core.redis.refusals import Refusals, Refused
 from app.core.redis.report import ServerReport, UnsuitableServer, report
 from app.core.redis.script import Script, ScriptCall
@@ -42,14 +43,15 @@ __all__ = [
     "Topology",
     "UnsuitableServer",
     "advice",
-    "check_majority",
     "create_client",
     "create_standalone_client",
     "is_refusal",
     "is_transient",
     "is_unreadable",
+    "log_refusal",
     "on_connect",
     "parse_url",
+    "pool_size",
     "refusals_of",
     "reply_code",
     "report",

@@ -194,3 +194,11 @@ class _OwningSentinelPool(FairSentinelPool):
         await super().aclose()
         for sentinel in self.sentinel_manager.sentinels:
             await sentinel.aclose()
+
+
+def pool_size(client: RedisClient) -> int:
+    """Return how many commands the client can have under way at once (`ClientOptions`)."""
+    if isinstance(client, FairCluster):
+        return client.pool_size
+    assert isinstance(client, Redis)
+    return int(client.connection_pool.max_connections)

@@ -81,6 +81,11 @@ class FairCluster(RedisCluster):
             self._newcomers[node_name] = node
         return _AskedNode(node)
 
+    @property
+    def pool_size(self) -> int:
+        """How many commands can be under way at once."""
+        return self._slots.size
+
     def rediscover(self) -> None:
         """Ask who has which slots before the next command: a node seems to be gone."""
         self._initialize = True

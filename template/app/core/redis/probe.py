@@ -4,7 +4,6 @@ A PING says that a server answers, not that it does what the part asks of it: th
 right, the server may be a replica, full, or without its own replicas.
 """
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -67,7 +66,7 @@ class Probe:
                 if reply_code(error) is None:
                     return  # it is away, as the report of the server says
                 if str(error) not in said:
-                    self._log(error, command, target)
+                    log_refusal(self.part, self.client, command, target, error)
                 said.add(str(error))
 
     def _attempts(self) -> list[tuple[str, str, Callable[[], Awaitable[Any]]]]:
@@ -84,24 +83,25 @@ class Probe:
             attempts.append(("SUBSCRIBE", heard, lambda: _subscribe(client, heard)))
         return attempts
 
-    def _log(self, error: Exception, command: str, target: str) -> None:
-        facts: dict[str, str | None] = {"advice": advice(error)}
-        if reply_code(error) == "NOPERM":
-            user, right = _user(self.client), _right(error, command, target)
-            facts = {"missing": right, "acl": f"user {user} ... {right}"}
-        log.error("redis.refuses", part=self.part, command=command, error=str(error), **facts)
 
+def log_refusal(
+    part: str, client: RedisClient, command: str, target: str, error: Exception, **more: str
+) -> None:
+    """Log what the server refuses to a part, and the right that its user lacks.
 
-async def check_majority(probes: Sequence[Probe]) -> None:
-    """For the health page, of what is kept on several servers: more than half do their work.
-
-    Raises:
-        RedisError: of the first of those that do not.
+    Args:
+        part: of the service.
+        client: whom it was refused to.
+        command: what was refused, if the error does not say it.
+        target: the key or the channel.
+        error: what the server said.
+        more: what else to log.
     """
-    outcomes = await asyncio.gather(*(probe.check() for probe in probes), return_exceptions=True)
-    failures = [outcome for outcome in outcomes if outcome is not None]
-    if 2 * len(failures) >= len(probes):
-        raise failures[0]
+    facts: dict[str, str | None] = {"advice": advice(error)}
+    if reply_code(error) == "NOPERM":
+        right = _right(error, command, target)
+        facts = {"missing": right, "acl": f"user {_user(client)} ... {right}"}
+    log.error("redis.refuses", part=part, command=command, error=str(error), **facts, **more)
 
 
 async def _subscribe(client: RedisClient, channel: str) -> None:
