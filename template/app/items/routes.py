@@ -17,7 +17,9 @@ def create_items_router(cache: Cache, items: ItemRepository, changes: ItemChange
     router = APIRouter(prefix="/items", tags=["items"])
 
     @router.get("")
-    @page_policy(cache).http(public=True, tags=[LISTS])
+    @page_policy(cache).http(
+        public=True, tags=[LISTS], second_ask=lambda cursor: cursor is not None
+    )
     async def list_items(
         cursor: UUID | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
     ) -> ItemPage:

@@ -26,6 +26,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from app.core.cache.admission import SecondAsk
 from app.core.cache.keys import canonical
 from app.core.cache.outliving import check_outlives
 from app.core.cache.recipe import Recipe
@@ -48,7 +49,12 @@ class Arguments:
     """Turns the arguments of one function into the text of a key, and into tags."""
 
     def __init__(
-        self, function: Callable[..., Any], tags: Tags, ignore: Iterable[str], hints: dict[str, Any]
+        self,
+        function: Callable[..., Any],
+        tags: Tags,
+        ignore: Iterable[str],
+        hints: dict[str, Any],
+        second_ask: SecondAsk = False,
     ) -> None:
         """Raises TypeError if a parameter that is not ignored cannot be part of a key."""
         self.signature = inspect.signature(function)
@@ -59,12 +65,19 @@ class Arguments:
         for name in self._keyed:
             _check_keyable(self.name, name, hints.get(name))
         self._tags = tags if callable(tags) else _as_tags(tags)
-        self._tagged = list(inspect.signature(tags).parameters) if callable(tags) else []
-        if unknown := set(self._tagged) - set(self._keyed):
+        self._tagged = self._depends_on(tags, "the tags")
+        self._second_ask = second_ask
+        self._asked = self._depends_on(second_ask, "second_ask")
+
+    def _depends_on(self, what: object, name: str) -> list[str]:
+        """The parameters that a function of some of them takes."""
+        taken = list(inspect.signature(what).parameters) if callable(what) else []
+        if unknown := set(taken) - set(self._keyed):
             raise TypeError(
-                f"the tags of {self.name} depend on {', '.join(sorted(unknown))}, which is no part "
+                f"{name} of {self.name} depend on {', '.join(sorted(unknown))}, which is no part "
                 "of its key"
             )
+        return taken
 
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The arguments by name, with defaults."""
@@ -81,6 +94,17 @@ class Arguments:
         if not callable(self._tags):
             return self._tags
         return _as_tags(self._tags(**{name: arguments[name] for name in self._tagged}))
+
+    @property
+    def has_second_ask(self) -> bool:
+        """Whether there are keys that anybody can make up."""
+        return self._second_ask is not False
+
+    def is_made_up(self, arguments: dict[str, Any]) -> bool:
+        """Whether anybody could have made up the key of these arguments."""
+        if not callable(self._second_ask):
+            return self._second_ask
+        return self._second_ask(**{name: arguments[name] for name in self._asked})
 
 
 class CachedFunction(Generic[P, R]):

@@ -173,7 +173,7 @@ class Engine:
         kind, address = recipe.kind, recipe.address
         # The old value is nothing to fall back on: the caller wants to know of an error.
         seen = replace(await self.fetch(kind, address), entry=None)
-        ask = Ask(address, seen)
+        ask = Ask(address, seen, is_wanted=True)
         asks = {address.value: ask}
         try:
             if not seen.online:

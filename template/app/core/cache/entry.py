@@ -8,6 +8,7 @@ key or a foreign byte costs one computation.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from secrets import token_bytes
 from struct import Struct
 from zlib import crc32
 
@@ -28,6 +29,8 @@ _COMPRESSED = 2
 #   created, fresh until, stale until, error until (ms since 1970); cost (ms); number of versions
 _HEADER = Struct(">2sBBB8s8s8sQQQQIB")
 _CHECKSUM_SIZE = 4
+# What stands for a value that was asked for once: the first bytes of an entry, and an id.
+_MARK = _MAGIC + bytes([_FORMAT, 0x80, 0])
 
 
 class Miss(StrEnum):
@@ -44,6 +47,7 @@ class Miss(StrEnum):
     EXPIRED = "expired"
     FUTURE = "future"
     UNAVAILABLE = "unavailable"
+    FIRST_ASK = "first_ask"
 
 
 @dataclass(slots=True)
@@ -98,6 +102,11 @@ def encode(
     return raw + crc32(raw).to_bytes(_CHECKSUM_SIZE, "big")
 
 
+def mark() -> bytes:
+    """What is stored where a value is kept at the second ask only, and this was the first one."""
+    return _MARK + token_bytes(ID_SIZE)
+
+
 def decode(
     raw: bytes | None, *, serializer: int, schema: bytes, key: bytes, versions: bytes | None
 ) -> Entry | Miss:
@@ -109,7 +118,7 @@ def decode(
     if raw is None:
         return Miss.ABSENT
     if len(raw) < _HEADER.size + _CHECKSUM_SIZE or raw[:2] != _MAGIC or raw[2] != _FORMAT:
-        return Miss.FORMAT
+        return Miss.FIRST_ASK if raw.startswith(_MARK) else Miss.FORMAT
     (_, _, flags, format_, id_, schema_, key_, created, fresh, stale, error, cost, count) = (
         _HEADER.unpack_from(raw)
     )

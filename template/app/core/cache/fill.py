@@ -36,6 +36,8 @@ class Ask:
     address: Address
     seen: Seen
     """What is stored now."""
+    is_wanted: bool = False
+    """It is to be kept, also where anybody can make up the key."""
     token: str = field(default_factory=lambda: token_hex(8))
 
 
@@ -165,9 +167,11 @@ class Filler:
         for a, value in values:
             entry = kind.new_entry(value, cost, b"".join(versions))
             entries.append(entry)
-            if (raw := kind.pack(entry, value, a.address)) is not None:
-                ttl = (max(entry.stale_until, entry.error_until) - entry.created) / 1000
-                full.append((a.address, a.token, raw, ttl))
+            raw = kind.pack(entry, value, a.address)
+            ttl = (max(entry.stale_until, entry.error_until) - entry.created) / 1000
+            admitted = raw and ((raw, ttl) if a.is_wanted else kind.admit(a.seen, raw, ttl))
+            if admitted:
+                full.append((a.address, a.token, *admitted))
             elif a.seen.id:  # what is there now has been overtaken: it goes, under the same lease
                 full.append((a.address, a.token, b"", 0))
             else:

@@ -23,7 +23,7 @@ refreshes = Counter(
 )
 stores = Counter(
     "cache_stores",
-    "Stores: stored, refused (invalidated meanwhile), unstorable, failed.",
+    "Stores: stored, refused (invalidated meanwhile), unstorable, failed, over_budget.",
     ["policy", "outcome"],
 )
 lease_wait_seconds = Histogram(

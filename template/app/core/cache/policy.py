@@ -13,6 +13,7 @@ from typing import (
     overload,
 )
 
+from app.core.cache.admission import SecondAsk
 from app.core.cache.decorator import CachedFunction, Tags
 from app.core.cache.http.route import CachedRoute
 from app.core.cache.keys import Address, canonical
@@ -150,6 +151,7 @@ class CachePolicy(Generic[T]):
         tags: Tags = (),
         ignore: Sequence[str] = (),
         max_age: float = 0,
+        second_ask: SecondAsk = False,
     ) -> Callable[[Callable[..., Any]], CachedRoute]:
         """Cache the responses of a route; goes under `@router.get(...)`.
 
@@ -164,6 +166,10 @@ class CachePolicy(Generic[T]):
             ignore: parameters that the answer does not depend on.
             max_age: for how many seconds clients may answer themselves, without asking. An
                 invalidation does not reach them; with 0 they ask, and mostly get a short 304.
+            second_ask: whether anybody can make up the key, as with a cursor: then a response is
+                kept when it is asked for a second time within a minute, for a minute or two, and
+                of all of them 8 MiB a minute in each process. Or a function of (some of) the
+                parameters that says so.
 
         Raises (when decorating):
             TypeError: neither or both of public and vary_by; no return annotation; a parameter that
@@ -180,6 +186,7 @@ class CachePolicy(Generic[T]):
                 tags=tags,
                 ignore=ignore,
                 max_age=max_age,
+                second_ask=second_ask,
             )
 
         return decorate

@@ -9,7 +9,8 @@ from typing import Any
 import structlog
 
 from app.core.cache import early, metrics
-from app.core.cache.entry import ID_SIZE, Entry, Miss, decode, encode, entry_id
+from app.core.cache.admission import MAX_BYTES, SECOND_ASK_WITHIN, Allowance, short_lived
+from app.core.cache.entry import ID_SIZE, Entry, Miss, decode, encode, entry_id, mark
 from app.core.cache.keys import Address
 from app.core.cache.options import PolicyOptions
 from app.core.cache.seen import Outcome, Seen, now_ms
@@ -32,11 +33,18 @@ class Kind:
         serializer_format: int,
         *,
         is_negative: Callable[[Any], bool] = lambda value: value is None,
+        second_ask: bool = False,
     ) -> None:
-        """`is_negative` tells values that say "there is none" and live for `negative_ttl`."""
+        """Say what the values are.
+
+        Args:
+            is_negative: tells values that say "there is none" and live for `negative_ttl`.
+            second_ask: anybody can make up their keys; see `admission`.
+        """
         self.policy = policy
-        self.options = options
+        self.options = short_lived(options) if second_ask else options
         self.codec = codec
+        self._allowance = Allowance(MAX_BYTES) if second_ask else None
         self._serializer_format = serializer_format
         self._is_negative = is_negative
         self._reads = {outcome: metrics.reads.labels(policy, outcome) for outcome in Outcome}
@@ -84,6 +92,17 @@ class Kind:
         except ValueError as error:
             log.error("cache.not_stored", policy=self.policy, error=str(error))
             metrics.stores.labels(self.policy, "failed").inc()
+        return None
+
+    def admit(self, seen: Seen, raw: bytes, ttl: float) -> tuple[bytes, float] | None:
+        """What to store in place of a value's bytes, and its ttl in seconds; None: nothing."""
+        if self._allowance is None:
+            return raw, ttl
+        if not seen.id:
+            return mark(), SECOND_ASK_WITHIN
+        if self._allowance.take(len(raw)):
+            return raw, ttl
+        metrics.stores.labels(self.policy, "over_budget").inc()
         return None
 
     def unpack(

@@ -83,6 +83,7 @@ async def test_a_popular_answer_is_computed_anew_before_it_expires(
     async with asking(app) as client:
         source.hold()
         first = asyncio.create_task(client.get("/page"))
+        await source.started.wait()
         await asyncio.sleep(0.05)  # what it cost to compute
         source.release()
         assert (await first).json() == "old"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from fastapi import HTTPException, Request, Response
 from fastapi.utils import is_body_allowed_for_status_code
 
+from app.core.cache.admission import SecondAsk
 from app.core.cache.bulkhead import adopt
 from app.core.cache.decorator import Arguments, Tags
 from app.core.cache.http.headers import Freshness, Sender, conditions
@@ -65,6 +66,7 @@ class CachedRoute:
         tags: Tags,
         ignore: Sequence[str],
         max_age: float,
+        second_ask: SecondAsk = False,
     ) -> None:
         name = function.__name__
         if public == (vary_by is not None):
@@ -83,7 +85,7 @@ class CachedRoute:
         self.policy = policy
         self.public = public
         self.vary_by = vary_by
-        self.arguments = Arguments(function, tags, ignore, hints)
+        self.arguments = Arguments(function, tags, ignore, hints, second_ask)
         self.arguments.signature = for_callers(function)
         self.ignored = frozenset(ignore)
         self.returns = hints["return"]
@@ -94,9 +96,10 @@ class CachedRoute:
         self.varies_by: frozenset[Any] = frozenset()
         """`vary_by` and all that it depends on; set at start-up."""
         options = policy.options
-        self.kind = Kind(
-            policy.name, options, self.producer.codec, RESPONSE_FORMAT, is_negative=is_negative
-        )
+        self.kind = self._make_kind(second_ask=False)
+        self._made_up = self.kind
+        if self.arguments.has_second_ask:
+            self._made_up = self._make_kind(second_ask=True)
         self.sender = Sender(
             Freshness(
                 service=policy.cache.service,
@@ -110,6 +113,16 @@ class CachedRoute:
         with suppress(AttributeError):  # a method
             setattr(function, CACHED_AS, self)
         self.__signature__ = for_fastapi(function, hints, vary_by)
+
+    def _make_kind(self, *, second_ask: bool) -> Kind:
+        return Kind(
+            self.policy.name,
+            self.policy.options,
+            self.producer.codec,
+            RESPONSE_FORMAT,
+            is_negative=is_negative,
+            second_ask=second_ask,
+        )
 
     async def __call__(self, **kwargs: Any) -> Response:
         if not self.checked:
@@ -212,7 +225,8 @@ class CachedRoute:
             return made[-1]
 
         at, seen = request.scope.get(SEEN, (None, None))
-        recipe = Recipe(self.kind, address, produce)
+        kind = self._made_up if self.arguments.is_made_up(arguments) else self.kind
+        recipe = Recipe(kind, address, produce)
         stored: StoredResponse | None
         try:
             loaded = await self.policy.cache.engine.get(
