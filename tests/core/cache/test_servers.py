@@ -1,201 +1,153 @@
-"""What a restart or a failover has forgotten was invalidated all the same."""
+"""Every step of the cache on every server that it supports: none of them refuses a command."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from redis.crc import key_slot
-from structlog.testing import capture_logs
 
-from app.core.cache import Cache, CachePolicy
-from app.core.cache.keys import canonical
-from app.core.cache.servers import Servers
+from app.core.cache import Cache, renewal
+from app.core.cache.recipe import Recipe
+from app.core.redis import ClientOptions, create_standalone_client
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until
-from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import Source
-from tests.support.asking import ask
-from tests.support.cluster import SLOTS, EmbeddedCluster
-from tests.support.sentinel import ReplicatedValkey
+from tests.core.cache.harness import Clock, Source, lease_keys, open_cache
+from tests.support.versions import VERSIONS
 
-Invalidate = Callable[[CachePolicy[str]], Awaitable[None]]
-
-WAYS: dict[str, Invalidate] = {
-    "key": lambda policy: policy.invalidate("key", strict=True),
-    "tag": lambda policy: policy.cache.invalidate_tags("tag", strict=True),
-    "clear": lambda policy: policy.clear(strict=True),
-}
+TTL = 60.0
 
 
-@pytest.fixture
-def server() -> Iterator[EmbeddedValkey]:
-    with EmbeddedValkey(repl_diskless_sync_delay=0) as server:
+@pytest.fixture(scope="module", params=VERSIONS)
+def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedValkey]:
+    with request.param() as server:
         yield server
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[EmbeddedCluster]:
-    with EmbeddedCluster() as cluster:
-        yield cluster
+@pytest.fixture
+async def admin(server: EmbeddedValkey) -> AsyncIterator[Redis]:
+    """At the end no command may have been an error, but for scripts that were not known yet."""
+    client = create_standalone_client(server.url, ClientOptions(name="admin"))
+    await client.flushall()
+    await client.config_resetstat()
+    yield client
+    errors = await client.info("errorstats")
+    await client.aclose()
+    assert set(errors) <= {"errorstat_NOSCRIPT"}, errors
 
 
-def policy_of(cache: Cache) -> CachePolicy[str]:
-    return cache.policy("item", str, ttl=3600)
+@pytest.fixture
+async def cache(server: EmbeddedValkey, admin: Redis) -> AsyncIterator[Cache]:
+    async with AsyncExitStack() as stack:
+        cache = await stack.enter_async_context(
+            open_cache(server.url, near_bytes=100_000, near_client=admin)
+        )
+        yield cache
 
 
-async def read(policy: CachePolicy[str], value: str) -> str:
-    return await policy.get_or_load("key", Source(value).load, tags=["tag"])
+async def test_what_is_read_six_times_is_loaded_once(cache: Cache) -> None:
+    policy, source = cache.policy("item", int, ttl=TTL), Source(1)
+    for _ in range(6):
+        assert await policy.get_or_load(1, source.load, tags=["one", "two"]) == 1
+    assert source.loads == 1
 
 
-async def values_until_cached(policy: CachePolicy[str], value: str) -> set[str]:
-    """What callers are given from now on, until it comes from Redis."""
-    seen: set[str] = set()
+async def test_many_are_loaded_once(cache: Cache) -> None:
+    policy, asked = cache.policy("item", int, ttl=TTL), []
 
-    async def is_cached() -> bool:
-        source = Source(value)
-        seen.add(await policy.get_or_load("key", source.load, tags=["tag"]))
-        return source.loads == 0
+    async def load(keys: Sequence[int]) -> dict[int, int]:
+        asked.append(len(keys))
+        return {key: key for key in keys}
 
-    await until(is_cached)
-    return seen
-
-
-async def restart_on_snapshot(server: EmbeddedValkey, change: Awaitable[None]) -> None:
-    """Make a change that the server has forgotten after a crash."""
-    ask(server, "SAVE")
-    await change
-    await asyncio.to_thread(server.kill)
-    await asyncio.to_thread(server.restart)
+    for _ in range(3):
+        await policy.get_or_load_many(range(50), load, tags=["one"])
+    assert asked == [50]
 
 
-@pytest.mark.parametrize("who", ["the same process", "a new process"])
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-async def test_after_a_restart_on_an_older_snapshot_nothing_old_is_served(
-    server: EmbeddedValkey, another: OpenCache, way: Invalidate, who: str
+@pytest.mark.parametrize("how", ["key", "tag", "clear"])
+async def test_invalidations_are_carried_out(cache: Cache, how: str) -> None:
+    policy, source = cache.policy("item", int, ttl=TTL), Source(1)
+    for loads in (1, 2):
+        for _ in range(2):
+            await policy.get_or_load(1, source.load, tags=["tag"])
+        assert source.loads == loads
+        if how == "key":
+            await policy.invalidate(1, strict=True)
+        elif how == "tag":
+            await cache.invalidate_tags("tag", strict=True)
+        else:
+            await policy.clear(strict=True)
+
+
+async def test_stale_entries_are_refreshed_and_failures_throttled(
+    cache: Cache, admin: Redis, clock: Clock
 ) -> None:
-    cache = await another(server.url)
-    policy = policy_of(cache)
-    assert await read(policy, "old") == "old"
-    await restart_on_snapshot(server, way(policy))
-    if who == "a new process":
-        policy = policy_of(await another(server.url))
-    assert await values_until_cached(policy, "new") == {"new"}
+    policy = cache.policy(
+        "item", int, ttl=TTL, stale_while_revalidate=600, stale_if_error=3600, error_throttle=60
+    )
+    source = Source(1)
+    await policy.get_or_load(1, source.load)
+    clock.advance(TTL)
+    source.value = 2
+
+    async def is_refreshed() -> bool:
+        return await policy.get_or_load(1, source.load) == 2
+
+    await until(is_refreshed)
+    clock.advance(TTL + 600)
+    source.error = OSError("down")
+    assert await policy.get_or_load(1, source.load) == 2
+    (lease,) = await lease_keys(admin)
+    assert await admin.get(lease) == b"throttled"
+    source.error, source.value = None, 3
+    assert await policy.refresh(1, source.load) == 3
+    assert await lease_keys(admin) == []
 
 
-async def test_control_without_a_look_at_the_server_the_old_value_is_back(
-    server: EmbeddedValkey, another: OpenCache, monkeypatch: pytest.MonkeyPatch
+async def test_a_long_load_keeps_its_lease(
+    cache: Cache, admin: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def nobody(*_: object) -> None: ...
+    monkeypatch.setattr(renewal, "_INTERVAL", 0.01)
+    policy, source = cache.policy("item", int, ttl=TTL), Source(1)
+    source.hold()
+    loading = asyncio.create_task(policy.get_or_load(1, source.load))
+    await source.started.wait()
+    renewed: list[list[bool]] = []
+    renew = cache._store.renew_leases
 
-    monkeypatch.setattr(Servers, "meet", nobody)
-    policy = policy_of(await another(server.url))
-    assert await read(policy, "old") == "old"
-    await restart_on_snapshot(server, WAYS["key"](policy))
-    assert "old" in await values_until_cached(policy, "new")  # the violation
+    async def noted(*arguments: Any) -> list[bool]:
+        renewed.append(await renew(*arguments))
+        return renewed[-1]
 
-
-async def test_a_policy_that_only_another_version_of_the_service_has_is_dropped_by_that(
-    server: EmbeddedValkey, another: OpenCache
-) -> None:
-    policy = policy_of(await another(server.url))
-    assert await read(policy, "old") == "old"
-    await restart_on_snapshot(server, WAYS["key"](policy))
-    other = (await another(server.url)).policy("new-in-this-version", str, ttl=60)
-    await other.get_or_load("key", Source("value").load)
-    assert await values_until_cached(policy, "new") == {"new"}
-
-
-async def test_connections_to_the_same_server_drop_nothing(
-    server: EmbeddedValkey, another: OpenCache
-) -> None:
-    policy, source = policy_of(await another(server.url)), Source("value")
-    await policy.get_or_load("key", source.load)
-    with EmbeddedValkey(replicaof=(server.host, server.port)) as replica:  # its first one
-        await until(lambda: ask(replica, "ROLE")[3] == "connected")
-        admin = Redis(port=server.port)
-        await admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await admin.aclose()
-        for one in (policy, policy_of(await another(server.url))):
-
-            async def is_cached(policy: CachePolicy[str] = one) -> bool:
-                loads = source.loads
-                await policy.get_or_load("key", source.load)
-                return source.loads == loads
-
-            await until(is_cached)
-    assert source.loads <= 2  # the connection that was killed may have cost one
+    monkeypatch.setattr(cache._store, "renew_leases", noted)
+    await until(lambda: len(renewed) > 2)
+    source.release()
+    assert await loading == 1
+    assert renewed[0] == [True]
+    assert await policy.get_or_load(1, source.load) == 1
+    assert source.loads == 1
 
 
-async def test_without_info_it_works_and_says_what_it_cannot_notice(
-    server: EmbeddedValkey, another: OpenCache
-) -> None:
-    ask(server, "ACL", "SETUSER", "poor", "on", ">secret", "~*", "&*", "+@all", "-info")
-    url = f"redis://poor:secret@{server.host}:{server.port}/0"
-    with capture_logs() as logs:
-        cache = await another(url)
-        policy = policy_of(cache)
-        assert await read(policy, "old") == "old"
-        assert await read(policy, "new") == "old"
-        await asyncio.gather(*(policy.get_or_load(key, Source("a").load) for key in range(20)))
-        await policy.invalidate("key", strict=True)
-    assert [entry["event"] for entry in logs].count("cache.servers_unknown") == 1
-    assert await read(policy, "new") == "new"
+async def test_what_is_asked_for_once_leaves_a_mark(cache: Cache) -> None:
+    calls = 0
+
+    @cache.policy("page", ttl=TTL).http(public=True, second_ask=True)
+    async def page(cursor: str) -> str:
+        nonlocal calls
+        calls += 1
+        return cursor
+
+    async def produce() -> Any:
+        return await page.producer.produce({"cursor": "x"})
+
+    recipe = Recipe(page._made_up, page.address({"cursor": "x"}, None), produce)
+    for _ in range(4):
+        await cache.engine.get(recipe)
+    assert calls == 2
+
+
+async def test_the_servers_time_is_compared(cache: Cache) -> None:
+    await cache.policy("item", int, ttl=TTL).get_or_load(1, Source(1).load)
     await cache.check()
-
-
-async def lose_writes_in_a_failover(servers: ReplicatedValkey, change: Awaitable[None]) -> None:
-    """Make a change that the replica never hears of, before it takes over."""
-    primary = servers.primary()
-    replica = next(server for server in servers.servers if server is not primary)
-    await until(lambda: ask(primary, "WAIT", 1, 1_000) == 1)
-    ask(replica, "CONFIG", "SET", "masteruser", "nobody")
-    ask(replica, "CONFIG", "SET", "masterauth", "wrong")
-    ask(primary, "CLIENT", "KILL", "TYPE", "replica")
-    await until(lambda: ask(replica, "ROLE")[3] != "connected")
-    await change
-    await asyncio.to_thread(servers.kill_primary)
-    await asyncio.to_thread(servers.wait_for_new_primary, primary, 60)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("noticed", [True, False], ids=["noticed", "control"])
-async def test_after_a_failover_that_loses_invalidations_nothing_old_is_served(
-    another: OpenCache, monkeypatch: pytest.MonkeyPatch, noticed: bool
-) -> None:
-    if not noticed:
-
-        async def nobody(*_: object) -> None: ...
-
-        monkeypatch.setattr(Servers, "meet", nobody)
-    with ReplicatedValkey() as servers:
-        here, there = [policy_of(await another(servers.url)) for _ in range(2)]
-        assert [await read(policy, "old") for policy in (here, there)] == ["old", "old"]
-        await lose_writes_in_a_failover(servers, WAYS["key"](here))
-        policies = [there, here, policy_of(await another(servers.url))]
-        seen = [await values_until_cached(policy, "new") for policy in policies]
-        assert seen == [{"new"}] * 3 if noticed else "old" in set.union(*seen)
-        for policy in policies:  # before the servers are gone
-            await policy.cache.__aexit__(None, None, None)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-async def test_a_node_of_a_cluster_that_forgets_is_noticed(
-    cluster: EmbeddedCluster, another: OpenCache, way: Invalidate
-) -> None:
-    for node in cluster.nodes:
-        ask(node, "FLUSHALL")
-    policy = policy_of(await another(cluster.url))
-    assert await read(policy, "old") == "old"
-    address = policy.address(canonical("key"), ["tag"])
-    changed = {
-        WAYS["key"]: address.value,
-        WAYS["tag"]: address.versions[1],
-        WAYS["clear"]: address.versions[0],
-    }[way]
-    node = cluster.nodes[key_slot(changed.encode()) * len(cluster.nodes) // SLOTS]
-    await restart_on_snapshot(node, way(policy))
-    await asyncio.to_thread(cluster.wait_until_ready)
-    for one in (policy, policy_of(await another(cluster.url))):
-        assert await values_until_cached(one, "new") == {"new"}
+    assert not cache._store.clock.is_due

@@ -20,6 +20,7 @@ from app.core.redis import (
 )
 from app.core.redis import commands as commands_module
 from devservers.valkey import EmbeddedValkey
+from tests.support.cluster import EmbeddedCluster
 from tests.support.wire import counted_writes
 
 CALLERS = 1_000
@@ -126,3 +127,21 @@ async def test_nobody_queues_behind_a_server_that_is_silent() -> None:
             assert all(isinstance(error, RedisTimeoutError) for error in told)
             assert len({id(error) for error in told}) == 50
             assert await batcher.send([("PING",)]) == [b"PONG"]
+
+
+@pytest.mark.slow
+async def test_a_node_that_is_silent_fails_its_own_commands_only() -> None:
+    names = [f"key:{number}" for number in range(60)]
+    with EmbeddedCluster() as cluster:
+        async with opened(cluster.url, timeout=1.0, pool_size=32) as (_, batcher):
+            assert await batcher.send([("SET", name, 1) for name in names]) == [True] * len(names)
+            cluster.nodes[0].freeze()
+            told = await asyncio.gather(
+                *(batcher.send([("EXISTS", name)]) for name in names), return_exceptions=True
+            )
+            cluster.nodes[0].thaw()
+    replies = [reply[0] if isinstance(reply, list) else reply for reply in told]
+    answered = [reply for reply in replies if reply == 1]
+    silent = [reply for reply in replies if isinstance(reply, RedisError)]
+    assert len(answered) + len(silent) == len(names)
+    assert len(names) / 2 < len(answered) < len(names)
