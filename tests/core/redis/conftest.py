@@ -9,6 +9,10 @@ from redis.asyncio import Redis, RedisCluster
 
 from app.core.redis import ClientOptions, create_client, create_standalone_client
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import PATIENCE
+
+# What is not the subject of a test does not end because the machine has paused.
+PATIENT: dict[str, Any] = dict.fromkeys(("timeout", "connect_timeout", "pool_timeout"), PATIENCE)
 
 Connect = Callable[..., Redis]
 ConnectCluster = Callable[..., RedisCluster]
@@ -26,7 +30,7 @@ async def connect(server: EmbeddedValkey) -> AsyncIterator[Connect]:
     async with AsyncExitStack() as stack:
 
         def connect(url: str = server.url, **options: Any) -> Redis:
-            client = create_client(url, ClientOptions(name="test", **options))
+            client = create_client(url, ClientOptions(name="test", **PATIENT | options))
             stack.push_async_callback(client.aclose)
             assert isinstance(client, Redis)
             return client
@@ -40,7 +44,7 @@ async def connect_cluster() -> AsyncIterator[ConnectCluster]:
     async with AsyncExitStack() as stack:
 
         def connect(url: str, **options: Any) -> RedisCluster:
-            client = create_client(url, ClientOptions(name="test", **options))
+            client = create_client(url, ClientOptions(name="test", **PATIENT | options))
             stack.push_async_callback(client.aclose)
             assert isinstance(client, RedisCluster)
             return client
@@ -51,7 +55,7 @@ async def connect_cluster() -> AsyncIterator[ConnectCluster]:
 @pytest.fixture
 async def redis(server: EmbeddedValkey) -> AsyncIterator[Redis]:
     """A client of an empty server."""
-    client = create_standalone_client(server.url, ClientOptions(name="test"))
+    client = create_standalone_client(server.url, ClientOptions(name="test", **PATIENT))
     await client.flushall()
     yield client
     await client.aclose()

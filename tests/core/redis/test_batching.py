@@ -16,6 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from app.core.redis import BatchReader, batching
 from app.core.redis.direct import DirectConnection
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import PATIENCE
 from tests.core.redis.conftest import Connect
 from tests.support.wire import Wire, counted_writes
 
@@ -33,13 +34,13 @@ async def fill(redis: Redis, count: int) -> None:
 async def test_a_lone_read_is_sent_at_once(redis: Redis, wire: Wire) -> None:
     await fill(redis, 1)
     wire.writes.clear()
-    assert await BatchReader(redis, timeout=1).read([b"k0"]) == [b"v0"]
+    assert await BatchReader(redis, timeout=PATIENCE).read([b"k0"]) == [b"v0"]
     assert len(wire) == 1
 
 
 async def test_reads_that_wait_share_one_command(redis: Redis, wire: Wire) -> None:
     await fill(redis, 100)
-    reader = BatchReader(redis, timeout=1)
+    reader = BatchReader(redis, timeout=PATIENCE)
     wire.writes.clear()
     values = await asyncio.gather(*(reader.read([b"k%d" % n]) for n in range(100)))
     assert values == [[f"v{n}".encode()] for n in range(100)]
@@ -48,7 +49,7 @@ async def test_reads_that_wait_share_one_command(redis: Redis, wire: Wire) -> No
 
 async def test_readers_that_come_right_back_stay_together(redis: Redis, wire: Wire) -> None:
     await fill(redis, 50)
-    reader = BatchReader(redis, timeout=1)
+    reader = BatchReader(redis, timeout=PATIENCE)
     wire.writes.clear()
 
     async def read_on(number: int) -> None:
@@ -62,7 +63,7 @@ async def test_readers_that_come_right_back_stay_together(redis: Redis, wire: Wi
 
 async def test_a_key_that_many_want_is_asked_for_once(redis: Redis, wire: Wire) -> None:
     await fill(redis, 2)
-    reader = BatchReader(redis, timeout=1)
+    reader = BatchReader(redis, timeout=PATIENCE)
     wire.writes.clear()
     values = await asyncio.gather(*(reader.read([b"k0", b"k1"]) for _ in range(50)))
     assert values == [[b"v0", b"v1"]] * 50
@@ -71,7 +72,7 @@ async def test_a_key_that_many_want_is_asked_for_once(redis: Redis, wire: Wire) 
 
 async def test_a_batch_has_a_largest_size(redis: Redis, wire: Wire) -> None:
     await fill(redis, 100)
-    reader = BatchReader(redis, timeout=1, max_keys=30)
+    reader = BatchReader(redis, timeout=PATIENCE, max_keys=30)
     wire.writes.clear()
     values = await asyncio.gather(*(reader.read([b"k%d" % n]) for n in range(100)))
     assert values == [[f"v{n}".encode()] for n in range(100)]
@@ -87,7 +88,7 @@ def test_everybody_gets_what_was_asked_for(server: EmbeddedValkey, reads: list[l
         redis = Redis(host=server.host, port=server.port)
         await redis.flushall()
         await fill(redis, 10)
-        reader = BatchReader(redis, timeout=5, max_keys=7)
+        reader = BatchReader(redis, timeout=PATIENCE, max_keys=7)
         keys = [[b"k%d" % number for number in read] for read in reads]
         expected = [[f"v{n}".encode() if n < 10 else None for n in read] for read in reads]
         assert await asyncio.gather(*map(reader.read, keys)) == expected
@@ -98,7 +99,7 @@ def test_everybody_gets_what_was_asked_for(server: EmbeddedValkey, reads: list[l
 
 async def test_a_cancelled_reader_harms_nobody(redis: Redis) -> None:
     await fill(redis, 20)
-    reader = BatchReader(redis, timeout=1)
+    reader = BatchReader(redis, timeout=PATIENCE)
     for victim in (0, 1, 7, 19):  # the first one sends for itself
         tasks = [asyncio.create_task(reader.read([b"k%d" % n])) for n in range(20)]
         await asyncio.sleep(0)
@@ -112,16 +113,16 @@ async def test_a_cancelled_reader_harms_nobody(redis: Redis) -> None:
 
 async def test_every_reader_of_a_failed_batch_gets_an_error_of_its_own(connect: Connect) -> None:
     with EmbeddedValkey() as server:
-        client = connect(server.url, timeout=5)
+        client = connect(server.url)
         reader = BatchReader(client, timeout=0.2)
         await reader.read([b"k"])
         server.freeze()
-        started = time.monotonic()
-        answers = await asyncio.gather(
-            *(reader.read([b"k%d" % n]) for n in range(20)), return_exceptions=True
-        )
-        # Also those that queued behind the dead batch have waited for one timeout, not for two.
-        assert time.monotonic() - started < 0.39
+        with counted_writes() as wire:
+            answers = await asyncio.gather(
+                *(reader.read([b"k%d" % n]) for n in range(20)), return_exceptions=True
+            )
+        # Those that queued behind the dead batch have not waited for another one.
+        assert len(wire) == 1
         assert all(isinstance(answer, RedisTimeoutError) for answer in answers)
         assert len({id(answer) for answer in answers}) == 20
         server.thaw()
@@ -131,20 +132,20 @@ async def test_every_reader_of_a_failed_batch_gets_an_error_of_its_own(connect: 
 async def test_a_key_of_another_kind_is_none_and_spoils_nothing(redis: Redis) -> None:
     await fill(redis, 5)
     await redis.lpush("list", "x")
-    reader = BatchReader(redis, timeout=1)
+    reader = BatchReader(redis, timeout=PATIENCE)
     keys = [[b"k0"], [b"k1", b"list"], [b"k2"]]
     assert await asyncio.gather(*map(reader.read, keys)) == [[b"v0"], [b"v1", None], [b"v2"]]
 
 
 async def test_a_lone_key_of_another_kind_is_none(redis: Redis) -> None:
     await redis.lpush("list", "x")
-    assert await BatchReader(redis, timeout=1).read([b"list"]) == [None]
+    assert await BatchReader(redis, timeout=PATIENCE).read([b"list"]) == [None]
 
 
 async def stalled_read(connect: Connect) -> None:
     """The event loop stands still for longer than the timeout, and the reply comes meanwhile."""
     with EmbeddedValkey() as server:
-        reader = BatchReader(connect(server.url, timeout=5), timeout=0.05)
+        reader = BatchReader(connect(server.url), timeout=0.05)
         await reader.read([b"k"])
         server.freeze()
         read = asyncio.create_task(reader.read([b"k"]))
@@ -174,8 +175,8 @@ async def test_the_control_takes_it_for_one(
 
 async def test_stopped_in_the_middle_nobody_is_left_waiting(connect: Connect) -> None:
     with EmbeddedValkey() as server:
-        client = connect(server.url, timeout=5)
-        reader = BatchReader(client, timeout=5)
+        client = connect(server.url)
+        reader = BatchReader(client, timeout=PATIENCE)
         await reader.read([b"k"])
         server.freeze()
         readers = [asyncio.create_task(reader.read([b"k%d" % n])) for n in range(10)]
@@ -191,7 +192,7 @@ async def test_a_connection_that_the_system_gives_up_is_an_error_and_not_an_answ
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(redis, 1)
-    reader = BatchReader(redis, timeout=1)
+    reader = BatchReader(redis, timeout=PATIENCE)
 
     def timed_out(self: DirectConnection, _: bytes) -> None:
         self.connection_lost(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))

@@ -25,9 +25,11 @@ from app.core.redis import (
 from app.core.redis.direct import DirectConnection
 from app.core.redis.pool import FairCheckout
 from devservers.valkey import EmbeddedValkey
+from devservers.waiting import HANG, PATIENCE, until
 from tests.core.redis.conftest import Connect
 from tests.core.redis.test_pool import free_slots
 from tests.support.tls import tls_front
+from tests.support.wire import counted_writes
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -59,10 +61,10 @@ def streamed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 def test_values_pass_no_stream(server: EmbeddedValkey, streamed: list[bytes], run: Run) -> None:
     async def check() -> None:
         client = create_standalone_client(
-            server.url, ClientOptions(name="test", pool_size=2, timeout=5)
+            server.url, ClientOptions(name="test", pool_size=2, timeout=PATIENCE)
         )
         await client.mset({f"k{number}": "secret" * 1000 for number in range(50)})
-        reader = BatchReader(client, timeout=5)
+        reader = BatchReader(client, timeout=PATIENCE)
         streamed.clear()
         values = await asyncio.gather(*(reader.read([b"k%d" % n]) for n in range(50)))
         assert values == [[b"secret" * 1000]] * 50
@@ -87,7 +89,7 @@ def test_nor_do_they_with_tls(
         certificate = authority.issue_cert("127.0.0.1")
         async with tls_front(server.host, server.port, certificate) as port:
             url = f"rediss://127.0.0.1:{port}?ssl_ca_certs={tmp_path / 'ca.pem'}"
-            options = ClientOptions(name="test", timeout=5, connect_timeout=5)
+            options = ClientOptions(name="test", timeout=PATIENCE, connect_timeout=PATIENCE)
             client = create_standalone_client(url, options)
             await client.set("key", "value")
             connection = await DirectConnection.open(client.connection_pool)
@@ -133,7 +135,7 @@ async def test_an_error_is_that_of_redis_py_and_ends_nothing(
         "limited", enabled=True, nopass=True, keys="*", commands=["+@all", "-mget"]
     )
     client = connect(f"redis://limited:any@{server.host}:{server.port}")
-    reader = BatchReader(client, timeout=1)
+    reader = BatchReader(client, timeout=PATIENCE)
     number = await client.client_id()
     answers = await asyncio.gather(*(reader.read([b"k"]) for _ in range(5)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [NoPermissionError] * 5
@@ -236,7 +238,7 @@ async def test_an_error_may_follow_a_reply() -> None:
 async def test_what_nobody_asked_for_is_nobodys_reply() -> None:
     script = Script()
     async with script.running() as pool:
-        reader = BatchReader(Redis.from_pool(pool), timeout=2)
+        reader = BatchReader(Redis.from_pool(pool), timeout=PATIENCE)
         script.pieces = [REPLY, b"*1\r\n$5\r\nwrong\r\n"]
         connection = await DirectConnection.open(pool)
         assert await connection.ask(mget(b"k")) == [VALUE, None, b""]
@@ -288,7 +290,7 @@ async def test_what_is_not_a_reply_is_an_error_once(
 ) -> None:
     script = Script()
     async with script.running() as pool:
-        reader = BatchReader(Redis.from_pool(pool), timeout=2)
+        reader = BatchReader(Redis.from_pool(pool), timeout=PATIENCE)
         script.pieces = pieces
         with pytest.raises(error):
             await reader.read([b"k"])
@@ -318,14 +320,18 @@ async def test_a_connection_is_kept_while_it_is_needed_but_not_for_good(
         return await get(self)
 
     monkeypatch.setattr(FairCheckout, "get_connection", get_connection)
-    monkeypatch.setattr(direct, "_LONGEST", 0.1)
-    reader = BatchReader(connect(), timeout=5)
-    await read_on(reader, readers=20, seconds=0.5)
-    assert 3 <= taken <= 8
-    monkeypatch.setattr(direct, "_LONGEST", 0)
-    taken = 0
-    await read_on(reader, readers=20, seconds=0.5)
-    assert taken > 20
+    reader = BatchReader(connect(), timeout=PATIENCE)
+    for longest in HANG, 0.05, 0:
+        monkeypatch.setattr(direct, "_LONGEST", longest)
+        taken = 0
+        with counted_writes() as wire:
+            await read_on(reader, readers=20, seconds=0.5)
+        if longest == HANG:
+            assert taken <= 2
+        elif longest:
+            assert 2 <= taken < len(wire)
+        else:
+            assert taken >= len(wire) - 1
 
 
 async def test_who_waits_for_the_only_connection_gets_it(connect: Connect) -> None:
@@ -337,15 +343,24 @@ async def test_control_kept_from_others_it_would_be_busy(
 ) -> None:
     monkeypatch.setattr(FairCheckout, "is_exhausted", False)
     with pytest.raises(PoolTimeout):
-        await write_beside_readers(connect)
+        await write_beside_readers(connect, pool_timeout=0.5)
 
 
-async def write_beside_readers(connect: Connect) -> None:
-    client = connect(pool_size=1, pool_timeout=0.6, timeout=5)
-    readers = asyncio.create_task(read_on(BatchReader(client, timeout=5), readers=9, seconds=0.9))
-    await asyncio.sleep(0.05)
+async def write_beside_readers(connect: Connect, pool_timeout: float = PATIENCE) -> None:
+    client = connect(pool_size=1, pool_timeout=pool_timeout)
+    reader, read, over = BatchReader(client, timeout=PATIENCE), 0, asyncio.Event()
+
+    async def read_on(number: int) -> None:
+        nonlocal read
+        while not over.is_set():
+            await reader.read([b"k%d" % number])
+            read += 1
+
+    readers = asyncio.gather(*map(read_on, range(9)))
+    await until(lambda: read > 9)
     try:
         for number in range(10):
             await client.set("key", number)
     finally:
+        over.set()
         await readers

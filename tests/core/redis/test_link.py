@@ -11,13 +11,11 @@ from redis.asyncio import Redis
 
 from app.core.redis import Link
 from devservers.valkey import EmbeddedValkey
-from tests.core.cache.harness import until
+from devservers.waiting import PATIENCE, until
 from tests.core.redis.conftest import Connect
 from tests.support.faultproxy import FaultProxy
 
 DEADLINE = 1.0
-SLACK = 3.0
-"""What a machine that does other things may add, and the rhythm at which the link looks."""
 
 
 @dataclass
@@ -44,10 +42,9 @@ async def proxy(server: EmbeddedValkey) -> AsyncIterator[FaultProxy]:
 
 
 @asynccontextmanager
-async def linked(connect: Connect, url: str) -> AsyncIterator[Owner]:
+async def linked(connect: Connect, url: str, deadline: float = PATIENCE) -> AsyncIterator[Owner]:
     owner = Owner()
-    client = connect(url, timeout=0.5, connect_timeout=0.5)
-    link = Link(client, ["news"], heard=owner.heard, lost=owner.lost, deadline=DEADLINE)
+    link = Link(connect(url), ["news"], heard=owner.heard, lost=owner.lost, deadline=deadline)
     task = asyncio.create_task(link.run())
     try:
         await until(lambda: owner.subscriptions > 0)
@@ -70,8 +67,16 @@ async def test_it_hears(redis: Redis, connect: Connect, server: EmbeddedValkey) 
 async def test_silence_of_the_server_is_no_loss(
     redis: Redis, connect: Connect, server: EmbeddedValkey
 ) -> None:
-    async with linked(connect, server.url) as owner:
-        await asyncio.sleep(3 * DEADLINE)
+    async def pings() -> int:
+        return int((await redis.info("commandstats")).get("cmdstat_ping", {}).get("calls", 0))
+
+    async with linked(connect, server.url, deadline=6) as owner:
+        before = await pings()
+
+        async def silent_for_longer_than_the_deadline() -> bool:
+            return await pings() > before + 3  # every third of it
+
+        await until(silent_for_longer_than_the_deadline)
         assert (owner.subscriptions, owner.losses) == (1, 0)
 
 
@@ -79,10 +84,11 @@ async def test_silence_of_the_server_is_no_loss(
 async def test_a_half_open_connection_is_noticed_within_the_deadline(
     redis: Redis, connect: Connect, proxy: FaultProxy
 ) -> None:
-    async with linked(connect, proxy.url) as owner:
+    async with linked(connect, proxy.url, deadline=DEADLINE) as owner:
         await proxy.black_hole()
+        before = owner.losses
         started = monotonic()
-        await until(lambda: owner.losses > 0, seconds=DEADLINE + SLACK)
+        await until(lambda: owner.losses > before)
         assert monotonic() - started > DEADLINE / 2
         await proxy.heal()
         await until(lambda: owner.subscriptions > 1)

@@ -50,7 +50,7 @@ async def logins(valkey: EmbeddedValkey, connect: Connect) -> int:
 
 
 async def test_it_works(connect: Connect, port: int, trusted: Path, valkey: EmbeddedValkey) -> None:
-    client = connect(url(port, trusted), timeout=2, connect_timeout=2)
+    client = connect(url(port, trusted))
     await client.set("key", "value")
     assert await client.get("key") == b"value"
     assert await logins(valkey, connect) == 2
@@ -62,7 +62,7 @@ async def test_a_server_of_another_authority_is_refused_unheard(
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(other)
     with pytest.raises(RedisConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
-        await connect(url(port, other), timeout=2, connect_timeout=2).get("key")
+        await connect(url(port, other)).get("key")
     assert await logins(valkey, connect) == 1
 
 
@@ -72,7 +72,7 @@ async def test_a_server_with_another_name_is_refused_unheard(
     certificate = authority.issue_cert("redis.example")
     async with tls_front(valkey.host, valkey.port, certificate) as port:
         with pytest.raises(RedisConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
-            await connect(url(port, trusted), timeout=2, connect_timeout=2).get("key")
+            await connect(url(port, trusted)).get("key")
     assert await logins(valkey, connect) == 1
 
 
