@@ -92,16 +92,20 @@ async def test_a_write_that_redis_refuses_for_now_is_a_clear_error(
 ) -> None:
     key = f"{settings.service_name}:data:text"
 
-    async def write(redis: RedisDependency) -> None:
-        await redis.set(key, "x")
+    async def write(redis: RedisDependency, together: bool = False) -> None:
+        if not together:
+            await redis.set(key, "x")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(redis.set(key, "x"))
 
     with make_valkey(**refusal) as valkey:
         async with serve(redis_url=valkey.url) as client:
             assert "redis.refuses" in capsys.readouterr().out
             client.app.add_api_route("/write", write)
-            response = await client.get("/write")
+            responses = [await client.get(path) for path in ("/write", "/write?together=1")]
             ready = await client.get("/health/ready")
-    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    for response in responses:
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
     assert ready.status_code == 200
     assert ready.json()["checks"]["cache"]["status"] == "degraded", "PING would not tell"
 
