@@ -15,6 +15,7 @@ from redis.crc import key_slot
 from app.core.cache import Cache, CachePolicy
 from app.core.cache.keys import canonical
 from app.core.redis import ClientOptions, create_client
+from app.core.redis.cluster import FairCluster
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
@@ -260,3 +261,28 @@ async def test_an_announcement_does_not_overtake_what_it_announces(
         await invalidation
         for pubsub in news:
             assert await pubsub.get_message(timeout=HANG)
+
+
+async def test_a_client_that_others_keep_busy_is_no_outage(
+    cluster: EmbeddedCluster, another: OpenCache
+) -> None:
+    # A read gives up before the pool does.
+    busy = await another(cluster.url, read_timeout=1, pool_timeout=5, breaker_threshold=1)
+    policy = busy.policy("item", int, ttl=60)
+    await policy.get_or_load(1, Source(1).load)
+    client = busy._store._client
+    assert isinstance(client, FairCluster)
+    held = 0
+    while not client.is_exhausted:
+        await client._pipelines.acquire()
+        held += 1
+    assert await policy.get_or_load(2, Source(2).load) == 2  # the loader answers
+    invalidating = asyncio.create_task(policy.invalidate(*range(10), strict=True))
+    done, _ = await asyncio.wait([invalidating], timeout=0.2)
+    assert not done
+    assert await is_healthy(busy)
+    for _ in range(held):
+        client._pipelines.release()
+    await invalidating
+    assert await policy.get_or_load(1, Source(3).load) == 3
+    assert await is_healthy(busy)

@@ -67,10 +67,13 @@ async def test_cold_keys_are_all_stored(small: Cache, redis: Redis) -> None:
     assert len(wire) < CROWD / 10  # three round trips each, if they were alone
 
 
+@pytest.mark.parametrize(("read_timeout", "pool_timeout"), [(0.5, 5), (5, 0.1)])
 async def test_a_pool_that_others_fill_is_no_outage(
-    another: OpenCache, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    another: OpenCache, redis: Redis, read_timeout: float, pool_timeout: float
 ) -> None:
-    cache = await another(pool_size=1, pool_timeout=0.01, read_timeout=0.02, breaker_threshold=1)
+    cache = await another(
+        pool_size=1, pool_timeout=pool_timeout, read_timeout=read_timeout, breaker_threshold=1
+    )
     policy = cache.policy("item", int, ttl=60)
     await policy.get_or_load(1, Source(1).load)
     client: RedisClient = cache._store._client
@@ -79,8 +82,8 @@ async def test_a_pool_that_others_fill_is_no_outage(
     reads = [policy.get_or_load(key, Source(2).load) for key in range(20)]
     assert await asyncio.gather(*reads) == [2] * 20  # the loader answers, as long as it takes
     waiting = asyncio.create_task(policy.invalidate(1, strict=True))
-    await asyncio.sleep(0.05)
-    assert not waiting.done()
+    done, _ = await asyncio.wait([waiting], timeout=0.2)
+    assert not done
     assert is_well(cache)
     await client.connection_pool.release(held)
     await waiting

@@ -158,7 +158,10 @@ class BatchReader:
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
             pipeline.get(key)
-        return [_value(reply) for reply in await pipeline.execute(raise_on_error=False)]
+        self._is_queueing = isinstance(self._client, FairCluster) and self._client.is_exhausted
+        replies = await pipeline.execute(raise_on_error=False)
+        self._is_queueing = False
+        return [_value(reply) for reply in replies]
 
     async def _mget(self, client: Redis, keys: Keys) -> Values:
         # MGET also for one key: GET has an error for what is not a string, MGET has nil.

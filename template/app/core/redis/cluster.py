@@ -86,6 +86,11 @@ class FairCluster(RedisCluster):
         """How many commands can be under way at once."""
         return self._slots.size
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the next pipeline has to wait."""
+        return self._pipelines.is_exhausted
+
     def rediscover(self) -> None:
         """Ask who has which slots before the next command: a node seems to be gone."""
         self._initialize = True
