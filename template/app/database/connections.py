@@ -67,10 +67,10 @@ class Watch:
         """Whether there is time for farewells: nobody waits for the next connection."""
         listen = partial(event.listen, engine.sync_engine)
         listen("handle_error", self._translate)
+        listen("close", self._close)
         if driver.ping is not None:
             listen("connect", self._begin)
             listen("checkout", self._try_out)
-            listen("close", self._close)
 
     def _translate(self, context: ExceptionContext) -> BaseException | None:
         error = context.original_exception

@@ -1,5 +1,6 @@
 """SQLite, through aiosqlite: readers and one writer side by side (WAL)."""
 
+import asyncio
 import sqlite3
 from collections.abc import Mapping
 from typing import Any
@@ -64,7 +65,7 @@ def create_database(
         read_only = connection.get_execution_options().get(READ_ONLY, False)
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
-    return Database(engine, Driver(judge=_judge), timeout=timeout)
+    return Database(engine, _DRIVER, timeout=timeout)
 
 
 def _judge(error: BaseException) -> Verdict:
@@ -77,3 +78,10 @@ def _judge(error: BaseException) -> Verdict:
     if primary in _GONE:
         return Verdict.GONE
     return Verdict.TRANSIENT if primary in _TRANSIENT else Verdict.FAULT
+
+
+_DRIVER = Driver(
+    judge=_judge,
+    # Its thread leaves what it is computing: whoever closes it waits for that.
+    abort=lambda connection: asyncio.ensure_future(connection.interrupt()),
+)

@@ -12,6 +12,7 @@ from app.database import DatabaseUnavailable
 from app.database.engine import Database
 from app.database.sqlite import create_database
 from devservers.waiting import HANG
+from tests.support.turns import no_longer_than
 
 
 @pytest.fixture
@@ -47,6 +48,17 @@ async def test_a_reader_does_not_wait_for_a_writer(database: Database) -> None:
         await session.execute(text("UPDATE counter SET n = 5"))
         # If it did, neither would ever go on.
         assert await read(database) == 0
+
+
+async def test_a_query_that_does_not_end_is_ended(database: Database) -> None:
+    endless = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT sum(n) FROM c"
+    url = database.engine.url.render_as_string()
+    async with create_database(url, pool_size=1, pool_timeout=HANG, timeout=1) as hasty:
+        async with no_longer_than(1):
+            with pytest.raises(DatabaseUnavailable):
+                async with hasty.reading() as session:
+                    await session.execute(text(endless))
+        assert await read(hasty) == 0
 
 
 @pytest.mark.slow
