@@ -73,6 +73,18 @@ async def test_a_process_without_a_near_cache_announces(
     await until(is_new)
 
 
+async def test_a_value_that_is_refreshed_is_announced(near: Cache, another: OpenCache) -> None:
+    web, worker = policy_of(near), policy_of(await another())
+    for _ in range(2):
+        assert await read(web, "old") == "old"
+    await worker.refresh("key", Source("new").load, tags=["tag"])
+
+    async def is_new() -> bool:
+        return await read(web, "newer") == "new"
+
+    await until(is_new)
+
+
 async def test_control_without_announcements_the_near_cache_keeps_the_old_value(
     near: Cache, another: OpenCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

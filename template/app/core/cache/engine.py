@@ -14,6 +14,7 @@ A read never raises an error of Redis: without it the loader answers.
 import asyncio
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import replace
 from secrets import token_hex
@@ -184,6 +185,8 @@ class Engine:
             self.filler.remove_later([address])  # it has been overtaken
         else:
             loaded = await self.filler.fill(kind, asks, versions, lambda: _load(recipe))
+            with suppress(CacheUnavailable):  # then other near caches keep the old one for near_ttl
+                await self.store.announce([address.value])
         if self._near is not None:
             self._near.invalidate([address.value])
         return loaded[address.value]

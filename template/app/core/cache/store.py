@@ -201,6 +201,11 @@ class CacheStore:
         self._check_breaker()
         await self._invalidate([], list(names))
 
+    async def announce(self, values: Sequence[str]) -> None:
+        """Tell the near caches of all processes that these entries are others now."""
+        self._check_breaker()
+        await self._send([], self._announcer.messages(values, ()))
+
     @property
     def refusal(self) -> str | None:
         """Why nothing could be stored lately, if Redis has refused it time and again."""

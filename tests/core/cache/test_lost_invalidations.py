@@ -1,0 +1,204 @@
+"""What a restart or a failover has forgotten was invalidated all the same."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+from redis.asyncio import Redis
+from redis.crc import key_slot
+from structlog.testing import capture_logs
+
+from app.core.cache import Cache, CachePolicy
+from app.core.cache.keys import canonical
+from app.core.cache.servers import Servers
+from devservers.valkey import EmbeddedValkey
+from devservers.waiting import until
+from tests.core.cache.conftest import OpenCache
+from tests.core.cache.harness import Source
+from tests.support.asking import ask
+from tests.support.cluster import SLOTS, EmbeddedCluster
+from tests.support.sentinel import ReplicatedValkey
+from tests.support.versions import VERSIONS
+
+Invalidate = Callable[[CachePolicy[str]], Awaitable[None]]
+
+WAYS: dict[str, Invalidate] = {
+    "key": lambda policy: policy.invalidate("key", strict=True),
+    "tag": lambda policy: policy.cache.invalidate_tags("tag", strict=True),
+    "clear": lambda policy: policy.clear(strict=True),
+}
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedValkey]:
+    version = getattr(request, "param", EmbeddedValkey)
+    with version(repl_diskless_sync_delay=0) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[EmbeddedCluster]:
+    with EmbeddedCluster() as cluster:
+        yield cluster
+
+
+def policy_of(cache: Cache) -> CachePolicy[str]:
+    return cache.policy("item", str, ttl=3600)
+
+
+async def read(policy: CachePolicy[str], value: str) -> str:
+    return await policy.get_or_load("key", Source(value).load, tags=["tag"])
+
+
+async def values_until_cached(policy: CachePolicy[str], value: str) -> set[str]:
+    """What callers are given from now on, until it comes from Redis."""
+    seen: set[str] = set()
+
+    async def is_cached() -> bool:
+        source = Source(value)
+        seen.add(await policy.get_or_load("key", source.load, tags=["tag"]))
+        return source.loads == 0
+
+    await until(is_cached)
+    return seen
+
+
+async def restart_on_snapshot(server: EmbeddedValkey, change: Awaitable[None]) -> None:
+    """Make a change that the server has forgotten after a crash."""
+    ask(server, "SAVE")
+    await change
+    await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.restart)
+
+
+@pytest.mark.parametrize("server", VERSIONS, indirect=True)
+@pytest.mark.parametrize("who", ["the same process", "a new process"])
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+async def test_after_a_restart_on_an_older_snapshot_nothing_old_is_served(
+    server: EmbeddedValkey, another: OpenCache, way: Invalidate, who: str
+) -> None:
+    cache = await another(server.url)
+    policy = policy_of(cache)
+    assert await read(policy, "old") == "old"
+    await restart_on_snapshot(server, way(policy))
+    if who == "a new process":
+        policy = policy_of(await another(server.url))
+    assert await values_until_cached(policy, "new") == {"new"}
+
+
+async def test_control_without_a_look_at_the_server_the_old_value_is_back(
+    server: EmbeddedValkey, another: OpenCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nobody(*_: object) -> None: ...
+
+    monkeypatch.setattr(Servers, "meet", nobody)
+    policy = policy_of(await another(server.url))
+    assert await read(policy, "old") == "old"
+    await restart_on_snapshot(server, WAYS["key"](policy))
+    assert "old" in await values_until_cached(policy, "new")  # the violation
+
+
+async def test_a_policy_that_only_another_version_of_the_service_has_is_dropped_by_that(
+    server: EmbeddedValkey, another: OpenCache
+) -> None:
+    policy = policy_of(await another(server.url))
+    assert await read(policy, "old") == "old"
+    await restart_on_snapshot(server, WAYS["key"](policy))
+    other = (await another(server.url)).policy("new-in-this-version", str, ttl=60)
+    await other.get_or_load("key", Source("value").load)
+    assert await values_until_cached(policy, "new") == {"new"}
+
+
+async def test_connections_to_the_same_server_drop_nothing(
+    server: EmbeddedValkey, another: OpenCache
+) -> None:
+    policy, source = policy_of(await another(server.url)), Source("value")
+    await policy.get_or_load("key", source.load)
+    with EmbeddedValkey(replicaof=(server.host, server.port)) as replica:  # its first one
+        await until(lambda: ask(replica, "ROLE")[3] == "connected")
+        admin = Redis(port=server.port)
+        await admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await admin.aclose()
+        for one in (policy, policy_of(await another(server.url))):
+
+            async def is_cached(policy: CachePolicy[str] = one) -> bool:
+                loads = source.loads
+                await policy.get_or_load("key", source.load)
+                return source.loads == loads
+
+            await until(is_cached)
+    assert source.loads <= 2  # the connection that was killed may have cost one
+
+
+async def test_without_info_it_works_and_says_what_it_cannot_notice(
+    server: EmbeddedValkey, another: OpenCache
+) -> None:
+    ask(server, "ACL", "SETUSER", "poor", "on", ">secret", "~*", "&*", "+@all", "-info")
+    url = f"redis://poor:secret@{server.host}:{server.port}/0"
+    with capture_logs() as logs:
+        cache = await another(url)
+        policy = policy_of(cache)
+        assert await read(policy, "old") == "old"
+        assert await read(policy, "new") == "old"
+        await asyncio.gather(*(policy.get_or_load(key, Source("a").load) for key in range(20)))
+        await policy.invalidate("key", strict=True)
+    assert [entry["event"] for entry in logs].count("cache.servers_unknown") == 1
+    assert await read(policy, "new") == "new"
+    await cache.check()
+
+
+async def lose_writes_in_a_failover(servers: ReplicatedValkey, change: Awaitable[None]) -> None:
+    """Make a change that the replica never hears of, before it takes over."""
+    primary = servers.primary()
+    replica = next(server for server in servers.servers if server is not primary)
+    await until(lambda: ask(primary, "WAIT", 1, 1_000) == 1)
+    ask(replica, "CONFIG", "SET", "masteruser", "nobody")
+    ask(replica, "CONFIG", "SET", "masterauth", "wrong")
+    ask(primary, "CLIENT", "KILL", "TYPE", "replica")
+    await until(lambda: ask(replica, "ROLE")[3] != "connected")
+    await change
+    await asyncio.to_thread(servers.kill_primary)
+    await asyncio.to_thread(servers.wait_for_new_primary, primary, 60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noticed", [True, False], ids=["noticed", "control"])
+async def test_after_a_failover_that_loses_invalidations_nothing_old_is_served(
+    another: OpenCache, monkeypatch: pytest.MonkeyPatch, noticed: bool
+) -> None:
+    if not noticed:
+
+        async def nobody(*_: object) -> None: ...
+
+        monkeypatch.setattr(Servers, "meet", nobody)
+    with ReplicatedValkey() as servers:
+        here, there = [policy_of(await another(servers.url)) for _ in range(2)]
+        assert [await read(policy, "old") for policy in (here, there)] == ["old", "old"]
+        await lose_writes_in_a_failover(servers, WAYS["key"](here))
+        policies = [there, here, policy_of(await another(servers.url))]
+        seen = [await values_until_cached(policy, "new") for policy in policies]
+        assert seen == [{"new"}] * 3 if noticed else "old" in set.union(*seen)
+        for policy in policies:  # before the servers are gone
+            await policy.cache.__aexit__(None, None, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+async def test_a_node_of_a_cluster_that_forgets_is_noticed(
+    cluster: EmbeddedCluster, another: OpenCache, way: Invalidate
+) -> None:
+    for node in cluster.nodes:
+        ask(node, "FLUSHALL")
+    policy = policy_of(await another(cluster.url))
+    assert await read(policy, "old") == "old"
+    address = policy.address(canonical("key"), ["tag"])
+    changed = {
+        WAYS["key"]: address.value,
+        WAYS["tag"]: address.versions[1],
+        WAYS["clear"]: address.versions[0],
+    }[way]
+    node = cluster.nodes[key_slot(changed.encode()) * len(cluster.nodes) // SLOTS]
+    await restart_on_snapshot(node, way(policy))
+    await asyncio.to_thread(cluster.wait_until_ready)
+    for one in (policy, policy_of(await another(cluster.url))):
+        assert await values_until_cached(one, "new") == {"new"}
