@@ -57,12 +57,16 @@ def is_default_password(password: str, *, username: str | None = None) -> bool:
     return known or (username is not None and word == username.lower())
 
 
-def shared(secrets: Mapping[str, Iterable[str]]) -> list[str]:
-    """Write a line for every two settings that have a secret in common."""
+def shared(secrets: Mapping[str, Iterable[str]], passwords: Mapping[str, str]) -> list[str]:
+    """Write a line for every two settings that have a secret in common.
+
+    Servers may share a password with each other, but none with a secret of the service's own.
+    """
+    all_of_them = {**secrets, **{name: [password] for name, password in passwords.items()}}
     return [
         f"{one} and {other} have the same secret: give each its own"
-        for one, other in combinations(secrets, 2)
-        if set(secrets[one]) & set(secrets[other])
+        for one, other in combinations(all_of_them, 2)
+        if one in secrets and set(all_of_them[one]) & set(all_of_them[other])
     ]
 
 

@@ -34,3 +34,6 @@ class LuaSettings(LockSettings, RedisSettings):
         return found + (
             self._unsafe_redis("LOCK_REDIS_URL", self.lock_url) if self.has_lock_redis else []
         )
+
+    def _passwords(self) -> dict[str, str]:
+        return super()._passwords() | self._password_in("LOCK_REDIS_URL", self.lock_redis_url)

@@ -37,6 +37,16 @@ class RedisSettings(ServiceSettings):
         found = super()._unsafe()
         return found + self._unsafe_redis("REDIS_URL", self.redis_url.get_secret_value())
 
+    def _passwords(self) -> dict[str, str]:
+        return super()._passwords() | self._password_in("REDIS_URL", self.redis_url)
+
+    @staticmethod
+    def _password_in(name: str, url: SecretStr) -> dict[str, str]:
+        """The password of a Redis that the setting `name` has, if there is one."""
+        text = url.get_secret_value()
+        password = parse_url(text).password if text else None
+        return {} if password is None else {name: password}
+
     def _unsafe_redis(self, name: str, url: str) -> list[str]:
         """What production refuses of a Redis that the setting `name` has."""
         redis = parse_url(url)

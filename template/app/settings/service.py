@@ -79,12 +79,16 @@ class ServiceSettings(BaseSettings):
         token = self.metrics_token.get_secret_value()
         if token and (why := weakness(token)):
             found.append(f"METRICS_TOKEN {why}: make one with `openssl rand -base64 32`")
-        return found + shared(self._secrets())
+        return found + shared(self._secrets(), self._passwords())
 
     def _secrets(self) -> dict[str, list[str]]:
         """The secrets of each setting that serves one purpose: a part adds its own."""
         token = self.metrics_token.get_secret_value()
         return {"METRICS_TOKEN": [token] if token else []}
+
+    def _passwords(self) -> dict[str, str]:
+        """The password of each setting that has one for a server: a part adds its own."""
+        return {}
 
     def _is_trusted(self, host: str) -> bool:
         """Whether what is sent there needs no TLS."""

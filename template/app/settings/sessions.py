@@ -80,5 +80,9 @@ class SessionSettings(RedisSettings):
             found.append("SESSION_TRUSTED_ORIGINS needs https://: others can write such pages")
         return found + weaknesses("key", "SESSION_KEYS", self.session_key_ring)
 
+    def _passwords(self) -> dict[str, str]:
+        own = self._password_in("SESSION_REDIS_URL", self.session_redis_url)
+        return super()._passwords() | own
+
     def _secrets(self) -> dict[str, list[str]]:
         return super()._secrets() | {"SESSION_KEYS": self.session_key_ring}

@@ -3,17 +3,19 @@
 from base64 import b64encode
 from itertools import combinations
 from secrets import token_bytes, token_hex, token_urlsafe
+from urllib.parse import quote
 
 import pytest
 
 from app.core.access import DEVELOPMENT_SECRET
 from app.core.sessions.keyring import DEVELOPMENT_SECRET as DEVELOPMENT_KEY
 from app.settings.access import AccessSettings
+from app.settings.lua import LuaSettings
 from app.settings.redis import RedisSettings
 from app.settings.service import ServiceSettings
 from app.settings.sessions import SessionSettings
 from app.settings.signing import SigningSettings
-from tests.core.settings.parts import PRODUCTION, REDIS_SETTINGS, Part, problems
+from tests.core.settings.parts import DATABASES, PRODUCTION, REDIS_SETTINGS, Part, problems
 
 RANDOM = "qX7vN2mKc9RtYw4LzB8hJd3FgPs6UaEe1oTiVxW5QkM="
 PUBLISHED = [DEVELOPMENT_SECRET, DEVELOPMENT_KEY]
@@ -70,6 +72,34 @@ def test_a_secret_serves_one_purpose(one: str, other: str) -> None:
     assert {one, other} < set(said.split())
     apart = problems(*parts, **PRODUCTION, **{one: RANDOM, other: other_secret})
     assert not any("same secret" in problem for problem in apart)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        (RedisSettings, "REDIS_URL", "rediss://user:{}@a.example"),
+        (SessionSettings, "SESSION_REDIS_URL", "rediss://user:{}@a.example"),
+        (LuaSettings, "LOCK_REDIS_URL", "rediss://user:{}@a.example"),
+        (DATABASES["postgres"], "DATABASE_URL", "postgresql+asyncpg://user:{}@a.example/orders"),
+        (DATABASES["mysql"], "DATABASE_URL", "mysql+asyncmy://user:{}@a.example/orders"),
+        (DATABASES["s3"], "S3_SECRET_ACCESS_KEY", "{}"),
+    ],
+)
+def test_a_password_is_no_secret_of_the_service(part: Part, name: str, value: str) -> None:
+    others = {"S3_ACCESS_KEY_ID": "service"} if name.startswith("S3") else {}
+    given = {**PRODUCTION, **others, name: value.format(quote(RANDOM, safe=""))}
+    given[name] = value.format(RANDOM) if name.startswith("S3") else given[name]
+    found = problems(part, **given, METRICS_TOKEN=RANDOM)
+    assert f"METRICS_TOKEN and {name} have the same secret: give each its own" in found
+    assert not any("same" in line for line in problems(part, **given, METRICS_TOKEN=RANDOM[::-1]))
+
+
+def test_servers_may_share_a_password() -> None:
+    url = "rediss://user:secret@redis.example"
+    parts = (SessionSettings, LuaSettings)
+    urls = {"REDIS_URL": url, "LOCK_REDIS_URL": url, "SESSION_REDIS_URL": url}
+    found = problems(*parts, **PRODUCTION, **urls, SESSION_KEYS=RANDOM)
+    assert found == []
 
 
 @pytest.mark.parametrize(("part", "name", "servers"), REDIS_SETTINGS)

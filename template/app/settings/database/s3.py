@@ -50,6 +50,10 @@ class DatabaseSettings(ServiceSettings):
             raise ValueError("S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY need each other")
         return self
 
+    def _passwords(self) -> dict[str, str]:
+        secret = self.s3_secret_access_key.get_secret_value()
+        return super()._passwords() | ({"S3_SECRET_ACCESS_KEY": secret} if secret else {})
+
     def _unsafe(self) -> list[str]:
         found = super()._unsafe()
         endpoint = urlsplit(self.s3_endpoint_url)

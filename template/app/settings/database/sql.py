@@ -29,6 +29,10 @@ class SqlSettings(ServiceSettings):
     database_timeout: float = Field(default=5.0, gt=0)
     """The longest a whole transaction may take."""
 
+    def _passwords(self) -> dict[str, str]:
+        password = make_url(self.database_url.get_secret_value()).password
+        return super()._passwords() | ({"DATABASE_URL": password} if password else {})
+
     @property
     def database_connect_args(self) -> dict[str, Any]:
         """What the driver has to know besides the URL."""
