@@ -49,6 +49,8 @@ async def test_who_has_no_role_is_denied_and_who_has_no_token_is_asked_for_one(
         answer = await client.get("/documents", headers=headers)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"].startswith("Bearer")
+    twice = [*bearer("ann", "documents-writers").items()] * 2
+    assert (await client.get("/documents", headers=twice)).status_code == 401
 
 
 async def test_no_code_of_a_route_gets_around_the_rules(client: Client, bearer: Bearer) -> None:

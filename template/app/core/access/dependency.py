@@ -30,7 +30,7 @@ async def get_identity(
     request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Identity:
     """The identity that the request's token proves."""
-    if given is None:
+    if given is None or len(request.headers.getlist("authorization")) > 1:  # which of them?
         metrics.tokens.labels("missing").inc()
         _unauthorized("a token is needed: Authorization: Bearer ...", "Bearer")
     access: Access = request.app.state.access
