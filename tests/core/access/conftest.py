@@ -74,14 +74,16 @@ class Issuer:
         self.answer: bytes | None = None
         """Sent instead of the keys."""
         self.status = 200
-        self.delay = 0.0
+        self.answers = threading.Event()
+        """Cleared, it keeps whoever asks waiting."""
+        self.answers.set()
         self.fetches = 0
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.fetches += 1
-                time.sleep(issuer.delay)
+                issuer.answers.wait()
                 with suppress(ConnectionError):  # nobody waits any more
                     self.send_keys()
 
@@ -124,6 +126,7 @@ class Issuer:
         return jwt.encode(good_claims(**claims), key, algorithm, headers={"kid": key_id})
 
     def close(self) -> None:
+        self.answers.set()
         self._server.shutdown()
         self._server.server_close()
 
