@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, HTTPException, Query, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from app.core.cache import Cache
 from app.items.caching import LISTS, item_policy, item_tag, page_policy
@@ -34,10 +34,11 @@ def create_items_router(cache: Cache, items: ItemRepository, changes: ItemChange
         return item
 
     @router.post("", status_code=201)
-    async def create_item(new: ItemCreate, response: Response) -> Item:
+    async def create_item(new: ItemCreate, request: Request, response: Response) -> Item:
         item = await items.create(new)
         await changes.tell(item.id, Change.CREATED)
-        response.headers["location"] = f"/items/{item.id}"
+        # Behind a proxy that strips a prefix from paths, clients need it: see `--root-path`.
+        response.headers["location"] = f"{request.scope['root_path']}/items/{item.id}"
         return item
 
     @router.put(

@@ -38,6 +38,13 @@ class ServiceSettings(BaseSettings):
     """Let everybody see `/metrics` who reaches the port. Without this and without a token,
     production has no `/metrics`."""
 
+    # Requests
+    max_body_bytes: int = Field(default=1024 * 1024, ge=0)
+    """Bytes that the body of a request may have. A route that takes more says so itself, with
+    `max_body_size=`."""
+    body_timeout: float = Field(default=60, gt=0)
+    """Seconds that such a body may take to arrive."""
+
     # Logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"

@@ -14,6 +14,7 @@ from fastapi.openapi.models import APIKey, APIKeyIn
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
+from app.core.openapi import NEEDS_LOGIN
 from app.core.sessions.session import Session
 from app.core.sessions.visit import VISIT, Visit
 
@@ -25,6 +26,9 @@ keeps such a response only if the route says that it varies by that."""
 class SessionScheme(SecurityBase):
     """A security scheme to FastAPI: shown in the API's docs, and refused on routes that the HTTP
     cache answers for everybody alike."""
+
+    is_optional = True
+    """Whoever has none gets a new one; `get_user` is what refuses."""
 
     def __init__(self, *, with_token: bool = True) -> None:
         self.scheme_name = "session"
@@ -57,5 +61,7 @@ async def get_user(session: SessionDependency) -> str:
         raise HTTPException(401, "log in first")
     return session.user
 
+
+NEEDS_LOGIN.add(get_user)
 
 UserDependency = Annotated[str, Depends(get_user)]

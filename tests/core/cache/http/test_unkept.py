@@ -269,3 +269,28 @@ async def test_a_load_for_one_principal_sees_the_context_of_the_request(
                 *(client.get(path, headers={"x-tenant": name}) for name in names)
             )
             assert [answer.json() for answer in answers] == [[name, "nobody"] for name in names]
+
+
+async def needed(x_count: Annotated[int, Header()]) -> int:
+    return x_count
+
+
+async def of_it(count: Annotated[int, Depends(needed)]) -> int:
+    return count
+
+
+async def test_a_mistake_is_told_once(cache: Cache) -> None:
+    """Also where the principal of a cached route and its function need the same dependency."""
+    router = APIRouter()
+
+    @router.get("/")
+    @cache.policy("p", ttl=60).http(vary_by=of_it)
+    async def read(count: Annotated[int, Depends(of_it)]) -> int:
+        return count
+
+    app = Application()
+    app.include_router(router)
+    app.add_middleware(HttpCacheMiddleware)
+    async with asking(app) as client:
+        answer = await client.get("/", headers={"x-count": "x"})
+    assert [mistake["loc"] for mistake in answer.json()["detail"]] == [["header", "x-count"]]
