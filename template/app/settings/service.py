@@ -44,6 +44,9 @@ class ServiceSettings(BaseSettings):
     `max_body_size=`."""
     body_timeout: float = Field(default=60, gt=0)
     """Seconds that such a body may take to arrive."""
+    root_path: str = Field(default="", pattern=r"^(/[^/\s]+)*$")
+    """The prefix that all paths have, such as /api, where a proxy in front leaves it in. For one
+    that takes it away, tell the server instead: `UVICORN_ROOT_PATH=/api`."""
 
     # Logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

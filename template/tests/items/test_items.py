@@ -6,6 +6,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.conftest import Serve
+
 
 async def create(
     client: httpx.AsyncClient, name: str = "lamp", **more: object
@@ -15,6 +17,20 @@ async def create(
     item: dict[str, object] = response.json()
     assert response.headers["location"] == f"/items/{item['id']}"
     return item
+
+
+@pytest.mark.parametrize(("told", "settings"), [("/api", {}), ("", {"root_path": "/api"})])
+async def test_behind_a_proxy_with_a_path_prefix(
+    serve: Serve, told: str, settings: dict[str, str]
+) -> None:
+    """The server is told of one that it strips, the service of one that it keeps."""
+    async with serve(**settings) as client:
+        transport = httpx.ASGITransport(client.app, root_path=told)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as outside:
+            created = await outside.post("/api/items", json={"name": "lamp"})
+            assert created.headers["location"] == f"/api/items/{created.json()['id']}"
+            for _ in range(2):  # a miss and a hit
+                assert (await outside.get(created.headers["location"])).json() == created.json()
 
 
 async def test_an_item_is_created_read_changed_and_deleted(client: httpx.AsyncClient) -> None:

@@ -2,6 +2,8 @@ import asyncio
 import json
 import logging
 from datetime import UTC, datetime, timedelta
+from time import process_time
+from typing import Literal
 
 import pytest
 import structlog
@@ -20,10 +22,130 @@ from tests.observability.conftest import Lines
         ('{"a": "http://h:80", "b": "c@d"}', '{"a": "http://h:80", "b": "c@d"}'),
         ("http://host:80/path?at=a@b", "http://host:80/path?at=a@b"),
         ("nothing to hide: a@b", "nothing to hide: a@b"),
+        ("postgresql://app:pa ss\"w'o/rd@host/db", "postgresql://app:***@host/db"),
+        (
+            "postgresql://app:p@ss@host:5432/db and more",
+            "postgresql://app:***@host:5432/db and more",
+        ),
+        (
+            "redis://localhost:6379/0 is what a@b.example has",
+            "redis://localhost:6379/0 is what a@b.example has",
+        ),
+        ("redis://h:1 redis://u:secret@h:2", "redis://h:1 redis://u:***@h:2"),
+        ("GET /?token=abc.def&page=2", "GET /?token=***&page=2"),
+        (
+            "/?access_token=a\"b'c&api_key=k-1&api-key=k&apikey=k",
+            "/?access_token=***&api_key=***&api-key=***&apikey=***",
+        ),
+        (
+            "/?client_secret=s&signature=s&pwd=s&jwt=s",
+            "/?client_secret=***&signature=***&pwd=***&jwt=***",
+        ),
+        ("connect(password='pa ss', user='ann')", "connect(password=\"***\", user='ann')"),
+        ("{'api_key': 'abc', 'b': 1}", "{'api_key': \"***\", 'b': 1}"),
+        ("Authorization: Bearer abcdefgh.ijk", "Authorization: Bearer ***"),
+        ("tokens=3 keys=4 secretary=x", "tokens=3 keys=4 secretary=x"),
     ],
 )
 def test_passwords_of_urls_are_taken_out(text: str, expected: str) -> None:
     assert redact(text) == expected
+
+
+@pytest.mark.parametrize("renderer", ["json", "console"])
+def test_secrets_are_in_no_part_of_a_line(
+    renderer: Literal["json", "console"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging("INFO", renderer)
+    url = "postgresql://app:s3 \"cr'et@host/db?token=s3cr&x=1"
+    log = structlog.get_logger("a.module")
+    log.info(f"at {url}", url=url, headers={"authorization": "Bearer s3cr.s3cr.s3cr"})
+    log.info("settings", values={"api_key": "s3cr"}, error=ValueError("?password=s3cr"))
+    logging.getLogger("a.library").info("connecting to %s", url)
+    try:
+        raise ConnectionError(url)
+    except ConnectionError:
+        log.exception("failed")
+    written = capsys.readouterr().out
+    assert "s3" not in written
+    assert "cr'et" not in written
+    assert written.count("postgresql://app:***@host/db") >= 4
+    if renderer == "json":
+        for line in written.splitlines():
+            json.loads(line)
+
+
+def test_redacting_takes_no_longer_for_what_somebody_made_up() -> None:
+    """Twice the text, twice the time: more would be time that a stranger can take."""
+    for piece in ("password=", "://a:", "://a:@", "a_", "token='", "token=\"'", "bearer ", "@a"):
+        took = []
+        for size in (20_000, 80_000):
+            text = piece * (size // len(piece))
+            began = process_time()
+            for _ in range(3):
+                redact(text)
+            took.append(process_time() - began)
+        assert took[1] < 12 * took[0] + 0.1, piece
+
+
+NASTY = {
+    "ESC": ("a\x1b[2Jb", r"a\x1b[2Jb"),
+    "right to left": ("a\u202eb", r"a\u202eb"),
+    "half a character": ("a\ud800b", r"a\ud800b"),
+    "NUL": ("a\x00b", r"a\x00b"),
+    "C1": ("a\x9b2Jb", r"a\x9b2Jb"),
+    "separator": ("a\u2028b", r"a\u2028b"),
+    "tag": ("a\U000e0041b", r"a\U000e0041b"),
+    "carriage return": ("a\rb", r"a\rb"),
+}
+
+
+@pytest.mark.parametrize("renderer", ["json", "console"])
+@pytest.mark.parametrize(("text", "escaped"), NASTY.values(), ids=NASTY.keys())
+def test_what_is_not_printable_is_escaped(
+    renderer: Literal["json", "console"],
+    text: str,
+    escaped: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging("INFO", renderer)
+    log = structlog.get_logger("a.module")
+    log.info(f"event {text}", value=text, nested=[text], error=ValueError(text))
+    logging.getLogger("a.library").info("path %s", text)
+    try:
+        raise ValueError(text)
+    except ValueError:
+        log.exception("failed")
+    written = capsys.readouterr().out
+    lines = written.splitlines()
+    assert sum("a.module" in line or "a.library" in line for line in lines) == 3
+    assert all(character.isprintable() or character == "\n" for character in written)
+    assert written.replace("\\\\", "\\").count(escaped) >= 4
+
+
+def test_no_event_looks_like_two(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO", "console")
+    structlog.get_logger("a.module").info("one\n2026-01-01T00:00:00Z [error] forged", text="a\nb")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == lines[:1]
+
+
+def test_the_standard_library_is_told_the_exception() -> None:
+    """Where error trackers look, and know one that they have seen already."""
+    configure_logging("INFO", "json")
+    seen: list[logging.LogRecord] = []
+    tracker = logging.Handler()
+    tracker.emit = seen.append  # type: ignore[method-assign]
+    logging.getLogger().addHandler(tracker)
+    failure = RuntimeError("known")
+    log = structlog.get_logger("a.module")
+    log.error("failed", exc_info=failure)
+    try:
+        raise failure
+    except RuntimeError:
+        log.exception("failed")
+    log.error("failed without one")
+    exceptions = [record.exc_info and record.exc_info[1] for record in seen]
+    assert exceptions == [failure, failure, None]
 
 
 def test_a_line_says_when_where_and_how_grave(lines: Lines) -> None:

@@ -1,18 +1,20 @@
 """Logs: one line per event, in one format for structlog and for the standard library alike.
 
-Every line that is written while a request is answered carries its request id. Passwords in URLs are
-taken out of every line, tracebacks included.
+Every line that is written while a request is answered carries its request id. Secrets are taken out
+of every line, tracebacks included, and characters that are not printable are escaped: a path or a
+name that somebody chose does not get at a terminal, and is no line of its own.
 """
 
+import io
 import logging
 import re
 import sys
 from contextvars import ContextVar
-from typing import Literal
+from typing import Any, Literal, TextIO
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that is being answered."""
@@ -20,10 +22,24 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 reported: ContextVar[BaseException | None] = ContextVar("reported", default=None)
 """An exception that is in the log already: the server need not log it again."""
 
-# `user:password@` in a URL, and `password=` in its query. Quotes end a URL: what follows is another
-# value on the same line.
-_IN_URL = re.compile(r"""(://[^\s:/@"']*):[^\s/"']*@""")
-_IN_QUERY = re.compile(r"""(password=)[^\s&"']+""", re.IGNORECASE)
+_SECRET = (
+    r"((?:password|passwd|pwd|passphrase|secret|token|credentials?|signature|authorization|jwt"
+    r"|(?:api|access|private|signing)[_-]?key)"
+)
+# In a text of its own: `user:password@` in a URL, where a password may have any character, and what
+# has digits only up to the end of the host is a port; and `token=` in its query.
+_IN_URL = re.compile(
+    r"""(://[^\s:/@"']*):(?!\d{1,5}(?:[/?#,"'\s)\]]|$))(?:(?!://)[^\n])*?@"""
+    r"""(?=[\w.\[-]+(?:[:/?#,;"'\s)\]]|$))"""
+)
+_IN_QUERY = re.compile(rf"{_SECRET}=)[^\s&'\"][^\s&]*", re.IGNORECASE)
+# Among other texts, where quotes end one.
+_IN_QUOTED_URL = re.compile(r"""(://[^\s:/@"']*):[^\s/"']*@""")
+_IN_QUOTED_QUERY = re.compile(rf"""{_SECRET}=)[^\s&"']+""", re.IGNORECASE)
+_QUOTED = re.compile(
+    rf"""{_SECRET}["']?\s*[=:]\s*)("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')""", re.IGNORECASE
+)
+_BEARER = re.compile(r"\b(bearer\s+)[a-z0-9._~+/=-]{8,}", re.IGNORECASE)
 
 
 def configure_logging(level: str, renderer: Literal["console", "json"]) -> None:
@@ -49,8 +65,21 @@ def configure_logging(level: str, renderer: Literal["console", "json"]) -> None:
 
 
 def redact(text: str) -> str:
-    """`text` without the passwords of the URLs in it."""
-    return _IN_QUERY.sub(r"\1***", _IN_URL.sub(r"\1:***@", text))
+    """`text` without the passwords of the URLs in it, and without what is called a secret."""
+    return _IN_QUERY.sub(r"\1***", _IN_URL.sub(r"\1:***@", _redact_line(text)))
+
+
+def _redact_line(line: str) -> str:
+    """The same for several texts in one line."""
+    line = _IN_QUOTED_QUERY.sub(r"\1***", _IN_QUOTED_URL.sub(r"\1:***@", line))
+    return _BEARER.sub(r"\1***", _QUOTED.sub(r'\1"***"', line))
+
+
+def printable(text: str, *, keep: str = "\n\t") -> str:
+    """`text` with an escape for each character that is not to be seen, such as ESC or U+202E."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
 def _add_request_id(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -62,6 +91,39 @@ def _add_request_id(logger: WrappedLogger, method: str, event: EventDict) -> Eve
 def _drop_color_message(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     event.pop("color_message", None)  # Uvicorn's copy of the message, for terminals
     return event
+
+
+def _clean(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Redact and escape what is text; the repr of anything else escapes itself."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = printable(redact(value))
+    return event
+
+
+def _one_line(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """For people: further lines of an event are indented, so that none looks like another event."""
+    if isinstance(text := event.get("event"), str) and "\n" in text:
+        event["event"] = text.replace("\n", "\n    ")
+    return event
+
+
+def _plain_traceback(to: TextIO, exc_info: ExcInfo) -> None:
+    # A pretty one would show local variables, and secrets are among them.
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    to.write(printable(redact(text.getvalue())))
+
+
+def _wrap(
+    logger: logging.Logger, method: str, event: EventDict
+) -> tuple[tuple[EventDict], dict[str, Any]]:
+    """Hand an event to the standard library, with its exception where that has its exceptions.
+
+    There error trackers look: one that has seen the exception already tells nobody twice.
+    """
+    arguments, options = ProcessorFormatter.wrap_for_formatter(logger, method, event)
+    return arguments, {**options, "exc_info": event.get("exc_info")}
 
 
 _SHARED: list[Processor] = [
@@ -77,24 +139,23 @@ _PROCESSORS: list[Processor] = [
     structlog.stdlib.filter_by_level,
     *_SHARED,
     structlog.stdlib.PositionalArgumentsFormatter(),
-    ProcessorFormatter.wrap_for_formatter,
+    _wrap,
 ]
 
 
 class _Formatter(ProcessorFormatter):
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        return _redact_line(super().format(record))
 
 
 def _formatter(renderer: Literal["console", "json"]) -> logging.Formatter:
     last: list[Processor]
     if renderer == "json":
-        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        last = [structlog.processors.format_exc_info, _clean, structlog.processors.JSONRenderer()]
     else:
-        # A pretty traceback would show local variables, and secrets are among them.
-        plain = structlog.dev.plain_traceback
         colors = sys.stdout.isatty()
-        last = [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
+        render = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_plain_traceback)
+        last = [_clean, _one_line, render]
     return _Formatter(
         foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder(), _drop_color_message],
         processors=[ProcessorFormatter.remove_processors_meta, *last],
