@@ -44,6 +44,12 @@ else:
         _cycle, _status_lines = RequestResponseCycle, STATUS_LINE
         _cycle_send = RequestResponseCycle.send  # another one may be put in its place
 
+
+def is_on() -> bool:
+    """Whether this uvicorn takes responses in one piece."""
+    return _cycle is not None
+
+
 # RFC 9110, 5.6.2 and 5.5: what neither a name nor a value may hold.
 _NOT_IN_NAME = re.compile(rb"[^!#$%&'*+.^_`|~0-9a-z-]")
 _NOT_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")

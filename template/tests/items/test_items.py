@@ -19,12 +19,12 @@ async def create(
     return item
 
 
-@pytest.mark.parametrize(("told", "settings"), [("/api", {}), ("", {"root_path": "/api"})])
+@pytest.mark.parametrize(("told", "changes"), [("/api", {}), ("", {"root_path": "/api"})])
 async def test_behind_a_proxy_with_a_path_prefix(
-    serve: Serve, told: str, settings: dict[str, str]
+    serve: Serve, told: str, changes: dict[str, str]
 ) -> None:
     """The server is told of one that it strips, the service of one that it keeps."""
-    async with serve(**settings) as client:
+    async with serve(**changes) as client:
         transport = httpx.ASGITransport(client.app, root_path=told)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as outside:
             created = await outside.post("/api/items", json={"name": "lamp"})

@@ -4,13 +4,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 
 import httpx
 import pytest
+
+from devservers.waiting import HANG, wait_until
 
 PROGRAM = """if True:
     from contextlib import asynccontextmanager
@@ -61,34 +63,25 @@ def answer(http: httpx.Client) -> int | None:
         return None
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    until = monotonic() + 10
-    while not condition():
-        assert monotonic() < until
-        sleep(0.01)
-
-
 def test_the_service_is_unready_before_it_stops() -> None:
     with service(delay=0.5) as (process, http):
         told = monotonic()
         process.send_signal(signal.SIGTERM)
         wait_until(lambda: answer(http) == 503)
         assert http.get("/health/live").status_code == 200
-        assert process.wait(10) == -signal.SIGTERM
-        assert 0.5 <= monotonic() - told < 2
+        assert process.wait(HANG) == -signal.SIGTERM
+        assert monotonic() - told >= 0.5
         assert process.stdout is not None
         assert process.stdout.read().endswith("closed\n")
 
 
-@pytest.mark.parametrize(("delay", "signals"), [(0, 1), (60, 2)])
+@pytest.mark.parametrize(("delay", "signals"), [(0, 1), (600, 2)])
 def test_it_stops_at_once_without_a_delay_or_when_told_twice(delay: float, signals: int) -> None:
     with service(delay=delay) as (process, http):
         process.send_signal(signal.SIGTERM)
         if signals == 2:
             wait_until(lambda: answer(http) == 503)
             process.send_signal(signal.SIGTERM)
-        told = monotonic()
-        assert process.wait(10) == -signal.SIGTERM
-        assert monotonic() - told < 2
+        assert process.wait(HANG) == -signal.SIGTERM  # long before the delay is over
         assert process.stdout is not None
         assert process.stdout.read().endswith("closed\n")

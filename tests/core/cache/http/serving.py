@@ -14,6 +14,7 @@ from fastapi.dependencies.utils import solve_dependencies
 from pydantic import BaseModel
 
 from app.core.cache import HttpCacheMiddleware
+from devservers.waiting import HANG
 from tests.core.cache.harness import until
 
 
@@ -58,10 +59,12 @@ def watch_fastapi(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 async def serving(app: Any, **options: Any) -> AsyncIterator[int]:
     """A real server; gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        # As a loop does for sockets of its own: two small writes do not wait 40 ms for each other.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = uvicorn.Config(app, log_level="critical", **options)
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve(sockets=[listening]))
-        await until(lambda: server.started or task.done(), seconds=10)
+        await until(lambda: server.started or task.done())
         try:
             yield listening.getsockname()[1]
         finally:
@@ -74,7 +77,7 @@ async def exchange(port: int, *requests: str) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     closing = [*requests[:-1], requests[-1] + "Connection: close\r\n"]
     writer.write("".join(f"{request}Host: service\r\n\r\n" for request in closing).encode())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         answer = await reader.read()
     writer.close()
     return answer

@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.core.cache import Cache
 from app.core.cache.http import solver
+from devservers.waiting import HANG
 from tests.core.cache.http.serving import application, asking, status, watch_fastapi
 
 
@@ -237,7 +238,7 @@ async def test_a_handler_sees_the_request_of_the_dependency(cache: Cache) -> Non
     async def handle(request: Request, error: Exception) -> Response:
         return Response(await request.body(), 401)
 
-    async with asking(app) as http, asyncio.timeout(5):
+    async with asking(app) as http, asyncio.timeout(HANG):
         response = await http.request("GET", "/one", content=b"signed")
     assert (response.status_code, response.content) == (401, b"signed")
 

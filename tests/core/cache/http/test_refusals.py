@@ -34,6 +34,7 @@ from structlog.testing import capture_logs
 
 from app.core.cache import Cache, HttpCacheMiddleware
 from app.core.cache.http.checks import UnsafeRoute
+from devservers.waiting import HANG
 from tests.core.cache.http.serving import Item, application, asking, serving, status
 
 Cached = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -434,7 +435,7 @@ async def test_a_real_server_does_not_start(cache: Cache) -> None:
     app = build(cache, dataclasses.replace(CASES["header"], app={"lifespan": lifespan}))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
     with pytest.raises(SystemExit):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             await server.serve()
     assert not server.started
     assert not opened

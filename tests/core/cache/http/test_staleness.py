@@ -88,7 +88,7 @@ async def test_a_popular_answer_is_computed_anew_before_it_expires(
         source.release()
         assert (await first).json() == "old"
         source.value = "new"
-        await until(lambda: says(client, "new"), seconds=15)
+        await until(lambda: says(client, "new"))
 
 
 async def test_control_others_are_not(cache: Cache) -> None:
@@ -189,7 +189,7 @@ async def test_redis_killed_and_frozen_cost_no_answer(another: OpenCache, public
                 async def is_hit() -> bool:
                     return status(await client.get("/page")) == "hit"
 
-                await until(is_hit, seconds=10)
+                await until(is_hit)
 
 
 @kinds
