@@ -74,7 +74,8 @@ class Database:
     def is_transient(self, error: BaseException) -> bool:
         """Whether what has raised `error` would succeed later, as it is.
 
-        By its code: a syntax error or a broken constraint is not transient, whatever its class.
+        By its code: a syntax error or a broken constraint is not transient, whatever its class. An
+        error that names a file is none of the database's.
         """
         if isinstance(error, DBAPIError):
             return (
@@ -82,7 +83,9 @@ class Database:
                 or error.orig is None
                 or self._driver.judge(error.orig) is not Verdict.FAULT
             )
-        return isinstance(error, DatabaseUnavailable | PoolTimeoutError | OSError)
+        if isinstance(error, OSError):
+            return error.filename is None
+        return isinstance(error, DatabaseUnavailable | PoolTimeoutError)
 
     @asynccontextmanager
     async def _transaction(self, *, read_only: bool) -> AsyncIterator[AsyncSession]:

@@ -309,3 +309,18 @@ async def test_a_reader_of_sqlite_that_writes_after_somebody_else_has(on_sqlite:
 
     with pytest.raises(TransactionUndone):
         await write_as_a_reader()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_transient"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), True),
+        (TimeoutError(), True),
+        (FileNotFoundError(2, "No such file or directory", "/tmp/report.csv"), False),
+        (PermissionError(13, "Permission denied", "/etc/shadow"), False),
+    ],
+)
+async def test_a_file_that_a_handler_cannot_open_is_no_outage(
+    on_sqlite: Database, error: OSError, is_transient: bool
+) -> None:
+    assert on_sqlite.is_transient(error) is is_transient

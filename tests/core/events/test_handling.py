@@ -169,7 +169,7 @@ async def test_a_handler_that_hangs_is_ended(redis: Redis, server: EmbeddedValke
 
     async with (
         publishing(server.url) as orders,
-        handling(server.url, handle, handler_timeout=0.05),
+        handling(server.url, handle, handler_timeout=0.05, transient=lambda error: True),
     ):
         await orders.publish(Counted(number=0))
         await orders.publish(Counted(number=1))

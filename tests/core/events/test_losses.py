@@ -324,6 +324,28 @@ async def test_a_process_knows_where_its_service_was_when_the_server_does_not() 
     assert seen == [1, 2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.parametrize("published", [True, False])
+async def test_a_process_that_starts_while_redis_is_away_knows_whether_it_came_too_late(
+    redis: Redis, server: EmbeddedValkey, published: bool
+) -> None:
+    """With `every_process` it begins with what comes after its start, if it can."""
+    seen: list[object] = []
+    async with (
+        FaultProxy(server.host, server.port) as proxy,
+        publishing(server.url) as orders,
+    ):
+        await publish(orders, 1)
+        await proxy.refuse()
+        async with following(proxy.url, seen, every_process=True) as billing:
+            if published:
+                await publish(orders, 2)
+            await proxy.heal()
+            await until(lambda: is_well(billing))
+            await publish(orders, 3)
+            await until(lambda: seen[-1:] == [3])
+    assert seen == ([Missed(count=None), 3] if published else [3])
+
+
 async def test_a_stream_that_is_older_than_the_position_is_read_all_the_same(
     redis: Redis, server: EmbeddedValkey
 ) -> None:

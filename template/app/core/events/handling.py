@@ -57,7 +57,9 @@ class Handlers:
                 log.error("events.invalid", **self._where(record.name, record.id), error=str(error))
             else:
                 await self._try(handler, event, record.id)
-        metrics.lag_seconds.labels(self._publisher).observe(max(0.0, time() - record.published))
+        if record.published:  # not by hand
+            lag = max(0.0, time() - record.published)
+            metrics.lag_seconds.labels(self._publisher).observe(lag)
 
     async def lost(self, lost: Lost, *, before: EventId) -> None:
         """Tell that events right before that one are gone."""
@@ -72,7 +74,7 @@ class Handlers:
         while True:
             tries += 1
             try:
-                async with asyncio.timeout(self._timeout):
+                async with asyncio.timeout(self._timeout) as limit:
                     await handler.handle(event)
             except (Exception, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError):
@@ -80,7 +82,7 @@ class Handlers:
                         raise
                     failures += 1  # something that the handler waited for was
                 else:
-                    failures += not self._transient(error)
+                    failures += limit.expired() or not self._transient(error)
                 if failures >= _ATTEMPTS:
                     self._count("failed")
                     log.exception("events.failed", **where, exc_info=error)

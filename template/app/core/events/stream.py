@@ -151,12 +151,12 @@ class Stream:
     async def read(self, after: EventId, count: int) -> list[Record]:
         """The next events, `count` at most."""
         entries: Any = await self._client.xrange(self._key, f"({after}", "+", count)
-        return [_record(EventId.parse(id_), fields) for id_, fields in entries]
+        return [_record(*entry) for entry in entries]
 
-    async def newest(self) -> EventId:
-        """The newest event, or `NONE`."""
-        newest: Any = await self._client.xrevrange(self._key, count=1)
-        return EventId.parse(newest[0][0]) if newest else NONE
+    async def newest(self) -> Record | None:
+        """The newest event."""
+        entries: Any = await self._client.xrevrange(self._key, count=1)
+        return _record(*entries[0]) if entries else None
 
     async def start(self) -> Position:
         """Where somebody begins of whom no position is known.
@@ -165,16 +165,26 @@ class Stream:
         the position: then after what was not forgotten.
         """
         loss: Any = await self._client.get(keys.loss(self.publisher))
-        return Position((EventId.parse(loss) if loss else await self.newest(),))
+        if loss:
+            return Position((EventId.parse(loss),))
+        newest = await self.newest()
+        return Position((newest.id if newest else NONE,))
 
 
-def _record(id_: EventId, fields: dict[bytes, bytes]) -> Record:
+def _record(id_: bytes, fields: dict[bytes, bytes]) -> Record:
     after, known, at = fields.get(b"after"), fields.get(b"known"), fields.get(b"at", b"")
     return Record(
-        id_,
+        EventId.parse(id_),
         name=fields.get(b"name", b"").decode(errors="replace"),
         data=fields.get(b"data", b""),
         published=int(at) / 1_000_000 if at.isdigit() else 0,
-        after=EventId.parse(after) if after else None,
-        known=EventId.parse(known) if known else None,
+        after=_parsed(after),
+        known=_parsed(known),
     )
+
+
+def _parsed(text: bytes | None) -> EventId | None:
+    try:
+        return EventId.parse(text) if text else None
+    except ValueError:  # written by hand
+        return None

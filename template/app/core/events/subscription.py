@@ -49,8 +49,10 @@ class Subscription:
 
     async def start(self) -> None:
         """Have a place in the stream before the service serves, if Redis answers, and follow it."""
-        with suppress(RedisError, OSError):
+        try:
             await self._turn.begin()
+        except (RedisError, OSError) as error:
+            self._failed(error)
         self._stopping = False
         self._task = asyncio.create_task(self._run())
 
@@ -73,15 +75,22 @@ class Subscription:
                 async with self._turn.held() as position:
                     self._outage.back()
                     self.error = None
+                    if self._turn.is_late:
+                        await self.handlers.lost(Lost(None), before=position.last)
+                        self._turn.is_late = False
                     await self._follow(position)
             except TurnLost:
                 log.info("events.turn_lost", publisher=self.stream.publisher)
             except Exception as error:  # without this task nobody would handle anything any more
-                if not isinstance(error, RedisError | OSError | TimeoutError):
-                    log.exception("events.reading_failed", publisher=self.stream.publisher)
-                self._outage.lost(error)
-                self.error = str(error) or repr(error)
+                self._failed(error)
                 await asyncio.sleep(_PAUSE)
+
+    def _failed(self, error: Exception) -> None:
+        is_expected = isinstance(error, RedisError | OSError | TimeoutError)
+        if self.error is None and not is_expected:
+            log.error("events.reading_failed", publisher=self.stream.publisher, exc_info=error)
+        self._outage.lost(error)
+        self.error = str(error) or repr(error)
 
     async def _finish(self) -> None:
         """Save what was handled while it could not be saved, or it would come again."""
@@ -121,9 +130,9 @@ class Subscription:
         that was set back: lives grow otherwise.
         """
         newest = await self.stream.newest()
-        if newest >= position.last or newest == NONE or position.includes(newest):
+        if newest is None or newest.id >= position.last or position.includes(newest.id):
             return position
-        for record in await self.stream.read(EventId(newest.life, 0), 1):
+        for record in await self.stream.read(EventId(newest.id.life, 0), 1):
             await self.handlers.lost(Lost(None), before=record.id)
             position = position.rewind(record.id)
             await self._turn.save(position)

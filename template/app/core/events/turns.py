@@ -8,13 +8,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from secrets import token_hex
-from time import monotonic
+from time import monotonic, time
 from typing import Any, Protocol
 
 from redis.exceptions import RedisError
 
 from app.core.events import keys
-from app.core.events.position import Position
+from app.core.events.position import NONE, Position
 from app.core.events.stream import Stream
 from app.core.redis import RedisClient, Script
 
@@ -55,6 +55,9 @@ class TurnLost(Exception):
 class Turn(Protocol):
     """The right to handle a stream, and up to where it has been handled."""
 
+    is_late: bool
+    """Whether it had to begin after events that it should have begun with."""
+
     async def begin(self) -> None:
         """Where nothing was handled yet, begin after what is published by now.
 
@@ -92,10 +95,17 @@ class OwnTurn:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._position: Position | None = None
+        self._started: float | None = None
+        self.is_late = False
 
     async def begin(self) -> None:
         if self._position is None:
-            self._position = Position((await self._stream.newest(),))
+            is_first = self._started is None
+            self._started = self._started or time()
+            newest = await self._stream.newest()
+            self._position = Position((newest.id if newest else NONE,))
+            # Redis was away until now, and has been sent events before we could look.
+            self.is_late = not is_first and newest is not None and newest.published > self._started
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[Position]:
@@ -130,6 +140,7 @@ class SharedTurn:
         self._handled: Position | None = None
         self._saved: Position | None = None
         self._was_ours = False
+        self.is_late = False  # its service's position is in Redis
 
     async def begin(self) -> None:
         if self._handled is None:
