@@ -61,8 +61,8 @@ def maker(request: pytest.FixtureRequest) -> Callable[[CachePolicy[str], str | N
 
 
 async def lives(redis: Redis) -> dict[str, float]:
-    """Seconds for which each key will be there, without the policies' own versions."""
-    keys = [key async for key in redis.scan_iter() if not key.endswith(b":version")]
+    """Seconds for which each entry and each version of a tag will be there."""
+    keys = [key async for key in redis.scan_iter() if key.endswith(b"}") or b":@tag:" in key]
     async with redis.pipeline() as pipeline:  # all at one moment
         for key in keys:
             pipeline.pttl(key)

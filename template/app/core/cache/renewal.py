@@ -14,7 +14,7 @@ from app.core.cache.store import CacheStore, CacheUnavailable
 
 LEASE_SECONDS = 2.0
 """How long a fill lease lasts after its holder has died, or its event loop stands still."""
-_INTERVAL = LEASE_SECONDS / 4
+_INTERVAL = LEASE_SECONDS / 3
 
 
 class LeaseRenewal:
