@@ -228,10 +228,11 @@ async def test_a_server_that_may_evict_sessions_is_warned_of(
     serve: Serve, make_valkey: MakeValkey, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with make_valkey(maxmemory="64mb", maxmemory_policy="allkeys-lru") as evicting:
-        async with serve(redis_url=evicting.url):
+        async with serve(redis_url=evicting.url, log_level="DEBUG"):
             assert "may evict sessions" in capsys.readouterr().out
         with make_valkey(maxmemory="64mb", maxmemory_policy="noeviction") as keeping:
-            async with serve(redis_url=evicting.url, session_redis_url=keeping.url):
+            urls = {"redis_url": evicting.url, "session_redis_url": keeping.url}
+            async with serve(**urls, log_level="DEBUG"):
                 shown = capsys.readouterr().out
     assert "may evict sessions" not in shown
     assert "nothing is cached" not in shown

@@ -4,6 +4,7 @@ from app.core.redis.batching import BatchReader
 from app.core.redis.clients import (
     ClientOptions,
     RedisClient,
+    check_client,
     create_client,
     create_standalone_client,
     on_connect,
@@ -43,6 +44,7 @@ __all__ = [
     "Topology",
     "UnsuitableServer",
     "advice",
+    "check_client",
     "create_client",
     "create_standalone_client",
     "is_refusal",

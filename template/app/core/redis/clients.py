@@ -167,6 +167,17 @@ def _learned_by(client: RedisClient) -> Learned:
     return pool.learned
 
 
+async def check_client(client: RedisClient) -> None:
+    """For the health page, of a client for any commands: it is answered, and refused nothing.
+
+    Raises:
+        Refused: something was refused within the last seconds.
+        RedisError: there was no answer.
+    """
+    await client.ping()
+    refusals_of(client).check()
+
+
 def _login(address: RedisAddress) -> dict[str, Any]:
     return {"username": address.username, "password": address.password}
 
