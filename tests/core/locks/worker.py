@@ -76,7 +76,7 @@ async def _lock(job: Job) -> AsyncIterator[Hold]:
         async with open_locks(job.lock, job.urls, **options) as locks:
 
             @asynccontextmanager
-            async def hold(patience: float = HANG) -> AsyncIterator[Grant]:
+            async def hold(patience: float = 10 * HANG) -> AsyncIterator[Grant]:
                 async with locks.hold(NAME, ttl=job.ttl, timeout=patience) as lease:
                     # Written out once more: what the lease thinks of itself is under test.
                     shortened = 0.99 * job.ttl - 0.002
