@@ -94,8 +94,7 @@ class CachePolicy(Generic[T]):
         """Load the value of `key` now, and keep it instead of the old one, as a nightly job does.
 
         Callers of `get_or_load` get the old value until then, and also if the load fails. A load
-        of another caller that is under way is not stored. Near caches of other processes keep the
-        old value for `near_ttl` at most.
+        of another caller that is under way is not stored.
 
         Raises:
             Exception: whatever the loader raised; the errors of `get_or_load`.

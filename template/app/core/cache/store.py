@@ -202,7 +202,7 @@ class CacheStore:
         await self._invalidate([], list(names))
 
     async def announce(self, values: Sequence[str]) -> None:
-        """Tell the near caches of all processes that these entries are others now."""
+        """Tell the near caches of all processes that these entries have changed."""
         self._check_breaker()
         await self._send([], self._announcer.messages(values, ()))
 
