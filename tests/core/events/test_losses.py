@@ -365,9 +365,10 @@ async def test_a_stream_that_is_older_than_the_position_is_read_all_the_same(
 
 @asynccontextmanager
 async def saying_by_each(what: str, *, processes: int) -> AsyncIterator[None]:
+    """Once each, but for those that end before they have come to it."""
     with capture_logs() as logs:
         yield
-    assert [line["event"] for line in logs].count(what) == processes
+    assert 1 <= [line["event"] for line in logs].count(what) <= processes
 
 
 @pytest.mark.parametrize("version", [EmbeddedValkey, *VERSIONS[1:2]])
