@@ -130,10 +130,11 @@ async def test_connections_to_the_same_server_drop_nothing(
     assert source.loads <= 2  # the connection that was killed may have cost one
 
 
-async def test_without_info_it_works_and_says_what_it_cannot_notice(
-    server: EmbeddedValkey, another: OpenCache
+@pytest.mark.parametrize("command", ["info", "hgetall"])
+async def test_without_a_command_it_works_and_says_what_it_cannot_notice(
+    server: EmbeddedValkey, another: OpenCache, command: str
 ) -> None:
-    ask(server, "ACL", "SETUSER", "poor", "on", ">secret", "~*", "&*", "+@all", "-info")
+    ask(server, "ACL", "SETUSER", "poor", "on", ">secret", "~*", "&*", "+@all", f"-{command}")
     url = f"redis://poor:secret@{server.host}:{server.port}/0"
     with capture_logs() as logs:
         cache = await another(url)

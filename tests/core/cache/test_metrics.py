@@ -108,14 +108,25 @@ async def test_refused_and_unstorable_values(cache: Cache) -> None:
     assert stores(policy.name, "failed") == 1
 
 
-async def test_waiting_for_another_process(another: OpenCache) -> None:
+async def test_waiting_for_another_process(
+    another: OpenCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = policy_of(await another())
-    two = (await another()).policy(one.name, str, ttl=60)
+    two = (await another()).policy(one.name, str, **OPTIONS)
+    denied, lease_many = asyncio.Event(), two.cache._store.lease_many
+
+    async def noted(*arguments: Any, **options: Any) -> Any:
+        reply = await lease_many(*arguments, **options)
+        denied.set()
+        return reply
+
+    monkeypatch.setattr(two.cache._store, "lease_many", noted)
     source = Source("value")
     source.hold()
     holding = asyncio.create_task(one.get_or_load(1, source.load))
     await source.started.wait()
     waiting = asyncio.create_task(two.get_or_load(1, source.load))
+    await denied.wait()
     await asyncio.sleep(0.05)
     source.release()
     await asyncio.gather(holding, waiting)

@@ -20,7 +20,7 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from app.core.redis import RedisClient, advice
+from app.core.redis import RedisClient, advice, is_refusal
 
 log = structlog.get_logger(__name__)
 
@@ -68,40 +68,43 @@ class Servers:
         node = f"{connection.host}:{connection.port}" if self._cluster else ""
         known = self._known.get(node)
         if known is None or not _goes_on(known, server):
-            marker = self._marker_on(node)
-            if marker is None:  # the cluster is not known yet: this connection is not to be kept
-                connection.mark_for_reconnect()
+            if self._cluster and not self._cluster.nodes_manager.slots_cache:
+                connection.mark_for_reconnect()  # it is only for finding out who has which slots
                 return
-            dropped = await self._compare(connection, marker, server, all_of_them=known is not None)
+            before = await self._read(connection, marker := self._marker_on(node))
+            if known is not None:  # this process comes from another server
+                before = dict.fromkeys(self._policies(), known)
+            dropped = await self._drop(connection, marker, before, server)
             if dropped and self._cluster:
                 self._known[node] = server  # what comes next waits for them to be deleted
                 self._forgotten(dropped)
                 raise RedisConnectionError("a node may have forgotten invalidations")
         self._known[node] = server
 
-    async def _compare(
-        self, connection: Any, marker: str, server: bytes, *, all_of_them: bool
+    async def _read(self, connection: Any, marker: str | None) -> dict[str, bytes]:
+        """Which server each policy was last seen on."""
+        if marker is None:
+            return {}
+        (seen,) = await _call(connection, ("HGETALL", marker))
+        if isinstance(seen, Exception):
+            self._go_without(seen)
+            return {}
+        return {name.decode(): last for name, last in zip(seen[::2], seen[1::2], strict=True)}
+
+    async def _drop(
+        self, connection: Any, marker: str | None, before: Mapping[str, bytes], server: bytes
     ) -> list[str]:
-        """Drop the policies that another server had; all, if this process comes from another.
+        """Drop the policies that were on another server, and write down that they are on this.
 
         Returns their versions, which in a cluster are still to be deleted.
         """
-        (seen,) = await _call(connection, ("HGETALL", marker))
-        if isinstance(seen, Exception):
-            raise RedisConnectionError(f"cannot tell what was forgotten: {seen}")
         policies = self._policies()
-        before = dict(zip(seen[::2], seen[1::2], strict=True))
-        dropped = [
-            policy
-            for policy in policies
-            if (last := before.get(policy.encode(), server))
-            and (all_of_them or not _goes_on(last, server))
-        ]
-        versions = [policies[policy] for policy in dropped]
+        dropped = [name for name in policies if not _goes_on(before.get(name, server), server)]
+        versions = [policies[name] for name in dropped]
         commands: list[tuple[Any, ...]] = []
         if versions and not self._cluster:
             commands.append(("UNLINK", *versions))
-        if policies:
+        if policies and marker:
             fields = [part for policy in policies for part in (policy, server)]
             commands.append(("HSET", marker, *fields))
         replies = await _call(connection, *commands) if commands else []
@@ -121,21 +124,25 @@ class Servers:
         """Who it is; None if that cannot be known."""
         told = await _call(connection, ("INFO", "server"), ("INFO", "replication"))
         if refused := next((one for one in told if isinstance(one, Exception)), None):
-            if not self._is_blind:
-                self._is_blind = True
-                log.warning(
-                    "cache.servers_unknown",
-                    what="INFO is refused: invalidations that a failover or a restart loses are "
-                    "not noticed",
-                    error=str(refused),
-                    advice=advice(refused),
-                )
+            self._go_without(refused)
             return None
         run, left = _RUN.search(told[0]), _LEFT.search(told[1])
         return run[1] + b":" + (left[1] if left else b"0") if run else None
 
+    def _go_without(self, refused: Exception) -> None:
+        if not is_refusal(refused):
+            raise RedisConnectionError(f"cannot tell what was forgotten: {refused}") from refused
+        if not self._is_blind:
+            self._is_blind = True
+            log.warning(
+                "cache.servers_unknown",
+                what="invalidations that a failover or a restart loses may not be noticed",
+                error=str(refused),
+                advice=advice(refused),
+            )
+
     def _marker_on(self, node: str) -> str | None:
-        """The marker's name; in a cluster one whose slot is on that node."""
+        """The marker's name; in a cluster one whose slot is on that node, if it has slots."""
         if self._cluster is None:
             return self._marker
         owners = self._cluster.nodes_manager.slots_cache
