@@ -16,7 +16,7 @@ from devservers.valkey import EmbeddedValkey
 pytest_plugins = ["devservers.evidence"]
 
 # Files whose tests take long, and have little in common that each process would have to make anew.
-SHARED_OUT = ("test_profiles.py", "test_update.py")
+SHARED_OUT = ("test_profiles.py", "test_update.py", "test_versions.py")
 # The tests of all combinations with one database, which are rendered once for them.
 ALL_WITH = re.compile(r"all with \w+")
 # Seconds that each part takes; what is not in it takes less than one.
