@@ -1,20 +1,24 @@
 """Middleware around the cache stands around FastAPI's own, in the order it was added in."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.security import APIKeyCookie
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.core import openapi
 from app.core.application import Application
-from app.core.cache import HttpCacheMiddleware
+from app.core.cache import Cache, HttpCacheMiddleware
 from app.core.observability.requests import RequestMiddleware, internal_error
+from app.core.redis import ClientOptions, create_client
+from app.core.serializers.json import JsonSerializer
 from tests.core.cache.http.serving import serving
 
 
@@ -144,3 +148,58 @@ def test_whoever_wraps_the_stack_finds_that_of_fastapi() -> None:
     app.build_middleware_stack = build  # type: ignore[method-assign] # so do they
     assert isinstance(app.build_middleware_stack(), ServerErrorMiddleware)
     assert wrapped
+
+
+class LooksOnly(APIKeyCookie):
+    """A session: whoever has none gets one."""
+
+    is_optional = True
+
+
+looks = LooksOnly(name="session", auto_error=False)
+
+
+async def needs_login(session: Annotated[str | None, Depends(looks)]) -> str:
+    return session or ""
+
+
+async def test_the_api_document_has_what_every_route_may_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(openapi, "NEEDS_LOGIN", {needs_login})
+    client = create_client("redis://127.0.0.1:1", ClientOptions(name="test"))  # nobody asks it
+    cache, app = Cache(client, service="svc", serializer=JsonSerializer()), Application()
+
+    @app.get("/cached/{item_id}")
+    @cache.policy("p", ttl=60).http(public=True)
+    async def cached(item_id: int) -> int:
+        return item_id
+
+    @app.post("/body")
+    async def body(numbers: list[int]) -> None: ...
+
+    @app.post("/login")
+    async def log_in(session: Annotated[str | None, Depends(looks)]) -> None: ...
+
+    @app.get("/mine")
+    async def mine(user: Annotated[str, Depends(needs_login)]) -> None: ...
+
+    paths = app.openapi()["paths"]
+    answers = {
+        f"{method} {path}": set(operation["responses"])
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    }
+    assert answers == {
+        "get /cached/{item_id}": {"200", "304", "412", "422", "503"},
+        "head /cached/{item_id}": {"200", "304", "412", "422", "503"},
+        "post /body": {"200", "400", "408", "413", "422", "503"},
+        "post /login": {"200", "401", "403", "503"},
+        "get /mine": {"200", "401", "403", "503"},
+    }
+    assert paths["/login"]["post"]["security"][0] == {}, "nobody has to be logged in to log in"
+    assert {} not in paths["/mine"]["get"]["security"]
+    assert "content" not in paths["/cached/{item_id}"]["head"]["responses"]["200"]
+    mistake = app.openapi()["components"]["schemas"]["ValidationError"]["properties"]
+    assert set(mistake) == {"loc", "msg", "type"}
+    assert app.openapi() is app.openapi()

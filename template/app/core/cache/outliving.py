@@ -33,8 +33,17 @@ def check_outlives(function: str, hints: Mapping[str, Any]) -> None:
         if name != "return" and _ends_with_request(hint):
             raise TypeError(
                 f"{function} takes {name}, which is closed at the end of a request, while a load "
-                "may outlive it: give it something that opens its own, such as a repository"
+                f"may outlive it: {_remedy(hint)}"
             )
+
+
+def _remedy(hint: Any) -> str:
+    if isinstance(hint, type) and issubclass(hint, _OF_A_REQUEST):
+        return (
+            "take what it needs as parameters. What has to run for each request, such as the "
+            "decorator of a rate limit, is a dependency of the route: dependencies=[Depends(...)]"
+        )
+    return "give it something that opens its own, such as a repository"
 
 
 def check_captured(policy: str, loader: Callable[..., Any]) -> None:

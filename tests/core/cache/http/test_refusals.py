@@ -115,7 +115,7 @@ def plain() -> str:
         (plain, {"public": True, "max_age": -1}, "max_age must be 0 seconds or more"),
         (plain, {"public": True, "ignore": ["nothing"]}, "no parameter nothing"),
         (plain, {"public": True, "tags": lambda other: [other]}, "tags of plain depend on other"),
-        (takes_request, {"public": True}, "takes request, which is closed"),
+        (takes_request, {"public": True}, r"takes request, which is closed.*a rate limit.*Depends"),
         (takes_request, {"public": True, "ignore": ["request"]}, "takes request, which is closed"),
         (takes_response, {"public": True}, "takes response, which is closed"),
         (takes_tasks, {"public": True}, "takes tasks, which is closed"),
