@@ -102,6 +102,29 @@ async def test_a_denial_is_in_the_log_with_who_it_was(
         assert fact in line
 
 
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("subject", ["a\x1b[2Jb", "a\u202eb", "a\ud800b", "a\nb"], ids=ascii)
+async def test_a_subject_reaches_no_terminal_and_loses_no_line(
+    serve: Serve,
+    bearer: Bearer,
+    capsys: pytest.CaptureFixture[str],
+    log_format: str,
+    subject: str,
+) -> None:
+    async with serve(log_format=log_format) as client:
+        headers = bearer(subject, "documents-readers")
+        assert (await client.put("/documents/x", json=TEXT, headers=headers)).status_code == 403
+        writer = bearer(subject, "documents-writers")
+        assert (await client.put("/documents/x", json=TEXT, headers=writer)).status_code == 200
+    [line] = [
+        line
+        for line in capsys.readouterr().out.split("\n")
+        if "access.denied" in line and "access.denied_by_redis" not in line
+    ]
+    assert line.isprintable()
+    assert "a" in line.partition("subject")[2]
+
+
 async def test_a_denial_without_an_identity_is_a_mistake_of_the_service(client: Client) -> None:
     async def route(redis: RedisDependency) -> None:
         with pytest.raises(ResponseError):

@@ -56,6 +56,31 @@ async def test_a_wrong_registration_is_refused(client: Client, wrong: dict[str, 
     assert answer.status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/accounts"), ("POST", "/accounts/login"), ("PUT", "/accounts/password")],
+)
+async def test_a_wrong_body_is_not_said_back(
+    client: Client, browser: MakeBrowser, method: str, path: str
+) -> None:
+    name, device = await register(client), browser()
+    await device.log_in(name)
+    secret = "hunter2-hunter2"
+    for body in (
+        {"name": 5, "password": secret},
+        {"name": "ann", "password": [secret]},
+        {"name": "ann", "password": {"value": secret}},
+        {"name": "ann", "password": secret * 50},
+        {"name": "ann", "passwort": secret},
+        {"current": [secret], "new": secret[:7]},
+        [secret],
+        secret,
+    ):
+        answer = await device.request(method, path, json=body)
+        assert answer.status_code == 422
+        assert "hunter2" not in answer.text
+
+
 async def test_the_password_is_not_kept(client: Client) -> None:
     name = await register(client)
     accounts: AccountRepository = client.app.state.accounts
