@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
@@ -40,7 +41,7 @@ WAYS: dict[str, Invalidate] = {
 
 
 def policy_of(cache: Cache, **options: float) -> CachePolicy[str]:
-    return cache.policy("item", str, **{**OPTIONS, **options})
+    return cache.policy("item", str, **cast(Any, {**OPTIONS, **options}))
 
 
 def read(policy: CachePolicy[str], source: Source[str]) -> asyncio.Task[str]:

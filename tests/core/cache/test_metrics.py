@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prometheus_client import REGISTRY
@@ -112,7 +112,7 @@ async def test_waiting_for_another_process(
     another: OpenCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = policy_of(await another())
-    two = (await another()).policy(one.name, str, **OPTIONS)
+    two = (await another()).policy(one.name, str, **cast(Any, OPTIONS))
     denied, lease_many = asyncio.Event(), two.cache._store.lease_many
 
     async def noted(*arguments: Any, **options: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 import pytest
 from redis.asyncio import Redis
@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from app.core.cache import Cache
 from app.core.cache.entry import Entry
 from app.core.cache.keys import canonical
+from app.core.cache.options import MoreOptions, PolicyOptions
 from tests.core.cache.harness import Source
 
 
@@ -34,14 +35,14 @@ from tests.core.cache.harness import Source
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_refused_by_name(cache: Cache, options: dict[str, float]) -> None:
+def test_what_makes_no_sense_is_refused_by_name(cache: Cache, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         cache.policy("item", int, **({"ttl": 60} | options))
 
 
 def test_an_unknown_option_is_refused_by_name(cache: Cache) -> None:
     with pytest.raises(TypeError, match="stale_while_revalidat"):
-        cache.policy("item", int, ttl=60, stale_while_revalidat=30)
+        cache.policy("item", int, ttl=60, **cast(Any, {"stale_while_revalidat": 30}))
 
 
 @pytest.mark.parametrize("name", ["", "a:b", "a b", "é", "a{b}", "a\n", "@tag"])
@@ -119,3 +120,10 @@ async def test_a_policy_does_not_end_with_its_version_and_tags_are_forgotten(
     policy_version, tag_version = policy.address(canonical(1), ["tag"]).versions
     assert await redis.pttl(policy_version) == -1
     assert 9_000 < await redis.pttl(tag_version) < 60_000  # see test_lifetimes
+
+
+def test_every_option_is_known_by_its_type_where_it_is_typed() -> None:
+    """Editors and mypy know the arguments of `Cache.policy` by these."""
+    declared = get_type_hints(PolicyOptions)
+    assert declared.pop("ttl") is float
+    assert get_type_hints(MoreOptions) == declared

@@ -20,8 +20,14 @@ async def policy(cache: Cache) -> CachePolicy[str]:
 
 @pytest.fixture
 async def patient(cache: Cache) -> CachePolicy[str]:
-    options = {"error_patience": HANG, "loader_timeout": 10 * HANG}
-    return cache.policy("patient", str, ttl=TTL, stale_if_error=3600, **options)
+    return cache.policy(
+        "patient",
+        str,
+        ttl=TTL,
+        stale_if_error=3600,
+        error_patience=HANG,
+        loader_timeout=10 * HANG,
+    )
 
 
 async def outdated(policy: CachePolicy[str], clock: Clock) -> Source[str]:

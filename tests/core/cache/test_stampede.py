@@ -126,8 +126,7 @@ async def test_control_without_waiting_for_the_lease_every_process_loads(
 
 async def commands_of_waiting(another: OpenCache, redis: Redis) -> float:
     """What one process sends in a second while another one loads."""
-    options = {"ttl": 60, "lease_wait": HANG}
-    one, two = [(await another()).policy("item", int, **options) for _ in range(2)]
+    one, two = [(await another()).policy("item", int, ttl=60, lease_wait=HANG) for _ in range(2)]
     source = Source(1)
     source.hold()
     holding = asyncio.create_task(one.get_or_load(1, source.load))

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
 from app.core.cache import metrics
 from app.core.cache.announcements import Announcer, Listener
@@ -13,7 +13,7 @@ from app.core.cache.fill import Filler
 from app.core.cache.http.route import CachedRoute
 from app.core.cache.keys import Address, Keyspace
 from app.core.cache.near import NearCache
-from app.core.cache.options import PolicyOptions
+from app.core.cache.options import MoreOptions, PolicyOptions
 from app.core.cache.policy import CachePolicy
 from app.core.cache.recovery import Recovery
 from app.core.cache.servers import Servers
@@ -108,14 +108,21 @@ class Cache:
 
     @overload
     def policy(
-        self, name: str, type_: type[T], *, ttl: float, **options: Any
+        self, name: str, type_: type[T], *, ttl: float, **options: Unpack[MoreOptions]
     ) -> CachePolicy[T]: ...
 
     @overload
-    def policy(self, name: str, *, ttl: float, **options: Any) -> CachePolicy[Any]: ...
+    def policy(
+        self, name: str, *, ttl: float, **options: Unpack[MoreOptions]
+    ) -> CachePolicy[Any]: ...
 
     def policy(
-        self, name: str, type_: type[Any] | None = None, *, ttl: float, **options: Any
+        self,
+        name: str,
+        type_: type[Any] | None = None,
+        *,
+        ttl: float,
+        **options: Unpack[MoreOptions],
     ) -> CachePolicy[Any]:
         """Declare a kind of entry; `options` are those of `PolicyOptions`, times in seconds.
 

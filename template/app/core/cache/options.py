@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
+from typing import TypedDict
 
 _LONGEST = 10 * 365 * 24 * 3600
 
@@ -53,3 +54,19 @@ class PolicyOptions:
             raise ValueError(f"jitter is a share of the ttl, at most 0.5, not {self.jitter!r}")
         if self.loader_timeout <= 0:
             raise ValueError("loader_timeout must be more than 0 seconds")
+
+
+class MoreOptions(TypedDict, total=False):
+    """Name all of them but `ttl` for `Cache.policy`, so that editors and mypy know them there."""
+
+    jitter: float
+    stale_while_revalidate: float
+    stale_if_error: float
+    error_patience: float
+    error_throttle: float
+    negative_ttl: float | None
+    early_refresh: float
+    loader_timeout: float
+    lease_wait: float
+    compress_from: int
+    near_ttl: float

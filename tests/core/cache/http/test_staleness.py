@@ -2,6 +2,7 @@
 
 import asyncio
 from time import monotonic
+from typing import Any, cast
 
 import pytest
 from fastapi import APIRouter, FastAPI, HTTPException, Response
@@ -21,7 +22,7 @@ def one_page(
         return "somebody"
 
     router = APIRouter()
-    policy = cache.policy("page", **{"ttl": 60, **options})
+    policy = cache.policy("page", **cast(Any, {"ttl": 60, **options}))
     kind = {"public": True} if public else {"vary_by": somebody}
 
     @router.get("/page")
