@@ -191,3 +191,16 @@ def test_the_dashboard_of_a_part_draws_all_its_metrics(
         name for name in drawn if re.search("_(total|bucket|count|sum)$", name) or name in defined
     ]
     assert defined == {re.sub("_(total|bucket|count|sum)$", "", name) for name in drawn}
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    text = (ROOT / "docs/guarantees.md").read_text("utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    promises = [row for row in rows if not row.startswith("| promise |")]
+    assert len(promises) > 40
+    for row in promises:
+        named = re.findall(r"`((?:template/)?tests/[^`]+)`", row)
+        assert named, row
+        for test in named:
+            file, _, name = test.partition("::")
+            assert f"def {name}(" in (ROOT / file).read_text("utf-8") or not name, test
