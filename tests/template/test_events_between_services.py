@@ -11,8 +11,10 @@ from devservers.valkey import EmbeddedValkey
 from devservers.waiting import HANG, wait_until
 from scripts.running import RunningService, running_service
 from tests.template.conftest import Render
-from tests.template.edits import OWN_FEATURES, insert_after, write
+from tests.template.edits import OWN_FEATURES, insert_after, replace, write
 from tests.template.test_profiles import run
+
+FIRST_OWN_IMPORT = "from app.core.application import Application\n"
 
 # What the README of a service shows, as a feature of another one.
 CATALOG = '''"""Items of the service `orders`, kept for as long as they do not change there."""
@@ -74,7 +76,7 @@ def billing(render: Render, tmp_path: Path) -> Path:
         main, OWN_FEATURES, "    app.include_router(create_catalog_router(cache, events))\n"
     )
     catalog = "from app.catalog.routes import create_catalog_router\n"
-    insert_after(main, "from redis.exceptions import RedisError\n\n", catalog)
+    replace(main, FIRST_OWN_IMPORT, catalog + FIRST_OWN_IMPORT)
     return environment_of(folder)
 
 
