@@ -20,6 +20,7 @@ from app.core.redis import (
 )
 from app.core.redis import commands as commands_module
 from devservers.valkey import EmbeddedValkey
+from tests.support.asking import ask
 from tests.support.cluster import EmbeddedCluster
 from tests.support.wire import counted_writes
 
@@ -133,7 +134,9 @@ async def test_nobody_queues_behind_a_server_that_is_silent() -> None:
 async def test_a_node_that_is_silent_fails_its_own_commands_only() -> None:
     names = [f"key:{number}" for number in range(60)]
     with EmbeddedCluster() as cluster:
-        async with opened(cluster.url, timeout=1.0, pool_size=32) as (_, batcher):
+        for node in cluster.nodes:  # or those that are well take the whole cluster for down
+            ask(node, "CONFIG", "SET", "cluster-node-timeout", 600_000)
+        async with opened(cluster.url, timeout=3, pool_size=32) as (_, batcher):
             assert await batcher.send([("SET", name, 1) for name in names]) == [True] * len(names)
             cluster.nodes[0].freeze()
             told = await asyncio.gather(
