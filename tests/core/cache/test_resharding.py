@@ -6,12 +6,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 from redis.crc import key_slot
+from redis.exceptions import NoPermissionError
 
 from app.core.cache import Cache, CachePolicy
 from app.core.cache.keys import canonical
+from app.core.redis import ClientOptions, RedisClient, create_client
 from devservers.valkey import EmbeddedValkey
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import Source, breaker_is_open, queued_invalidations
+from tests.core.cache.harness import PATIENT, Source, breaker_is_open, queued_invalidations
 from tests.support.asking import ask
 from tests.support.cluster import SLOTS, EmbeddedCluster
 
@@ -100,6 +102,32 @@ async def test_many_keys_on_the_move_do_not_open_the_breaker(
         source.loads = 0
         await policy.get_or_load("other", source.load)
         assert source.loads == 0
+
+
+async def test_a_refused_asking_leaves_no_reply_behind_for_later_commands(
+    cluster: EmbeddedCluster,
+) -> None:
+    for node in cluster.nodes:
+        ask(node, "FLUSHALL")
+        ask(node, "ACL", "SETUSER", "poor", "on", ">secret", "~*", "&*", "+@all", "-asking")
+    url = cluster.url.replace("://", "://poor:secret@")
+    options = ClientOptions(name="test", timeout=PATIENT, connect_timeout=PATIENT)
+    client = create_client(url, options)
+    try:
+        async with moving(cluster, "moving") as target:  # with no key: "ask the other node"
+            keys = await keys_with_themselves_on(client, target)
+            with pytest.raises(NoPermissionError):
+                await client.get("moving")
+            assert [await client.get(key) for key in keys] == keys
+    finally:
+        await client.aclose()
+
+
+async def keys_with_themselves_on(client: RedisClient, node: EmbeddedValkey) -> list[bytes]:
+    """The keys that a node has, among many whose values are their names."""
+    for key in map(str, range(20)):
+        await client.set(key, key)
+    return keys_of(node)
 
 
 def keys_of(node: EmbeddedValkey) -> list[bytes]:

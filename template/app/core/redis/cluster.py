@@ -155,7 +155,11 @@ class _AskedNode:
         try:
             commands = connection.pack_commands([("ASKING",), args])
             await connection.send_packed_command(commands)
-            await connection.read_response()
+            try:
+                await connection.read_response()
+            except BaseException:  # the other reply must not be taken for that of a later command
+                await connection.disconnect(nowait=True)
+                raise
             kwargs.pop("asking", None)
             return await node.parse_response(connection, args[0], **kwargs)
         finally:
