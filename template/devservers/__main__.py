@@ -110,8 +110,10 @@ def _watch_the_terminal() -> None:
     def watch() -> None:
         poll = select.poll()
         poll.register(terminal, 0)  # only for its end, which is always told
-        poll.poll()
-        os.kill(os.getpid(), signal.SIGHUP)
+        events = poll.poll()
+        # macOS does not watch terminals, and says so at once (POLLNVAL).
+        if any(event & select.POLLHUP for _, event in events):
+            os.kill(os.getpid(), signal.SIGHUP)
 
     threading.Thread(target=watch, name="terminal", daemon=True).start()
 

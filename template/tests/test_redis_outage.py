@@ -94,10 +94,13 @@ async def test_a_write_that_redis_refuses_for_now_is_a_clear_error(
     key = f"{settings.service_name}:data:text"
 
     async def write(redis: RedisDependency, together: bool = False) -> None:
-        if not together:
+        async def set_it() -> None:
             await redis.set(key, "x")
+
+        if not together:
+            await set_it()
         async with asyncio.TaskGroup() as group:
-            group.create_task(redis.set(key, "x"))
+            group.create_task(set_it())
 
     with make_valkey(**refusal) as valkey:
         async with serve(redis_url=valkey.url) as client:

@@ -2,7 +2,10 @@
 
 from uuid import UUID
 
-from app.core.events import Event, Events
+import pytest
+
+from app.core.cache import CacheUnavailable
+from app.core.events import Event, Events, EventsUnavailable
 from app.items.events import ItemCreated, ItemDeleted, ItemUpdated
 from app.main import create_app
 from app.settings import Settings
@@ -37,6 +40,26 @@ async def test_changes_are_published_in_order(settings: Settings) -> None:
         ItemUpdated(item_id=item_id),
         ItemDeleted(item_id=item_id),
     ]
+
+
+@pytest.mark.parametrize("error", [EventsUnavailable("x"), CacheUnavailable("x", outage=True)])
+async def test_an_event_waits_for_the_parts_that_its_handler_needs(
+    settings: Settings, error: Exception
+) -> None:
+    """More often than a handler that is wrong is tried."""
+    app = create_app(settings)
+    events: Events = app.state.events
+    tries: list[Event] = []
+
+    @events.on(settings.service_name, ItemCreated)
+    async def take(event: Event) -> None:
+        tries.append(event)
+        if len(tries) < 5:
+            raise error
+
+    async with app.router.lifespan_context(app), Client(app) as client:
+        await create(client)
+        await until(lambda: len(tries) == 5, what="the fifth try")
 
 
 async def test_without_redis_changes_are_made_all_the_same(serve: Serve) -> None:

@@ -135,8 +135,12 @@ def test_the_standard_library_is_told_the_exception() -> None:
     """Where error trackers look, and know one that they have seen already."""
     configure_logging("INFO", "json")
     seen: list[logging.LogRecord] = []
-    tracker = logging.Handler()
-    tracker.emit = seen.append  # type: ignore[method-assign]
+
+    class Tracker(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record)
+
+    tracker = Tracker()
     logging.getLogger().addHandler(tracker)
     failure = RuntimeError("known")
     log = structlog.get_logger("a.module")

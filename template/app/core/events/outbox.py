@@ -12,7 +12,6 @@ from itertools import count, islice
 from secrets import token_hex
 
 import structlog
-from redis.exceptions import RedisError
 
 from app.core.events import metrics
 from app.core.events.event import Event, Missed
@@ -141,7 +140,7 @@ class Outbox:
                 newest = await self._stream.append(
                     batch, sender=sender, number=number, known=self._known, length=self._length
                 )
-            except (RedisError, OSError) as error:
+            except Exception as error:  # without this task nobody publishes any more
                 self._outage.lost(error)
                 self.error = str(error) or repr(error)
                 self._tell_who_waits(self.error)
