@@ -1,7 +1,8 @@
 """What a restart or a failover has forgotten was invalidated all the same."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 from redis.asyncio import Redis
@@ -11,12 +12,14 @@ from structlog.testing import capture_logs
 from app.core.cache import Cache, CachePolicy
 from app.core.cache.keys import canonical
 from app.core.cache.servers import Servers
+from app.core.redis import ClientOptions, FairCluster, create_client
+from app.core.serializers.json import JsonSerializer
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import Source
+from tests.core.cache.harness import PATIENT, SERVICE, Source
 from tests.support.asking import ask
-from tests.support.cluster import SLOTS, EmbeddedCluster
+from tests.support.cluster import SLOTS, ClusterNode, EmbeddedCluster
 from tests.support.sentinel import ReplicatedValkey
 from tests.support.versions import VERSIONS
 
@@ -198,8 +201,70 @@ async def test_a_node_of_a_cluster_that_forgets_is_noticed(
         WAYS["tag"]: address.versions[1],
         WAYS["clear"]: address.versions[0],
     }[way]
-    node = cluster.nodes[key_slot(changed.encode()) * len(cluster.nodes) // SLOTS]
+    node = owner(cluster, changed)
     await restart_on_snapshot(node, way(policy))
     await asyncio.to_thread(cluster.wait_until_ready)
     for one in (policy, policy_of(await another(cluster.url))):
         assert await values_until_cached(one, "new") == {"new"}
+
+
+def owner(cluster: EmbeddedCluster, key: str) -> ClusterNode:
+    return cluster.nodes[key_slot(key.encode()) * len(cluster.nodes) // SLOTS]
+
+
+@asynccontextmanager
+async def process(url: str) -> AsyncIterator[tuple[FairCluster, CachePolicy[str]]]:
+    """A process that does nothing in the background, and then is gone all at once."""
+    options = ClientOptions(name="test", timeout=PATIENT, connect_timeout=PATIENT)
+    client = create_client(url, options)
+    assert isinstance(client, FairCluster)
+    try:
+        yield client, policy_of(Cache(client, service=SERVICE, serializer=JsonSerializer()))
+    finally:
+        await client.aclose()
+
+
+@pytest.mark.slow
+async def test_a_process_that_dies_before_it_has_dropped_anything_leaves_it_to_the_next(
+    cluster: EmbeddedCluster, another: OpenCache
+) -> None:
+    for node in cluster.nodes:
+        ask(node, "FLUSHALL")
+    policy = policy_of(await another(cluster.url))
+    assert await read(policy, "old") == "old"
+    node = owner(cluster, policy.address(canonical("key"), []).value)
+    await restart_on_snapshot(node, WAYS["key"](policy))
+    await asyncio.to_thread(cluster.wait_until_ready)
+    async with process(cluster.url) as (_, dying):
+        assert await read(dying, "new") == "new"
+    assert await values_until_cached(policy_of(await another(cluster.url)), "new") == {"new"}
+    later = policy_of(await another(cluster.url))
+    assert await read(later, "newer") == "new"  # it has been dropped, and not once more
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_left_out", [True, False], ids=["has no slots", "has all slots"])
+async def test_a_node_that_was_met_while_the_map_of_the_slots_was_wrong_is_met_again(
+    cluster: EmbeddedCluster, another: OpenCache, is_left_out: bool
+) -> None:
+    for node in cluster.nodes:
+        ask(node, "FLUSHALL")
+    policy = policy_of(await another(cluster.url))
+    others = owner(cluster, "0")  # the first hash tag
+    key = next(
+        key
+        for key in map(str, range(100))
+        if owner(cluster, policy.address(canonical(key), []).value) is not others
+    )
+    assert await policy.get_or_load(key, Source("old").load) == "old"
+    node = owner(cluster, policy.address(canonical(key), []).value)
+    await restart_on_snapshot(node, policy.invalidate(key, strict=True))
+    await asyncio.to_thread(cluster.wait_until_ready)
+    async with process(cluster.url) as (client, late):
+        await client.initialize()
+        met = client.get_node(node.host, node.port)
+        has = client.get_node(others.host, others.port) if is_left_out else met
+        client.nodes_manager.slots_cache = {slot: [has] for slot in range(SLOTS)}
+        client.rediscover()
+        await met.execute_command("CLUSTER SLOTS")  # as the client does
+        assert await late.get_or_load(key, Source("new").load) == "new"

@@ -63,9 +63,17 @@ class Cache:
         self._policies: dict[str, CachePolicy[Any]] = {}
         self.routes: list[CachedRoute] = []
         """All that were declared, to find those that no application serves."""
+        servers = Servers(
+            client,
+            self.keyspace.servers,
+            policies=lambda: {name: self.keyspace.policy_version(name) for name in self._policies},
+            forgotten=self._drop,
+        )
+        on_connect(client, servers.meet)
         self._recovery = Recovery(
             probe=self.keyspace.probe,
             all_policies=lambda: map(self.keyspace.policy_version, self._policies),
+            replayed=servers.dropped,
         )
         self._breaker = Breaker(threshold=breaker_threshold, on_open=self._recovery.wake)
         self._announcer = Announcer(self.keyspace.channel)
@@ -79,13 +87,6 @@ class Cache:
             self._breaker,
             self._announcer,
         )
-        servers = Servers(
-            client,
-            self.keyspace.servers,
-            policies=lambda: {name: self.keyspace.policy_version(name) for name in self._policies},
-            forgotten=self._drop,
-        )
-        on_connect(client, servers.meet)
         filler = Filler(self._store, self._recovery, max_loads=max_loads)
         self.engine = Engine(self._store, filler, self._near, max_refreshes=max_refreshes)
         self._running: list[asyncio.Task[None]] = []

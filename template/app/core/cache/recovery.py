@@ -10,7 +10,7 @@ on how long they can still be served; if it is stopped in order, it tries once m
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
@@ -33,11 +33,20 @@ class Recovery:
         *,
         probe: str,
         all_policies: Callable[[], Iterable[str]],
+        replayed: Callable[[], Awaitable[None]],
         limit: int = 10_000,
     ) -> None:
-        """`all_policies` gives the version names of every policy, `limit` bounds the queue."""
+        """Say what the queue is about.
+
+        Args:
+            probe: a key to ask for.
+            all_policies: gives the version names of every policy.
+            replayed: is called when all that was queued has been carried out.
+            limit: bounds the queue.
+        """
         self._probe = probe
         self._all_policies = all_policies
+        self._replayed = replayed
         self._limit = limit
         self._pairs: dict[tuple[str, str], str] = {}
         self._versions: dict[str, None] = {}
@@ -113,6 +122,8 @@ class Recovery:
                 self._versions = versions | self._versions
                 raise
             metrics.queued_invalidations.set(self.queued)
+            if not self.queued:
+                await self._replayed()
 
     def _queued(self) -> None:
         metrics.invalidations.labels("queued").inc()

@@ -14,13 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
-from redis.asyncio import RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.crc import key_slot
+from redis.exceptions import AskError, MovedError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 
-from app.core.redis import RedisClient, advice, is_refusal
+from app.core.redis import FairCluster, RedisClient, advice, is_refusal
 
 log = structlog.get_logger(__name__)
 
@@ -47,13 +46,16 @@ class Servers:
             client: whose connections call `meet`.
             marker: the name of the marker; in a cluster it gets a hash tag for each node.
             policies: gives the version's name for each policy.
-            forgotten: is told of versions to delete, in a cluster: they are on other nodes.
+            forgotten: is told of versions to delete, in a cluster: they are on other nodes. When
+                they are deleted, `dropped` is to be called.
         """
-        self._cluster = client if isinstance(client, RedisCluster) else None
+        self._cluster = client if isinstance(client, FairCluster) else None
         self._marker = marker
         self._policies = policies
         self._forgotten = forgotten
         self._known: dict[str, bytes] = {}
+        self._unmarked: dict[str, tuple[Any, ...]] = {}
+        """By node: what marks it once the versions are deleted."""
         self._is_blind = False
 
     async def meet(self, connection: Any) -> None:
@@ -68,57 +70,79 @@ class Servers:
         node = f"{connection.host}:{connection.port}" if self._cluster else ""
         known = self._known.get(node)
         if known is None or not _goes_on(known, server):
-            if self._cluster and not self._cluster.nodes_manager.slots_cache:
-                connection.mark_for_reconnect()  # it is only for finding out who has which slots
+            marker = self._marker_on(node)
+            before = await self._read(connection, marker) if marker else None
+            if marker is None or before is None:
+                # Who has which slots is not known yet, or no longer right. The connection is good
+                # for finding out; for anything else there will be another one, which asks again.
+                connection.mark_for_reconnect()
                 return
-            before = await self._read(connection, marker := self._marker_on(node))
             if known is not None:  # this process comes from another server
                 before = dict.fromkeys(self._policies(), known)
-            dropped = await self._drop(connection, marker, before, server)
-            if dropped and self._cluster:
-                self._known[node] = server  # what comes next waits for them to be deleted
-                self._forgotten(dropped)
-                raise RedisConnectionError("a node may have forgotten invalidations")
+            await self._drop(connection, node, marker, before, server)
         self._known[node] = server
 
-    async def _read(self, connection: Any, marker: str | None) -> dict[str, bytes]:
-        """Which server each policy was last seen on."""
-        if marker is None:
-            return {}
+    async def dropped(self) -> None:
+        """Mark the nodes of a cluster whose versions have been deleted.
+
+        Not before: another process, or the next one if this one dies, would take the mark for it.
+        A node that cannot be marked now is dropped once more by who comes next, which is harmless.
+        """
+        for node, command in list(self._unmarked.items()):
+            assert self._cluster is not None
+            try:
+                await self._cluster.execute_command(*command)
+            except (RedisError, OSError) as error:
+                log.info("cache.server_not_marked", node=node, error=str(error))
+            else:
+                if self._unmarked.get(node) is command:
+                    del self._unmarked[node]
+
+    async def _read(self, connection: Any, marker: str) -> dict[str, bytes] | None:
+        """Which server each policy was last seen on; None if another node has to be asked."""
         (seen,) = await _call(connection, ("HGETALL", marker))
+        if isinstance(seen, AskError | MovedError) and self._cluster:
+            if not self._cluster.is_discovering:
+                self._cluster.rediscover()
+                raise RedisConnectionError(f"the slots have moved: {seen}")
+            return None
         if isinstance(seen, Exception):
             self._go_without(seen)
             return {}
         return {name.decode(): last for name, last in zip(seen[::2], seen[1::2], strict=True)}
 
     async def _drop(
-        self, connection: Any, marker: str | None, before: Mapping[str, bytes], server: bytes
-    ) -> list[str]:
+        self, connection: Any, node: str, marker: str, before: Mapping[str, bytes], server: bytes
+    ) -> None:
         """Drop the policies that were on another server, and write down that they are on this.
 
-        Returns their versions, which in a cluster are still to be deleted.
+        Raises:
+            ConnectionError: they are still there.
         """
         policies = self._policies()
+        fields = [part for policy in policies for part in (policy, server)]
+        mark = ("HSET", marker, *fields)
         dropped = [name for name in policies if not _goes_on(before.get(name, server), server)]
-        versions = [policies[name] for name in dropped]
-        commands: list[tuple[Any, ...]] = []
-        if versions and not self._cluster:
-            commands.append(("UNLINK", *versions))
-        if policies and marker:
-            fields = [part for policy in policies for part in (policy, server)]
-            commands.append(("HSET", marker, *fields))
-        replies = await _call(connection, *commands) if commands else []
-        if not versions:
-            return []
+        if not dropped:
+            if policies:
+                await _call(connection, mark)
+            return
         log.warning(
             "cache.server_may_have_forgotten",
             what="the server was restarted, or another one took over: entries are dropped, because "
             "invalidations may be lost",
             policies=dropped,
         )
-        if not self._cluster and isinstance(replies[0], Exception):
-            raise RedisConnectionError(f"old entries cannot be dropped: {replies[0]}")
-        return versions
+        versions = [policies[name] for name in dropped]
+        if self._cluster:
+            self._known[node] = server  # what comes next waits for them to be deleted
+            self._unmarked[node] = mark
+            self._forgotten(versions)
+            raise RedisConnectionError("a node may have forgotten invalidations")
+        (deleted,) = await _call(connection, ("UNLINK", *versions))
+        if isinstance(deleted, Exception):
+            raise RedisConnectionError(f"old entries cannot be dropped: {deleted}")
+        await _call(connection, mark)
 
     async def _ask(self, connection: Any) -> bytes | None:
         """Who it is; None if that cannot be known."""
@@ -142,10 +166,12 @@ class Servers:
             )
 
     def _marker_on(self, node: str) -> str | None:
-        """The marker's name; in a cluster one whose slot is on that node, if it has slots."""
+        """The marker's name; in a cluster one whose slot is on that node, if it has any."""
         if self._cluster is None:
             return self._marker
         owners = self._cluster.nodes_manager.slots_cache
+        if not owners:
+            return None
         for number in range(_TAGS):
             name = f"{self._marker}:{{{number}}}"
             owner = owners.get(key_slot(name.encode()))

@@ -11,6 +11,7 @@ from app.core.redis.clients import (
     pool_size,
     refusals_of,
 )
+from app.core.redis.cluster import FairCluster
 from app.core.redis.commands import Command, CommandBatcher
 from app.core.redis.dependency import RedisDependency
 from app.core.redis.link import Link
@@ -29,6 +30,7 @@ __all__ = [
     "ClientOptions",
     "Command",
     "CommandBatcher",
+    "FairCluster",
     "Link",
     "OutageLog",
     "PoolTimeout",

@@ -91,6 +91,11 @@ class FairCluster(RedisCluster):
         """Whether the next pipeline has to wait."""
         return self._pipelines.is_exhausted
 
+    @property
+    def is_discovering(self) -> bool:
+        """Whether commands wait until it is known who has which slots."""
+        return bool(self._initialize)
+
     def rediscover(self) -> None:
         """Ask who has which slots before the next command: a node seems to be gone."""
         self._initialize = True
