@@ -25,7 +25,7 @@ CROWD = 1_000
 async def small(another: OpenCache, monkeypatch: pytest.MonkeyPatch) -> Cache:
     """A cache with two connections, for which nobody waits long."""
     monkeypatch.setattr(fill, "LEASE_SECONDS", HANG)  # this process may stand still
-    return await another(pool_size=2, pool_timeout=0.2)
+    return await another(pool_size=2, pool_timeout=0.2, read_timeout=HANG, command_timeout=HANG)
 
 
 def is_well(cache: Cache) -> bool:
