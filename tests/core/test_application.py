@@ -197,6 +197,8 @@ async def test_the_api_document_has_what_every_route_may_answer(
         "post /login": {"200", "401", "403", "503"},
         "get /mine": {"200", "401", "403", "503"},
     }
+    # Also where it is a token that is missing or has expired.
+    assert paths["/mine"]["get"]["responses"]["401"]["description"] == "Not authenticated"
     assert paths["/login"]["post"]["security"][0] == {}, "nobody has to be logged in to log in"
     assert {} not in paths["/mine"]["get"]["security"]
     assert "content" not in paths["/cached/{item_id}"]["head"]["responses"]["200"]

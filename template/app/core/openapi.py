@@ -19,7 +19,7 @@ _WITH_A_BODY = {
     "413": "The body is too long",
 }
 _CACHED = {"304": "As the client has it already", "412": "If-Match names another version"}
-_SECURED = {"401": "Nobody has logged in", "403": "Not allowed"}
+_SECURED = {"401": "Not authenticated", "403": "Not allowed"}
 _ALWAYS = {"503": "The service cannot answer now: try again"}
 
 
