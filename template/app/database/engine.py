@@ -99,8 +99,7 @@ class Database:
                 yield session
                 await session.commit()
                 committed = True
-                if not read_only:
-                    note_commit()
+                note_commit()  # also of one that only reads: nothing keeps its body from writing
                 await session.close()
         except BaseException as error:
             await self._give_back(session, 0 if deadline.expired() else end)

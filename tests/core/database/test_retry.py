@@ -116,17 +116,30 @@ async def test_what_has_committed_is_not_repeated(
     assert await total(database) == 1
 
 
-async def test_control_what_has_only_read_is_repeated(database: Database) -> None:
+async def test_what_was_written_in_a_reading_transaction_is_not_repeated(
+    database: Database,
+) -> None:
+    @retry_once
+    async def write_where_others_read() -> None:
+        async with database.reading() as session:
+            await session.execute(text("UPDATE t SET v = v + 1 WHERE n = 1"))
+        await change(database, UNDO)
+
+    with pytest.raises(TransactionUndone):
+        await write_where_others_read()
+    assert await total(database) == 1
+
+
+async def test_control_what_has_committed_nothing_is_repeated(database: Database) -> None:
     fails = [True]
 
     @retry_once
-    async def read_and_write() -> None:
-        await total(database)
+    async def write() -> None:
         statements = [UNDO] if fails else []
         fails.clear()
         await change(database, "UPDATE t SET v = v + 1 WHERE n = 2", *statements)
 
-    await read_and_write()
+    await write()
     assert await total(database) == 1
 
 
