@@ -15,6 +15,7 @@ PUBLISHED = "for-development-only"
 SHORTEST = 43
 """Characters: 32 random bytes as base64."""
 _LEAST_BITS = 70  # of 32 random hexadecimal digits, 1 of 100,000 is judged to have less than 80
+_LEAST_BESIDES = 12  # letters of a password that has a placeholder's word in it, besides that
 _PLACEHOLDERS = ("changeme", "changethis", "example", "password", "placeholder", "replaceme")
 # What images, manuals and tutorials call the password that nobody has replaced yet.
 _DEFAULT_PASSWORDS = frozenset(
@@ -53,7 +54,9 @@ def weaknesses(
 def is_default_password(password: str, *, username: str | None = None) -> bool:
     """Tell whether everybody would try this password first. It is given decoded."""
     word = password.lower()
-    known = PUBLISHED in word or _is_placeholder(word) or word in _DEFAULT_PASSWORDS
+    # `orders-password-` and enough that is random after it is a password like any other.
+    is_placeholder = _is_placeholder(word) and len(_besides_placeholders(word)) < _LEAST_BESIDES
+    known = PUBLISHED in word or is_placeholder or word in _DEFAULT_PASSWORDS
     return known or (username is not None and word == username.lower())
 
 
@@ -71,8 +74,18 @@ def shared(secrets: Mapping[str, Iterable[str]], passwords: Mapping[str, str]) -
 
 
 def _is_placeholder(secret: str) -> bool:
-    word = secret.lower().replace("-", "").replace("_", "").replace(" ", "")
-    return any(placeholder in word for placeholder in _PLACEHOLDERS)
+    return _besides_placeholders(secret) != _letters(secret)
+
+
+def _besides_placeholders(secret: str) -> str:
+    rest = _letters(secret)
+    for placeholder in _PLACEHOLDERS:
+        rest = rest.replace(placeholder, "")
+    return rest
+
+
+def _letters(secret: str) -> str:
+    return secret.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
 def _bits(secret: str) -> float:

@@ -104,7 +104,11 @@ def test_servers_may_share_a_password() -> None:
 
 @pytest.mark.parametrize(("part", "name", "servers"), REDIS_SETTINGS)
 @pytest.mark.parametrize(
-    "login", ["user:redis", "user:%72edis", "user:p%61ssword", ":FooBared", "app:app", ":change-me"]
+    "login",
+    [
+        *("user:redis", "user:%72edis", "user:p%61ssword", ":FooBared", "app:app", ":change-me"),
+        *(":password-1234", ":an-example-password-to-change-me"),
+    ],
 )
 def test_a_default_password_is_refused_however_it_is_written(
     part: Part, name: str, servers: int, login: str
@@ -115,6 +119,15 @@ def test_a_default_password_is_refused_however_it_is_written(
         assert (
             f"{name} needs a password that is not a default: rediss://user:password@host" in found
         )
+
+
+@pytest.mark.parametrize(("part", "name", "servers"), REDIS_SETTINGS)
+@pytest.mark.parametrize("password", ["orders-redis-password-9fK2vQ8sLmZ4", "Example_9fK2vQ8sLmZ4"])
+def test_a_strong_password_may_have_any_word_in_it(
+    part: Part, name: str, servers: int, password: str
+) -> None:
+    urls = {name: ",".join([f"rediss://user:{password}@redis.example"] * servers)}
+    assert not any("password" in line for line in problems(part, **PRODUCTION, **urls))
 
 
 @pytest.mark.parametrize("url", ["sentinel://localhost/primary", "cluster://127.0.0.1,[::1]:6380"])
