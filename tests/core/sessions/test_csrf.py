@@ -1,5 +1,6 @@
 """What browsers send: the cookie and its rules, and writes that a page of somebody else sends."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -169,6 +170,26 @@ async def test_a_form_brings_the_token_as_a_field(alice: Browser) -> None:
         answer = await alice.post("/logout", content=form, headers=FORM)
         assert answer.status_code == status, form[:40]
     assert await alice.user() is None
+
+
+async def test_whoever_sends_a_form_that_is_not_searched_is_told_why(alice: Browser) -> None:
+    token = alice.headers.pop("x-csrf-token")
+
+    async def in_chunks() -> AsyncIterator[bytes]:
+        yield f"csrf_token={token}".encode()
+
+    long = f"other={'x' * 2_000_000}&csrf_token={token}"
+    for form, why in (
+        (long, "1048576 bytes"),
+        (in_chunks(), "Content-Length"),
+        ("a=1", "of a form"),
+    ):
+        answer = await alice.post("/logout", content=form, headers=FORM)
+        assert answer.status_code == 403
+        assert "as X-CSRF-Token" in answer.json()["detail"]
+        assert why in answer.json()["detail"]
+    in_a_header = {**FORM, "x-csrf-token": token}
+    assert (await alice.post("/logout", content=in_chunks(), headers=in_a_header)).is_success
 
 
 async def test_only_a_form_has_fields_and_a_header_goes_first(alice: Browser) -> None:

@@ -76,17 +76,11 @@ async def given_token(connection: HTTPConnection) -> str | None:
     given = connection.headers.get(_TOKEN_HEADER)
     if given is not None or not isinstance(connection, Request) or not _writes(connection):
         return given
-    kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
-    length = connection.headers.get("content-length", "")
-    if kind not in (_FORM, _FORM_OF_PARTS) or not length.isdecimal():
-        return None
-    if int(length) > _LONGEST_FORM:
+    if not _is_form(connection) or _unread(connection) is not None:
         return None
     if _READS_PARTS:
         field = (await connection.form()).get(_TOKEN_FIELD)
         return field if isinstance(field, str) else None
-    if kind == _FORM_OF_PARTS:
-        return None
     try:
         fields = parse_qs((await connection.body()).decode(), max_num_fields=_MOST_FIELDS)
     except ValueError:
@@ -104,13 +98,32 @@ def check_token(connection: HTTPConnection, token: str, given: str | None) -> No
     """
     if connection.scope["type"] == "http" and _writes(connection):
         if given is None:
-            raise _refusal(
-                connection,
-                "token",
-                "it needs the session's token as X-CSRF-Token, or as csrf_token of a form",
-            )
+            why = "it needs the session's token as X-CSRF-Token, or as csrf_token of a form"
+            if _is_form(connection) and (unread := _unread(connection)):
+                why = f"it needs the session's token as X-CSRF-Token: {unread}"
+            raise _refusal(connection, "token", why)
         if not hmac.compare_digest(given.encode(errors="replace"), token.encode()):
             raise _refusal(connection, "token", "X-CSRF-Token is not that of the session")
+
+
+def _is_form(connection: HTTPConnection) -> bool:
+    return _media_type(connection) in (_FORM, _FORM_OF_PARTS)
+
+
+def _media_type(connection: HTTPConnection) -> str:
+    return connection.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _unread(connection: HTTPConnection) -> str | None:
+    """Why the token is not looked for in this form; None if it is."""
+    length = connection.headers.get("content-length", "")
+    if not length.isdecimal():
+        return "a form without Content-Length is not searched for it"
+    if int(length) > _LONGEST_FORM:
+        return f"a form of more than {_LONGEST_FORM} bytes is not searched for it"
+    if not _READS_PARTS and _media_type(connection) == _FORM_OF_PARTS:
+        return "multipart forms are searched for it only where python-multipart is installed"
+    return None
 
 
 def _own_origin(connection: HTTPConnection, *, plain: bool) -> str:
