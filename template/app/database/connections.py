@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import event
@@ -50,6 +51,9 @@ class Driver:
     """Asks the server for a sign of life, in one round trip; None: there is no server."""
     abort: Callable[[Any], object] = lambda _: None
     """Closes a connection at once, whatever it is doing, without a word to the server."""
+    leave: Callable[[Any], object] | None = None
+    """Takes leave of a server that would complain otherwise, and waits for nothing; None: none
+    does, and `abort` will do."""
     advice: Callable[[BaseException], str] = lambda _: ""
     """What to do about an error, where that is known."""
 
@@ -67,7 +71,9 @@ class Watch:
         """Whether there is time for farewells: nobody waits for the next connection."""
         listen = partial(event.listen, engine.sync_engine)
         listen("handle_error", self._translate)
+        self._last_loss = float("-inf")
         listen("close", self._close)
+        listen("invalidate", self._suspect)
         if driver.ping is not None:
             listen("connect", self._begin)
             listen("checkout", self._try_out)
@@ -96,6 +102,7 @@ class Watch:
 
     def _begin(self, connection: Any, record: ConnectionPoolEntry) -> None:
         record.info["new"] = True
+        record.info["made"] = monotonic()
         _keep_alive(connection.driver_connection)
 
     def _try_out(self, connection: Any, record: ConnectionPoolEntry, _: object) -> None:
@@ -117,8 +124,15 @@ class Watch:
             impatience.cancel()
 
     def _close(self, connection: Any, record: ConnectionPoolEntry) -> None:
-        if not self.closing:
-            self._driver.abort(connection.driver_connection)
+        if self.closing:
+            return
+        # Only of age, or is it what has been lost, or as old as that?
+        is_fine = record.info.get("made", self._last_loss) > self._last_loss
+        close = self._driver.leave if is_fine and self._driver.leave else self._driver.abort
+        close(connection.driver_connection)
+
+    def _suspect(self, *_: object) -> None:
+        self._last_loss = monotonic()
 
 
 def _keep_alive(connection: Any) -> None:

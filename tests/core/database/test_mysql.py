@@ -95,6 +95,32 @@ async def test_the_wait_for_a_row_is_bounded(server: EmbeddedMySQL) -> None:
         assert await scalar(second, "SELECT n FROM counter") == 1
 
 
+async def test_replacing_what_has_grown_old_is_no_abortion_to_the_server(
+    server: EmbeddedMySQL,
+) -> None:
+    async def status(name: str) -> int:
+        async with database.reading() as session:
+            row = await session.execute(text(f"SHOW GLOBAL STATUS LIKE '{name}'"))
+            return int(row.one()[1])
+
+    async with create_database(
+        server.url, pool_size=1, pool_timeout=HANG, timeout=HANG
+    ) as database:
+        before, made = await status("Aborted_clients"), await status("Connections")
+        database.engine.pool._recycle = 0
+        for _ in range(5):
+            await asyncio.sleep(0.01)  # the age of a connection is compared with >
+            await database.ping()
+        database.engine.pool._recycle = -1
+        assert await status("Connections") >= made + 5
+
+        async def only_ours_is_left() -> bool:
+            return await status("Threads_connected") == 1
+
+        await until(only_ours_is_left)
+        assert await status("Aborted_clients") == before
+
+
 async def test_restarted_unseen_it_costs_no_request(server: EmbeddedMySQL) -> None:
     async with opened(server) as database:
         await asyncio.gather(database.ping(), database.ping())
