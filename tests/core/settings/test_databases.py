@@ -1,5 +1,7 @@
 """URLs of databases: what they say in the words of the driver, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.core.settings.parts import DATABASES, PRODUCTION, SAFE, loaded, problems
@@ -15,7 +17,9 @@ SQLITE = "sqlite+aiosqlite:///file:app.db"
         (f"{POSTGRES}?ssl=prefer", f"{POSTGRES}?ssl=prefer"),
         (f"{POSTGRES}?sslmode=verify-full", f"{POSTGRES}?ssl=verify-full"),
         (f"{POSTGRES}?sslmode=require&channel_binding=prefer", f"{POSTGRES}?ssl=require"),
-        (f"{POSTGRES}?gssencmode=disable&sslrootcert=system", POSTGRES),
+        (f"{POSTGRES}?gssencmode=disable", POSTGRES),
+        (f"{POSTGRES}?sslrootcert=system", f"{POSTGRES}?ssl=verify-full"),
+        (f"{POSTGRES}?sslrootcert=system&sslmode=verify-full", f"{POSTGRES}?ssl=verify-full"),
         (f"{POSTGRES}?target_session_attrs=primary", f"{POSTGRES}?target_session_attrs=primary"),
         (
             f"{POSTGRES}?host=a:1&host=b:2",
@@ -40,6 +44,8 @@ def test_what_libpq_calls_otherwise_is_translated(given: str, meant: str) -> Non
         (f"{POSTGRES}?pgbouncer=true", "DATABASE_POOLER=transaction"),
         (f"{POSTGRES}?statement_cache_size=0", "DATABASE_POOLER=transaction"),
         (f"{POSTGRES}?sslrootcert=/etc/ca.pem", "PGSSLROOTCERT"),
+        (f"{POSTGRES}?sslrootcert=system&sslmode=require", "ssl=verify-full"),
+        (f"{POSTGRES}?sslrootcert=system&ssl=verify-ca", "ssl=verify-full"),
         (f"{POSTGRES}?password=secret", "in front of the ?"),
         (f"{POSTGRES}?ssl=true", "verify-full"),
         (f"{POSTGRES}?ssl=verify-full&ssl=disable", "ssl= twice"),
@@ -106,6 +112,51 @@ def test_a_default_password_is_one_however_it_is_written(name: str, login: str) 
     url = SAFE[name]["DATABASE_URL"].replace("service:secret", login)
     (problem,) = problems(DATABASES[name], **PRODUCTION, DATABASE_URL=url)
     assert "password" in problem
+
+
+@pytest.mark.parametrize(
+    ("variables", "remedy"),
+    [
+        ({"SSL_CERT_FILE": "/nowhere.pem"}, "PGSSLROOTCERT"),
+        ({"PGSSLROOTCERT": "/nowhere.pem"}, "PGSSLROOTCERT"),
+        ({}, None),
+        ({"PGSSLROOTCERT": "system"}, None),
+    ],
+)
+@pytest.mark.parametrize("ssl", ["verify-full", "verify-ca"])
+def test_without_authorities_nothing_is_verified_and_nothing_starts(
+    ssl: str, variables: dict[str, str], remedy: str | None
+) -> None:
+    part, url = DATABASES["postgres"], f"{POSTGRES}?ssl={ssl}"
+    found = problems(part, **PRODUCTION, **variables, DATABASE_URL=url)
+    assert len(found) == (remedy is not None)
+    assert all(remedy in problem for problem in found if remedy)
+    assert problems(part, **variables, DATABASE_URL=f"{POSTGRES}?ssl=require") == []
+
+
+def test_the_system_is_not_replaced_by_another_authority(tmp_path: Path) -> None:
+    own = tmp_path / "ca.pem"
+    own.touch()
+    url = f"{POSTGRES}?sslrootcert=system"
+    (problem,) = problems(DATABASES["postgres"], DATABASE_URL=url, PGSSLROOTCERT=str(own))
+    assert "PGSSLROOTCERT" in problem
+
+
+@pytest.mark.parametrize(
+    ("query", "variables"),
+    [
+        ("&passfile=/run/secrets/pgpass", {}),
+        ("", {"PGPASSFILE": "/run/secrets/pgpass"}),
+        ("", {"PGPASSWORD": "secret"}),
+        ("", {"PGSSLCERT": "/run/secrets/service.pem"}),
+    ],
+)
+def test_a_login_may_be_outside_of_the_url(query: str, variables: dict[str, str]) -> None:
+    part = DATABASES["postgres"]
+    url = SAFE["postgres"]["DATABASE_URL"].replace("service:secret", "service") + query
+    assert problems(part, **PRODUCTION, **variables, DATABASE_URL=url) == []
+    (problem,) = problems(part, **PRODUCTION, PGPASSWORD="postgres", DATABASE_URL=url)
+    assert "not the default" in problem
 
 
 @pytest.mark.parametrize(

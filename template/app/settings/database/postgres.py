@@ -1,11 +1,17 @@
 """PostgreSQL."""
 
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import SecretStr, model_validator
 from sqlalchemy import URL, make_url
 
+from app.settings.database.authorities import (
+    check_authorities,
+    dsn_of_the_system,
+    own_authorities,
+)
 from app.settings.database.sql import SqlSettings
 from app.settings.service import is_local
 
@@ -16,8 +22,10 @@ _OURS = "DATABASE_TIMEOUT bounds what takes time"
 _HARMLESS = {
     "channel_binding": ("disable", "prefer"),
     "gssencmode": ("disable", "prefer"),
-    "sslrootcert": ("system",),
 }
+_VERIFIED = ("verify-ca", "verify-full")
+# With which the driver logs in where the URL has no password.
+_LOGINS = ("PGPASSWORD", "PGPASSFILE", "PGSSLCERT")
 _VALUES = {
     "ssl": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     "target_session_attrs": (
@@ -44,7 +52,7 @@ class DatabaseSettings(SqlSettings):
         "channel_binding": "the driver has none; leave it out, and take ?ssl=verify-full",
         "sslcert": "set the variable PGSSLCERT",
         "sslkey": "set the variable PGSSLKEY",
-        "sslrootcert": "set the variable PGSSLROOTCERT to the file",
+        "sslrootcert": "set the variable PGSSLROOTCERT to the file; unset, it is the system's",
         "connection_limit": "set DATABASE_POOL_SIZE",
         "pool_timeout": "set DATABASE_POOL_TIMEOUT",
     }
@@ -58,16 +66,20 @@ class DatabaseSettings(SqlSettings):
 
     @property
     def database_connect_args(self) -> dict[str, Any]:
-        """What the driver has to know of the pooler."""
-        if self.database_pooler != "transaction":
-            return {}
-        # Each statement is prepared anew, and without a name, in the transaction that executes it:
-        # what it leaves on a connection is in nobody's way.
-        return {
-            "statement_cache_size": 0,
-            "prepared_statement_cache_size": 0,
-            "prepared_statement_name_func": str,
-        }
+        """What the driver has to know of the pooler, and of the authorities of certificates."""
+        arguments: dict[str, Any] = {}
+        url = make_url(self.database_url.get_secret_value())
+        if url.query.get("ssl") in _VERIFIED and (dsn := dsn_of_the_system()):
+            arguments["dsn"] = dsn
+        if self.database_pooler == "transaction":
+            # Each statement is prepared anew, and without a name, in the transaction that executes
+            # it: what it leaves on a connection is in nobody's way.
+            arguments |= {
+                "statement_cache_size": 0,
+                "prepared_statement_cache_size": 0,
+                "prepared_statement_name_func": str,
+            }
+        return arguments
 
     @classmethod
     def _translate(cls, url: URL) -> URL:
@@ -76,6 +88,8 @@ class DatabaseSettings(SqlSettings):
             raise ValueError("has both ssl= and sslmode=")
         if "sslmode" in query:
             query["ssl"] = query.pop("sslmode")
+        if query.get("sslrootcert") == "system":
+            _take_the_system(query)
         for name, harmless in _HARMLESS.items():
             if query.get(name) in harmless:
                 del query[name]
@@ -90,6 +104,8 @@ class DatabaseSettings(SqlSettings):
         for name, values in _VALUES.items():
             if url.query.get(name, values[0]) not in values:
                 raise ValueError(f"needs a {name}= that is one of {', '.join(values)}")
+        if url.query.get("ssl") in _VERIFIED:
+            check_authorities()
 
     @model_validator(mode="after")
     def _host_is_verified(self) -> Self:
@@ -104,10 +120,16 @@ class DatabaseSettings(SqlSettings):
         found = super()._unsafe()
         url = make_url(self.database_url.get_secret_value())
         remote = [host for host in _hosts(url) if not is_local(host)]
-        if url.password == "postgres" or (remote and not url.password):
+        password = url.password or os.environ.get("PGPASSWORD")
+        if password == "postgres":
             found.append("DATABASE_URL needs a password that is not the default")
+        elif remote and not _has_login(url):
+            found.append(
+                "DATABASE_URL needs a password that is not the default, or passfile= in it, or one "
+                f"of the variables {', '.join(_LOGINS)}"
+            )
         # With `require`, whoever is in between may show any certificate, and is told the password.
-        verified = url.query.get("ssl") in {"verify-ca", "verify-full"}
+        verified = url.query.get("ssl") in _VERIFIED
         if not verified and not all(self._is_trusted(host) for host in remote):
             found.append(
                 "DATABASE_URL needs TLS that verifies the server (?ssl=verify-full, or verify-ca "
@@ -115,6 +137,23 @@ class DatabaseSettings(SqlSettings):
                 "network in between is yours"
             )
         return found
+
+
+def _take_the_system(query: dict[str, Any]) -> None:
+    """As libpq does: the system's authorities vouch for so many that the name has to be right."""
+    if query.setdefault("ssl", "verify-full") != "verify-full":
+        raise ValueError("has sslrootcert=system, which needs ssl=verify-full")
+    if file := own_authorities():
+        raise ValueError(
+            f"has sslrootcert=system, but {file} goes first: leave one of them out, the file by "
+            "unsetting PGSSLROOTCERT or by moving it away"
+        )
+    del query["sslrootcert"]
+
+
+def _has_login(url: URL) -> bool:
+    given = (url.password, url.query.get("passfile"), *map(os.environ.get, _LOGINS))
+    return any(given)
 
 
 def _hosts(url: URL) -> list[str]:
