@@ -151,6 +151,37 @@ async def test_without_a_command_it_works_and_says_what_it_cannot_notice(
     await cache.check()
 
 
+@pytest.mark.parametrize("why", ["evicted", "never written"])
+async def test_what_the_server_does_not_say_where_it_was_is_dropped(
+    server: EmbeddedValkey, another: OpenCache, why: str
+) -> None:
+    def permit() -> None:
+        denied = ["-hset"] if why == "never written" else []
+        ask(server, "ACL", "SETUSER", "poor", "on", ">secret", "~*", "&*", "+@all", *denied)
+
+    permit()
+    url = f"redis://poor:secret@{server.host}:{server.port}/0"
+    policy = policy_of(await another(url))
+    assert await read(policy, "old") == "old"
+    ask(server, "DEL", policy.cache.keyspace.servers)
+    await restart_on_snapshot(server, WAYS["key"](policy))
+    permit()
+    assert await values_until_cached(policy_of(await another(url)), "new") == {"new"}
+
+
+async def test_processes_that_start_on_a_new_server_drop_nothing_and_log_nothing(
+    server: EmbeddedValkey, another: OpenCache
+) -> None:
+    source = Source("value")
+    with capture_logs() as logs:
+        for _ in range(3):
+            policy = policy_of(await another(server.url))
+            crowd = [policy.get_or_load("key", source.load) for _ in range(20)]
+            await asyncio.gather(*crowd)
+    assert source.loads == 1
+    assert [entry for entry in logs if entry["log_level"] == "warning"] == []
+
+
 async def lose_writes_in_a_failover(servers: ReplicatedValkey, change: Awaitable[None]) -> None:
     """Make a change that the replica never hears of, before it takes over."""
     primary = servers.primary()

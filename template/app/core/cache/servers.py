@@ -19,7 +19,7 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from app.core.redis import FairCluster, RedisClient, advice, is_refusal
+from app.core.redis import FairCluster, RedisClient, Script, advice, is_unreadable, reply_code
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +27,17 @@ _RUN = re.compile(rb"run_id:(\w+)")
 _LEFT = re.compile(rb"master_replid2:(\w+)")
 _TAGS = 4096
 """Among so many hash tags there is one for each node of a cluster, unless it has hardly a slot."""
+
+# KEYS marker, versions. ARGV server, policies. Nobody knows where a policy was seen that the marker
+# does not name: it was never used, or the marker was evicted. The first to come drops it.
+_NAME = Script("""
+for i = 2, #KEYS do
+  if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 0 then
+    redis.call('UNLINK', KEYS[i])
+    redis.call('HSET', KEYS[1], ARGV[i], ARGV[1])
+  end
+end
+""")
 
 
 class Servers:
@@ -64,14 +75,14 @@ class Servers:
         Raises:
             ConnectionError: the old entries are still there, so nobody may read over it yet.
         """
-        server = await self._ask(connection)
+        node = f"{connection.host}:{connection.port}" if self._cluster else ""
+        marker = self._marker_on(node)
+        server, seen = await self._ask(connection, marker)
         if server is None:
             return
-        node = f"{connection.host}:{connection.port}" if self._cluster else ""
         known = self._known.get(node)
         if known is None or not _goes_on(known, server):
-            marker = self._marker_on(node)
-            before = await self._read(connection, marker) if marker else None
+            before = self._understand(seen, server) if marker else None
             if marker is None or before is None:
                 # Who has which slots is not known yet, or no longer right. The connection is good
                 # for finding out; for anything else there will be another one, which asks again.
@@ -98,9 +109,8 @@ class Servers:
                 if self._unmarked.get(node) is command:
                     del self._unmarked[node]
 
-    async def _read(self, connection: Any, marker: str) -> dict[str, bytes] | None:
+    def _understand(self, seen: Any, server: bytes) -> dict[str, bytes] | None:
         """Which server each policy was last seen on; None if another node has to be asked."""
-        (seen,) = await _call(connection, ("HGETALL", marker))
         if isinstance(seen, AskError | MovedError) and self._cluster:
             if not self._cluster.is_discovering:
                 self._cluster.rediscover()
@@ -108,7 +118,7 @@ class Servers:
             return None
         if isinstance(seen, Exception):
             self._go_without(seen)
-            return {}
+            return dict.fromkeys(self._policies(), server)
         return {name.decode(): last for name, last in zip(seen[::2], seen[1::2], strict=True)}
 
     async def _drop(
@@ -124,8 +134,14 @@ class Servers:
         mark = ("HSET", marker, *fields)
         dropped = [name for name in policies if not _goes_on(before.get(name, server), server)]
         if not dropped:
-            if policies:
-                await _call(connection, mark)
+            unnamed = [name for name in policies if name not in before]
+            if unnamed and not self._cluster:
+                versions = [policies[name] for name in unnamed]
+                await self._write(
+                    connection, _NAME.in_full([marker, *versions], [server, *unnamed])
+                )
+            elif policies:
+                await self._write(connection, mark)
             return
         log.warning(
             "cache.server_may_have_forgotten",
@@ -133,7 +149,7 @@ class Servers:
             "invalidations may be lost",
             policies=dropped,
         )
-        versions = [policies[name] for name in dropped]
+        versions = [policies[name] for name in policies if name in dropped or name not in before]
         if self._cluster:
             self._known[node] = server  # what comes next waits for them to be deleted
             self._unmarked[node] = mark
@@ -142,19 +158,30 @@ class Servers:
         (deleted,) = await _call(connection, ("UNLINK", *versions))
         if isinstance(deleted, Exception):
             raise RedisConnectionError(f"old entries cannot be dropped: {deleted}")
-        await _call(connection, mark)
+        await self._write(connection, mark)
 
-    async def _ask(self, connection: Any) -> bytes | None:
-        """Who it is; None if that cannot be known."""
-        told = await _call(connection, ("INFO", "server"), ("INFO", "replication"))
+    async def _write(self, connection: Any, command: tuple[Any, ...]) -> None:
+        (reply,) = await _call(connection, command)
+        if isinstance(reply, Exception) and not isinstance(reply, AskError | MovedError):
+            self._go_without(reply)
+
+    async def _ask(self, connection: Any, marker: str | None) -> tuple[bytes | None, Any]:
+        """Who it is, None if that cannot be known; and what the marker says.
+
+        The marker is read each time, though it is seldom needed: an eviction spares what is in use.
+        """
+        commands: list[tuple[Any, ...]] = [("INFO", "server"), ("INFO", "replication")]
+        if marker is not None:
+            commands.append(("HGETALL", marker))
+        *told, seen = await _call(connection, *commands) + ([] if marker else [None])
         if refused := next((one for one in told if isinstance(one, Exception)), None):
             self._go_without(refused)
-            return None
+            return None, None
         run, left = _RUN.search(told[0]), _LEFT.search(told[1])
-        return run[1] + b":" + (left[1] if left else b"0") if run else None
+        return run[1] + b":" + (left[1] if left else b"0") if run else None, seen
 
     def _go_without(self, refused: Exception) -> None:
-        if not is_refusal(refused):
+        if is_unreadable(refused) or reply_code(refused) is None:
             raise RedisConnectionError(f"cannot tell what was forgotten: {refused}") from refused
         if not self._is_blind:
             self._is_blind = True
