@@ -46,7 +46,9 @@ def turn_back(files: Path) -> None:
     project = files / "pyproject.toml.jinja"
     replace(project, '"fastapi>=0.', '"fastapi>=0.0.')
     replace(project, '  "uvicorn[standard]>=', '  "hypercorn>=')
-    replace(files / "app/main.py.jinja", "    app.include_router(create_metrics_router())\n", "")
+    token = "token=settings.metrics_token.get_secret_value()"
+    metrics = f"        app.include_router(create_metrics_router({token}))\n"
+    replace(files / "app/main.py.jinja", f"    if settings.has_metrics:\n{metrics}", "")
     settings = files / "app/settings/__init__.py.jinja"
     replace(settings, '    service_name: str = "{{ service_name }}"\n', "")
     readme = files / "README.md.jinja"
@@ -75,7 +77,8 @@ def commit(service: Path) -> None:
 
 def update_service(service: Path, ref: str | None = None, **answers: str | bool) -> list[str]:
     """`copier update`; returns the paths that are in conflict."""
-    run_update(service, answers, vcs_ref=ref, defaults=True, overwrite=True, quiet=True)
+    with quick_copier():
+        run_update(service, answers, vcs_ref=ref, defaults=True, overwrite=True, quiet=True)
     unmerged = git("ls-files", "--unmerged", "-z", cwd=service).split("\0")
     return sorted({line.partition("\t")[2] for line in unmerged if line})
 

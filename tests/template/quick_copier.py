@@ -18,7 +18,7 @@ _compiled: dict[tuple[Any, ...], Any] = {}
 
 @contextmanager
 def quick_copier() -> Iterator[None]:
-    """For copies of this template into new folders."""
+    """For copies of this template into new folders, and updates of these."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_main, "is_git_available", lambda: False)
         patch.setattr(Environment, "compile", _compile_once)
