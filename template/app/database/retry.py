@@ -1,5 +1,7 @@
 """Repeating what the database has undone: a deadlock, a conflict, a plan for an older schema."""
 
+import asyncio
+import random
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -10,6 +12,9 @@ from app.database.errors import DatabaseUnavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_PAUSE = (0.005, 0.02)
+"""Seconds before a function is repeated, at random, so that two do not meet again."""
 
 
 class TransactionUndone(DatabaseUnavailable):
@@ -51,6 +56,8 @@ def retry_once(work: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corouti
             if attempt.committed:
                 raise
             attempt.ends_at = undone.ends_at
+            # The one that goes on needs what this one held: it has a moment to take it.
+            await asyncio.sleep(random.uniform(*_PAUSE))
             return await work(*args, **kwargs)
         finally:
             _attempt.reset(token)
