@@ -104,6 +104,7 @@ async def test_a_wrong_password_is_tried_once(connect: Connect) -> None:
         assert stats["errorstat_WRONGPASS"]["count"] == 1
 
 
+@pytest.mark.slow
 async def test_a_command_whose_reply_is_lost_is_not_repeated(
     connect: Connect, server: EmbeddedValkey, redis: Redis
 ) -> None:

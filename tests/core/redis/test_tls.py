@@ -76,6 +76,7 @@ async def test_a_server_with_another_name_is_refused_unheard(
     assert await logins(valkey, connect) == 1
 
 
+@pytest.mark.slow
 async def test_a_server_without_tls_is_an_error_in_bounded_time(
     connect: Connect, trusted: Path, valkey: EmbeddedValkey
 ) -> None:
