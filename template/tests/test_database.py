@@ -40,9 +40,8 @@ def test_migrations_name_a_database_that_is_away_in_one_line(nowhere: URL) -> No
     url = nowhere.render_as_string(hide_password=False)
     done = alembic("upgrade", "head", database_url=url)
     assert done.returncode == 1
-    # A driver's thread may complain, too, that its loop is gone; that is no answer to anybody.
     told = [line for line in done.stderr.splitlines() if line.startswith("DATABASE_URL: ")]
     assert told[0].startswith(
         f"DATABASE_URL: no connection to {nowhere.host or nowhere.database}: "
     )
-    assert "sqlalchemy" not in done.stderr, "a traceback"
+    assert "Traceback" not in done.stderr
