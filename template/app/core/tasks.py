@@ -1,0 +1,73 @@
+"""Background tasks: each part of the service owns those it starts, and ends with them.
+
+asyncio keeps weak references to tasks only, cancels them with nobody, and leaves to everybody how
+they end. `Tasks` is the one way here: whoever starts something in the background starts it there.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextvars import Context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_CANCEL_AGAIN_AFTER = 1.0
+"""Seconds that a task has to clean up, before it is cancelled once more."""
+
+
+class Tasks:
+    """The tasks of one owner that have not ended yet."""
+
+    def __init__(self, context: Context | None = None) -> None:
+        """Own no tasks yet.
+
+        Args:
+            context: each task runs in a copy of it, so that it keeps nothing of the request that
+                happens to start it. None: in a copy of the context that starts it.
+        """
+        self._context = context
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run `work` beside its starter, whose cancellation does not reach it."""
+        context = None if self._context is None else self._context.copy()
+        task = asyncio.get_running_loop().create_task(work, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def shield(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` to its end, also when the caller is cancelled, and return its result.
+
+        Raises:
+            Exception: what `work` raises.
+        """
+        return await asyncio.shield(self.start(work))
+
+    async def stop(self, grace: float = 0) -> None:
+        """Wait up to `grace` seconds for all tasks, and those they start; cancel what is left.
+
+        What they raise meanwhile is ignored. They are cancelled until they have ended: up to Python
+        3.11 `asyncio.wait_for`, which redis-py uses, can take a cancellation for its own timeout.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace
+        while self._tasks and (left := deadline - loop.time()) > 0:
+            await _wait(self._tasks, left)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await _wait(self._tasks, _CANCEL_AGAIN_AFTER)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __iter__(self) -> Iterator[asyncio.Task[Any]]:
+        return iter(self._tasks.copy())
+
+
+async def _wait(tasks: set[asyncio.Task[Any]], seconds: float) -> None:
+    done, _ = await asyncio.wait(tasks, timeout=seconds)
+    for task in done:
+        if not task.cancelled():
+            task.exception()  # otherwise asyncio reports that nobody has looked at it
