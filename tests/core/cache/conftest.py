@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.core.cache import Cache, seen
+from app.core.cache import Cache, results
 from app.core.redis import ClientOptions, create_client
 from devservers.valkey import EmbeddedValkey
 from tests.core.cache.harness import PATIENT, Clock, LoopClock, open_cache
@@ -56,7 +56,7 @@ async def cache(another: OpenCache) -> Cache:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Lets entries grow old at once, and no older than that however long a test takes."""
     clock = Clock()
-    monkeypatch.setattr(seen, "time", clock)
+    monkeypatch.setattr(results, "time", clock)
     return clock
 
 

@@ -16,10 +16,10 @@ from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy, CacheUnavailable
 from app.core.cache import store as store_module
+from app.core.cache.entry_codec import Kind
 from app.core.cache.keys import Address
-from app.core.cache.recipe import Kind
-from app.core.cache.seen import Seen
-from app.core.cache.servers import Servers
+from app.core.cache.results import Seen
+from app.core.cache.server_watch import Servers
 from tests.core.cache.counters import reads
 from tests.core.cache.harness import UNCHECKED_STORE, open_cache
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.core.cache import Cache, CachePolicy
 from app.core.cache import engine as engine_module
-from app.core.cache.bulkhead import Bulkhead, waiting
+from app.core.cache.concurrency import Bulkhead, waiting
 from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.harness import Source

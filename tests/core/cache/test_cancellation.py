@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy
-from app.core.cache.flight import Flight
+from app.core.cache.concurrency import Flight
 from devservers.waiting import HANG, until
 from tests.core.cache.harness import (
     Clock,

@@ -7,8 +7,8 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from app.core.cache import Cache, CacheUnavailable, clock
-from app.core.cache.clock import ClockWatch
+from app.core.cache import Cache, CacheUnavailable, server_watch
+from app.core.cache.server_watch import ClockWatch
 from devservers.valkey import EmbeddedValkey
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.harness import Clock, Source, is_healthy
@@ -18,14 +18,14 @@ from tests.core.cache.harness import Clock, Source, is_healthy
 def host(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of this host."""
     host = Clock()
-    monkeypatch.setattr(clock, "time", host)
+    monkeypatch.setattr(server_watch, "time", host)
     return host
 
 
 @pytest.fixture
 def every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server's time is asked for with every lease."""
-    monkeypatch.setattr(clock, "_INTERVAL", 0)
+    monkeypatch.setattr(server_watch, "_CLOCK_INTERVAL_SECONDS", 0)
 
 
 @pytest.fixture

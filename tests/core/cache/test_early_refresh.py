@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.core.cache import Cache, seen
-from app.core.cache.early import calm_until, head_start, is_due
+from app.core.cache import Cache, results
+from app.core.cache.entry_codec import calm_until, head_start, is_due
 from devservers.waiting import HANG
 from tests.core.cache.counters import reads, refreshes
 
@@ -29,7 +29,7 @@ class SteadyClock:
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> SteadyClock:
     clock = SteadyClock()
-    monkeypatch.setattr(seen, "time", clock)
+    monkeypatch.setattr(results, "time", clock)
     return clock
 
 

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from app.core.cache import CachePolicy
 from app.core.cache import engine as engine_module
 from app.core.cache import entry as entry_module
-from app.core.cache import recipe as recipe_module
+from app.core.cache import entry_codec as codec_module
 from app.core.cache import store as store_module
 from app.core.cache.entry import Entry, Miss
 from app.core.cache.store import CacheStore
@@ -179,6 +179,6 @@ async def test_control_without_comparing_versions(
             options["versions"] = raw[66 : 66 + 8 * count]
         return real(raw, **options)  # type: ignore[arg-type]  # passed through
 
-    monkeypatch.setattr(recipe_module, "decode", believing)
+    monkeypatch.setattr(codec_module, "decode", believing)
     found, _ = await violations(another, CONTROL_SEEDS, one_is_enough=True)
     assert found

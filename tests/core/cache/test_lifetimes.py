@@ -9,7 +9,7 @@ from fastapi import HTTPException
 from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy
-from app.core.cache.recipe import Recipe
+from app.core.cache.entry_codec import Recipe
 from app.core.cache.store import _MARGIN
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.harness import Source

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from app.core.cache import Cache, CachePolicy
 from app.core.cache.keys import canonical
-from app.core.cache.servers import Servers
+from app.core.cache.server_watch import Servers
 from app.core.redis import ClientOptions, FairCluster, create_client
 from app.core.serializers.json import JsonSerializer
 from devservers.valkey import EmbeddedValkey

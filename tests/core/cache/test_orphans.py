@@ -13,7 +13,7 @@ from time import monotonic
 import pytest
 from redis.asyncio import Redis
 
-from app.core.cache import renewal
+from app.core.cache import fill
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until
 from tests.core.cache.conftest import OpenCache
@@ -64,7 +64,7 @@ async def test_when_a_loading_process_is_killed_one_other_loads(
     await redis.rpush("end", *["now"] * PROCESSES)
     for worker in workers:
         await asyncio.to_thread(worker.wait)
-    assert left <= renewal.LEASE_SECONDS * 1000
+    assert left <= fill.LEASE_SECONDS * 1000
     assert loads == 2  # that of the dead one, and one more for all the others
 
 
@@ -94,7 +94,7 @@ async def renewals(redis: Redis, lease: bytes, count: int) -> None:
 async def test_a_load_that_takes_longer_than_its_lease_keeps_it(
     another: OpenCache, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renewal, "_INTERVAL", 0.05)
+    monkeypatch.setattr(fill, "_RENEW_INTERVAL_SECONDS", 0.05)
     source, loading, waiting = await open_two(another)
     (lease,) = await lease_keys(redis)
     token = await redis.get(lease)
@@ -109,7 +109,7 @@ async def test_a_load_that_takes_longer_than_its_lease_keeps_it(
 async def test_control_without_renewal_another_process_loads_as_well(
     another: OpenCache, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renewal.LeaseRenewal, "_renew", lambda _: None)
+    monkeypatch.setattr(fill.LeaseRenewal, "_renew", lambda _: None)
     source, loading, waiting = await open_two(another)
     await until(lambda: source.loads == 2)
     source.release()
@@ -119,7 +119,7 @@ async def test_control_without_renewal_another_process_loads_as_well(
 async def test_a_lease_that_an_invalidation_took_is_not_renewed(
     another: OpenCache, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renewal, "_INTERVAL", 0.02)
+    monkeypatch.setattr(fill, "_RENEW_INTERVAL_SECONDS", 0.02)
     cache = await another()
     policy = cache.policy("item", int, ttl=60)
     source = Source(1)

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.core.cache import Cache, CacheUnavailable
-from app.core.cache.breaker import Breaker
+from app.core.cache.outage import Breaker
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until
 from tests.core.cache.conftest import OpenCache

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy
 from app.core.cache import engine as engine_module
-from app.core.cache.recipe import Recipe
+from app.core.cache.entry_codec import Recipe
 from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.harness import Source, is_healthy, lease_keys

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from redis.asyncio import Redis
 
-from app.core.cache import Cache, CachePolicy, renewal
+from app.core.cache import Cache, CachePolicy, fill
 from devservers.waiting import until
 from tests.core.cache.harness import Clock, Source
 from tests.support.wire import Wire, counted_writes
@@ -17,7 +17,7 @@ TAGS = [f"tag:{number}" for number in range(10)]
 @pytest.fixture(autouse=True)
 def no_renewals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loads that take long have their leases renewed; these are quick, the machine may not be."""
-    monkeypatch.setattr(renewal.LeaseRenewal, "_renew", lambda _: None)
+    monkeypatch.setattr(fill.LeaseRenewal, "_renew", lambda _: None)
 
 
 @pytest.fixture

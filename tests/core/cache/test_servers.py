@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.core.cache import Cache, renewal
-from app.core.cache.recipe import Recipe
+from app.core.cache import Cache, fill
+from app.core.cache.entry_codec import Recipe
 from app.core.redis import ClientOptions, create_standalone_client
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until
@@ -108,7 +108,7 @@ async def test_stale_entries_are_refreshed_and_failures_throttled(
 async def test_a_long_load_keeps_its_lease(
     cache: Cache, admin: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renewal, "_INTERVAL", 0.01)
+    monkeypatch.setattr(fill, "_RENEW_INTERVAL_SECONDS", 0.01)
     policy, source = cache.policy("item", int, ttl=TTL), Source(1)
     source.hold()
     loading = asyncio.create_task(policy.get_or_load(1, source.load))

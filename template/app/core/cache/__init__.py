@@ -1,11 +1,11 @@
 """The cache: policies, invalidation, and answers also when Redis is away."""
 
 from app.core.cache.cache import Cache
-from app.core.cache.decorator import CachedFunction
+from app.core.cache.function import CachedFunction
 from app.core.cache.http import CachedRoute, HttpCacheMiddleware
 from app.core.cache.keys import UnkeyableType
+from app.core.cache.outage import CacheUnavailable
 from app.core.cache.policy import CachePolicy
-from app.core.cache.store import CacheUnavailable
 
 __all__ = [
     "Cache",

@@ -6,18 +6,17 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from app.core.cache import metrics
-from app.core.cache.announcements import Announcer, Listener
-from app.core.cache.breaker import Breaker
+from app.core.cache.backplane import Announcer, Listener
 from app.core.cache.engine import Engine
 from app.core.cache.fill import Filler
 from app.core.cache.http.route import CachedRoute
 from app.core.cache.keys import Address, Keyspace
 from app.core.cache.near import NearCache
 from app.core.cache.options import MoreOptions, PolicyOptions
+from app.core.cache.outage import Breaker, CacheUnavailable, Recovery
 from app.core.cache.policy import CachePolicy
-from app.core.cache.recovery import Recovery
-from app.core.cache.servers import Servers
-from app.core.cache.store import CacheStore, CacheUnavailable
+from app.core.cache.server_watch import Servers
+from app.core.cache.store import CacheStore
 from app.core.redis import BatchReader, RedisClient, on_connect, stop_tasks
 from app.core.serializers import Serializer
 

@@ -22,19 +22,18 @@ from time import monotonic
 from typing import Any
 
 from app.core.cache import metrics
-from app.core.cache.backoff import Backoff
-from app.core.cache.bulkhead import waiting
-from app.core.cache.decoded import Decoded
+from app.core.cache.concurrency import Backoff, Flight, SingleFlight, waiting
+from app.core.cache.decode_memo import Decoded
 from app.core.cache.entry import Miss
+from app.core.cache.entry_codec import Kind, Recipe
 from app.core.cache.fill import Ask, Filler
-from app.core.cache.flight import Flight, SingleFlight
 from app.core.cache.keys import Address
+from app.core.cache.loader_safety import check_captured
 from app.core.cache.near import NearCache
-from app.core.cache.outliving import check_captured
-from app.core.cache.recipe import Kind, Recipe
+from app.core.cache.outage import CacheUnavailable
 from app.core.cache.refresh import Refresher
-from app.core.cache.seen import Loaded, Outcome, Seen, fallback, now_ms, served
-from app.core.cache.store import CacheStore, CacheUnavailable, Grant
+from app.core.cache.results import Loaded, Outcome, Seen, fallback, now_ms, served
+from app.core.cache.store import CacheStore, Grant
 
 _FIRST_POLL = 0.02
 _LONGEST_POLL = 0.25

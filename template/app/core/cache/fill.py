@@ -1,11 +1,15 @@
 """Filling entries: the lease before the load, the store after it, and no loose end in between.
 
-What ends a fill (storing, or giving the lease back) is done also when the fill is cancelled, and
-what Redis could not be told is left to the recovery. Every step takes one entry or many.
+What ends a fill (storing, or releasing the lease) is done also when the fill is cancelled, and what
+Redis could not be told is left to the recovery. Every step takes one entry or many.
+
+Fill leases are short, and renewed for as long as their holder lives: nobody waits for a process
+that was killed any longer than its lease lasts.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from secrets import token_hex
 from time import monotonic
@@ -14,14 +18,13 @@ from typing import Any, TypeVar
 import structlog
 
 from app.core.cache import metrics
-from app.core.cache.bulkhead import Bulkhead
+from app.core.cache.concurrency import Bulkhead
 from app.core.cache.entry import Entry
+from app.core.cache.entry_codec import Kind
 from app.core.cache.keys import Address
-from app.core.cache.recipe import Kind
-from app.core.cache.recovery import Recovery
-from app.core.cache.renewal import LEASE_SECONDS, LeaseRenewal
-from app.core.cache.seen import Loaded, Outcome, Seen, fallback, now_ms
-from app.core.cache.store import CacheStore, CacheUnavailable, LeaseReply
+from app.core.cache.outage import CacheUnavailable, Recovery
+from app.core.cache.results import Loaded, Outcome, Seen, fallback, now_ms
+from app.core.cache.store import CacheStore, LeaseReply
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -236,3 +239,54 @@ def fallbacks(asks: Mapping[K, Ask]) -> dict[K, Loaded] | None:
     old = {key: fallback(a.seen) for key, a in asks.items()}
     found = {key: loaded for key, loaded in old.items() if loaded is not None}
     return found if len(found) == len(old) else None
+
+
+LEASE_SECONDS = 2.0
+"""How long a fill lease lasts after its holder has died, or its event loop stands still."""
+_RENEW_INTERVAL_SECONDS = LEASE_SECONDS / 3
+
+
+class LeaseRenewal:
+    """Renews what this process holds: one round trip for all of it, nothing for quick loads."""
+
+    def __init__(
+        self, store: CacheStore, spawn: Callable[[Coroutine[Any, Any, None]], object]
+    ) -> None:
+        """`spawn` runs a renewal in the background."""
+        self._store = store
+        self._spawn = spawn
+        self._held: dict[str, Address] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @contextmanager
+    def of(self, leases: Sequence[tuple[Address, str]]) -> Iterator[None]:
+        """Keep leases (address and token) alive while the body runs."""
+        for address, token in leases:
+            self._held[token] = address
+        if self._timer is None:
+            self._start()
+        try:
+            yield
+        finally:
+            for _, token in leases:
+                self._held.pop(token, None)
+
+    def _start(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_RENEW_INTERVAL_SECONDS, self._renew)
+
+    def _renew(self) -> None:
+        self._timer = None
+        if self._held:
+            self._spawn(
+                self._renew_all([(address, token) for token, address in self._held.items()])
+            )
+            self._start()
+
+    async def _renew_all(self, leases: Sequence[tuple[Address, str]]) -> None:
+        try:
+            renewed = await self._store.renew_leases(leases, LEASE_SECONDS)
+        except CacheUnavailable:
+            return  # there is another turn before they end
+        for (_, token), is_ours in zip(leases, renewed, strict=True):
+            if not is_ours:  # an invalidation took it: what is loaded will not be stored
+                self._held.pop(token, None)

@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from app.core.cache.bulkhead import waiting
+from app.core.cache.concurrency import Flight, waiting
 from app.core.cache.engine import Engine
 from app.core.cache.entry import Miss
+from app.core.cache.entry_codec import Kind, Recipe
 from app.core.cache.fill import Ask, fallbacks
-from app.core.cache.flight import Flight
 from app.core.cache.keys import Address
-from app.core.cache.outliving import check_captured
-from app.core.cache.recipe import Kind, Recipe
-from app.core.cache.seen import Loaded, Outcome, Seen, now_ms
-from app.core.cache.store import CacheUnavailable, Grant
+from app.core.cache.loader_safety import check_captured
+from app.core.cache.outage import CacheUnavailable
+from app.core.cache.results import Loaded, Outcome, Seen, now_ms
+from app.core.cache.store import Grant
 
 K = TypeVar("K")
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from time import monotonic, time
 
+from app.core.cache.entry_codec import Kind
 from app.core.cache.keys import Address
-from app.core.cache.recipe import Kind
-from app.core.cache.seen import Seen
+from app.core.cache.results import Seen
 
 _OVERHEAD = 3_000
 """Bytes of an entry beside its payload and its key, as measured with tracemalloc: those of a

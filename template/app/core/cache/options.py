@@ -1,7 +1,16 @@
-"""What one kind of entry may do: the options of a policy, checked when it is declared."""
+"""What one kind of entry may do: the options of a policy, checked when it is declared.
+
+Of what is kept for keys that anybody can make up, such as cursors, there is little, and not for
+long. Whoever invents keys would fill the server with values that nobody asks for again, and push
+out what others need. A key that is asked for once leaves a mark of a few bytes. Its value is kept
+when it is asked for again, for a minute or two, and of such values each process keeps so many bytes
+at most.
+"""
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from time import monotonic
 from typing import TypedDict
 
 _LONGEST = 10 * 365 * 24 * 3600
@@ -70,3 +79,40 @@ class MoreOptions(TypedDict, total=False):
     lease_wait: float
     compress_from: int
     near_ttl: float
+
+
+SECOND_ASK_WITHIN = 60.0
+"""Seconds for the second ask to come in, and for a value to be fresh, and stale, at most."""
+MAX_BYTES = 8 * 1024 * 1024
+"""What each process keeps for the made-up keys of one route or function, in bytes a minute."""
+
+SecondAsk = bool | Callable[..., bool]
+
+
+def short_lived(options: PolicyOptions) -> PolicyOptions:
+    """The options of a policy for keys that anybody can make up."""
+    return replace(
+        options,
+        ttl=min(options.ttl, SECOND_ASK_WITHIN),
+        stale_while_revalidate=min(options.stale_while_revalidate, SECOND_ASK_WITHIN),
+        stale_if_error=min(options.stale_if_error, SECOND_ASK_WITHIN),
+    )
+
+
+class Allowance:
+    """So many bytes a minute, and no more than that at once."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._used = 0.0
+        self._at = monotonic()
+
+    def take(self, size: int) -> bool:
+        """Whether so many bytes are left, which are taken then."""
+        now = monotonic()
+        regained = (now - self._at) * self._max_bytes / 60
+        self._used, self._at = max(0.0, self._used - regained), now
+        if self._used + size > self._max_bytes:
+            return False
+        self._used += size
+        return True

@@ -13,13 +13,12 @@ from typing import (
     overload,
 )
 
-from app.core.cache.admission import SecondAsk
-from app.core.cache.decorator import CachedFunction, Tags
+from app.core.cache.entry_codec import Kind, Recipe
+from app.core.cache.function import CachedFunction, Tags
 from app.core.cache.http.route import CachedRoute
 from app.core.cache.keys import Address, canonical
 from app.core.cache.many import ManyReader
-from app.core.cache.options import PolicyOptions
-from app.core.cache.recipe import Kind, Recipe
+from app.core.cache.options import PolicyOptions, SecondAsk
 
 if TYPE_CHECKING:
     from app.core.cache.cache import Cache

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import structlog
 
 from app.core.cache import metrics
-from app.core.cache.backoff import Backoff
+from app.core.cache.concurrency import Backoff, Detached
+from app.core.cache.entry_codec import Kind
 from app.core.cache.fill import Ask, Filler
-from app.core.cache.flight import Detached
-from app.core.cache.recipe import Kind
-from app.core.cache.seen import Outcome
-from app.core.cache.store import CacheUnavailable, Grant
+from app.core.cache.outage import CacheUnavailable
+from app.core.cache.results import Outcome
+from app.core.cache.store import Grant
 
 K = TypeVar("K")
 

@@ -11,11 +11,10 @@ from redis.exceptions import ClusterError, RedisClusterException, RedisError, Tr
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from app.core.cache.announcements import Announcer
-from app.core.cache.breaker import Breaker
-from app.core.cache.clock import ClockWatch
+from app.core.cache.backplane import Announcer
 from app.core.cache.entry import VERSION_SIZE
 from app.core.cache.keys import Address
+from app.core.cache.outage import Breaker, CacheUnavailable
 from app.core.cache.scripts import (
     GIVE_UP,
     KEEP_VERSION,
@@ -26,6 +25,7 @@ from app.core.cache.scripts import (
     TIME,
     VERSION,
 )
+from app.core.cache.server_watch import ClockWatch
 from app.core.redis import (
     BatchReader,
     Command,
@@ -46,14 +46,6 @@ _MARGIN = 5.0
 _MAX_KEYS = 2_000
 # After so many attempts in a row that Redis refused, the cache does not count as well.
 _UNSTORED = 3
-
-
-class CacheUnavailable(Exception):
-    """Redis did not do what was asked; `outage` says that it could not be reached at all."""
-
-    def __init__(self, message: str, *, outage: bool) -> None:
-        super().__init__(message)
-        self.outage = outage
 
 
 class Grant(Enum):

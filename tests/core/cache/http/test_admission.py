@@ -9,9 +9,8 @@ from fastapi import APIRouter, FastAPI
 from httpx import AsyncClient
 from redis.asyncio import Redis
 
-from app.core.cache import Cache, admission
-from app.core.cache import recipe as recipe_module
-from app.core.cache.admission import MAX_BYTES, SECOND_ASK_WITHIN, Allowance
+from app.core.cache import Cache, entry_codec, options
+from app.core.cache.options import MAX_BYTES, SECOND_ASK_WITHIN, Allowance
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.counters import sample
 from tests.core.cache.harness import value_keys
@@ -80,8 +79,8 @@ async def test_one_ask_leaves_a_few_bytes_for_a_minute(cache: Cache, redis: Redi
 async def test_control_without_it_one_ask_leaves_the_whole_page_for_an_hour(
     cache: Cache, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipe_module.Kind, "admit", lambda _, __, raw, ttl: (raw, ttl))
-    monkeypatch.setattr(recipe_module, "short_lived", lambda options: options)
+    monkeypatch.setattr(entry_codec.Kind, "admit", lambda _, __, raw, ttl: (raw, ttl))
+    monkeypatch.setattr(entry_codec, "short_lived", lambda options: options)
     async with asking(pages(cache)) as client:
         await made_up(client, 50)
     size, life = await stored(redis)
@@ -101,8 +100,8 @@ async def test_asking_twice_for_very_many_is_bounded_in_bytes(
     another: OpenCache, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     allowed = 40_000
-    monkeypatch.setattr(recipe_module, "MAX_BYTES", allowed)
-    monkeypatch.setattr(admission, "monotonic", lambda: 0.0)  # no byte is regained
+    monkeypatch.setattr(entry_codec, "MAX_BYTES", allowed)
+    monkeypatch.setattr(options, "monotonic", lambda: 0.0)  # no byte is regained
     before = sample("cache_stores_total", policy="page", outcome="over_budget")
     caches = [await another() for _ in range(2)]
     for cache in caches:
@@ -135,7 +134,7 @@ async def test_an_invalidated_page_was_asked_for_before(cache: Cache) -> None:
 
 def test_the_allowance_comes_back_within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(admission, "monotonic", lambda: now)
+    monkeypatch.setattr(options, "monotonic", lambda: now)
     allowance = Allowance(MAX_BYTES)
     assert [allowance.take(MAX_BYTES), allowance.take(1)] == [True, False]
     now = 30.0

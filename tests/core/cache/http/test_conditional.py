@@ -11,7 +11,7 @@ from fastapi import APIRouter, HTTPException, Response
 from app.core.cache import Cache
 from app.core.cache.http.headers import Freshness, Sender
 from app.core.cache.http.response import stored_response
-from app.core.cache.seen import Loaded, Outcome
+from app.core.cache.results import Loaded, Outcome
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.http.serving import Item, application, asking, exchange, serving, status
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from app.core.cache.entry_codec import Kind
 from app.core.cache.http.headers import Freshness, Sender
 from app.core.cache.http.response import (
     RESPONSE_FORMAT,
@@ -17,8 +18,7 @@ from app.core.cache.http.response import (
 from app.core.cache.keys import Keyspace
 from app.core.cache.near import NearCache
 from app.core.cache.options import PolicyOptions
-from app.core.cache.recipe import Kind
-from app.core.cache.seen import Outcome, now_ms
+from app.core.cache.results import Outcome, now_ms
 from app.core.serializers.json import JsonSerializer
 
 BUDGET = 1_000_000

@@ -16,7 +16,7 @@ from fastapi.security.base import SecurityBase
 from app.core.cache.http.parameters import tree
 from app.core.cache.http.route import CACHED_AS, CachedRoute
 from app.core.cache.http.signature import PRINCIPAL
-from app.core.cache.outliving import yields
+from app.core.cache.loader_safety import yields
 
 _OPTIONS = (
     "response_model_include",

@@ -32,7 +32,7 @@ from app.core.cache.http.parameters import ParameterReader, reader_for, tree
 from app.core.cache.http.route import SEEN, CachedRoute
 from app.core.cache.http.shortcut import FOUND, TEMPLATE, Found, Shortcut, Way
 from app.core.cache.keys import Address
-from app.core.cache.seen import Outcome
+from app.core.cache.results import Outcome
 from app.core.reply import Reply
 
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from fastapi import HTTPException, Request, Response
 from fastapi.utils import is_body_allowed_for_status_code
 
-from app.core.cache.admission import SecondAsk
-from app.core.cache.bulkhead import adopt
-from app.core.cache.decorator import Arguments, Tags
+from app.core.cache.concurrency import adopt
+from app.core.cache.entry_codec import Kind, Recipe
+from app.core.cache.function import Arguments, Tags
 from app.core.cache.http.headers import Freshness, Sender, conditions
 from app.core.cache.http.producer import Failed, Producer
 from app.core.cache.http.response import (
@@ -31,9 +31,9 @@ from app.core.cache.http.response import (
 )
 from app.core.cache.http.signature import PRINCIPAL, REQUEST, RESPONSE, for_callers, for_fastapi
 from app.core.cache.keys import Address, canonical
-from app.core.cache.outliving import check_outlives
-from app.core.cache.recipe import Kind, Recipe
-from app.core.cache.seen import Loaded, Outcome
+from app.core.cache.loader_safety import check_outlives
+from app.core.cache.options import SecondAsk
+from app.core.cache.results import Loaded, Outcome
 from app.core.reply import Headers, Ready
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.core.cache.decoded import Decoded
+from app.core.cache.decode_memo import Decoded
 from app.core.cache.entry import Miss
+from app.core.cache.entry_codec import Kind
 from app.core.cache.keys import Address, Keyspace
 from app.core.cache.options import PolicyOptions
-from app.core.cache.recipe import Kind
-from app.core.cache.seen import Seen
+from app.core.cache.results import Seen
 
 VERSION = b"version1"
 

@@ -1,28 +1,78 @@
-"""What an outage left undone, and the way back.
+"""What happens while Redis is away, and the way back.
 
-While Redis is away, invalidations wait here. Once it answers they are carried out first, and only
+After a few failures in a row the breaker opens, and nobody asks Redis any more for a while: every
+cache operation costs nothing, and the service answers from its loaders. No request ever pays for
+finding out whether Redis is back: the recovery does, in the background.
+
+Invalidations wait in its queue meanwhile. Once Redis answers they are carried out first, and only
 then does the breaker close, so that no read in this process sees what had been invalidated. The
-queue is bounded and never forgets: keys that are too many become "everything of that policy".
-
-The queue is this process's memory. If the process dies with it, the ttl of the entries is the bound
-on how long they can still be served; if it is stopped in order, it tries once more.
+queue is bounded and never forgets: keys that are too many become "everything of that policy". It is
+this process's memory. If the process dies with it, the ttl of the entries is the bound on how long
+they can still be served; if it is stopped in order, it tries once more.
 """
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
 
 import structlog
 
 from app.core.cache import metrics
-from app.core.cache.breaker import Breaker
-from app.core.cache.store import CacheStore, CacheUnavailable
-
-log = structlog.get_logger(__name__)
 
 # Seconds. A ping now and then is nothing beside what the loaders do meanwhile.
 _FIRST_DELAY = 0.25
 _LONGEST_DELAY = 1.0
+
+
+class CacheUnavailable(Exception):
+    """Redis did not do what was asked; `outage` says that it could not be reached at all."""
+
+    def __init__(self, message: str, *, outage: bool) -> None:
+        super().__init__(message)
+        self.outage = outage
+
+
+class Breaker:
+    """Counts consecutive failures and opens at `threshold` of them."""
+
+    def __init__(self, *, threshold: int, on_open: Callable[[], None]) -> None:
+        self._threshold = threshold
+        self._on_open = on_open
+        self._failures = 0
+        self.is_open = False
+        metrics.breaker_open.set(0)
+
+    def succeeded(self) -> None:
+        self._failures = 0
+
+    def failed(self, why: str) -> None:
+        self._failures += 1
+        if self._failures >= self._threshold:
+            self.open(why)
+
+    def open(self, why: str) -> None:
+        if self.is_open:
+            return
+        log.warning("cache.redis_left_alone", why=why)
+        self.is_open = True
+        metrics.breaker_open.set(1)
+        self._on_open()
+
+    def close(self) -> None:
+        self._failures = 0
+        self.is_open = False
+        metrics.breaker_open.set(0)
+
+
+class RecoverableStore(Protocol):
+    """What the recovery asks of a store; each raises CacheUnavailable if it was not done."""
+
+    async def ping(self, key: str) -> None: ...
+
+    async def probe(self, key: str) -> None: ...
+
+    async def replay(self, pairs: Iterable[tuple[str, str]], versions: Iterable[str]) -> None: ...
 
 
 class Recovery:
@@ -76,7 +126,7 @@ class Recovery:
         """There is something to do."""
         self._needed.set()
 
-    async def run(self, store: CacheStore, breaker: Breaker) -> None:
+    async def run(self, store: RecoverableStore, breaker: Breaker) -> None:
         """Work until cancelled."""
         while True:
             await self._needed.wait()
@@ -92,14 +142,14 @@ class Recovery:
                 except Exception:  # without this task the breaker would stay open for good
                     log.exception("cache.recovery_failed")
 
-    async def finish(self, store: CacheStore) -> None:
+    async def finish(self, store: RecoverableStore) -> None:
         """At shutdown: a last attempt to carry out what waits, for the other processes."""
         try:
             await self._replay(store)
         except CacheUnavailable as error:
             log.error("cache.invalidations_lost", count=self.queued, error=str(error))
 
-    async def _attempt(self, store: CacheStore, breaker: Breaker) -> None:
+    async def _attempt(self, store: RecoverableStore, breaker: Breaker) -> None:
         await store.ping(self._probe)
         await self._replay(store)
         if breaker.is_open:
@@ -109,7 +159,7 @@ class Recovery:
             breaker.close()
             log.info("cache.recovered")
 
-    async def _replay(self, store: CacheStore) -> None:
+    async def _replay(self, store: RecoverableStore) -> None:
         while self.queued:
             # What is queued while the replay is under way may have happened after it: keep both
             # apart, and put the old ones back if they did not arrive.
@@ -129,3 +179,6 @@ class Recovery:
         metrics.invalidations.labels("queued").inc()
         metrics.queued_invalidations.set(self.queued)
         self.wake()
+
+
+log = structlog.get_logger(__name__)

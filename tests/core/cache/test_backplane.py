@@ -8,8 +8,8 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from app.core.cache import Cache, CachePolicy, CacheUnavailable, announcements
-from app.core.cache.announcements import Announcer
+from app.core.cache import Cache, CachePolicy, CacheUnavailable, backplane
+from app.core.cache.backplane import Announcer
 from app.core.redis import ClientOptions, create_client, link
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until
@@ -124,7 +124,7 @@ async def test_without_channels_invalidations_count_and_only_the_near_cache_is_o
     way: Callable[[CachePolicy[str]], Awaitable[None]],
 ) -> None:
     monkeypatch.setattr(link, "_ASK_AGAIN_AFTER", 0.05)
-    monkeypatch.setattr(announcements, "_TRY_AGAIN_AFTER", 0)
+    monkeypatch.setattr(backplane, "_TRY_AGAIN_AFTER", 0)
     other = policy_of(cache)
     async with near_client(url_without_channels) as client:
         with capture_logs() as logs:

@@ -7,9 +7,9 @@ microseconds, a third of a hit in the application; recognizing it takes 0.5.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.core.cache.entry_codec import Kind
 from app.core.cache.keys import Address
-from app.core.cache.recipe import Kind
-from app.core.cache.seen import Seen
+from app.core.cache.results import Seen
 
 MAX_BYTES = 8 * 1024 * 1024
 """The most memory that this takes of a process."""

@@ -26,10 +26,10 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from app.core.cache.admission import SecondAsk
+from app.core.cache.entry_codec import Recipe
 from app.core.cache.keys import canonical
-from app.core.cache.outliving import check_outlives
-from app.core.cache.recipe import Recipe
+from app.core.cache.loader_safety import check_outlives
+from app.core.cache.options import SecondAsk
 
 if TYPE_CHECKING:
     from app.core.cache.policy import CachePolicy

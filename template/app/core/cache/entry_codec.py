@@ -1,5 +1,13 @@
-"""What the engine needs to know about one value: its kind, its address and its loader."""
+"""How values of one type under one policy become entries, and entries values again.
 
+A popular entry is computed anew before it expires (XFetch, from "Optimal Probabilistic Cache
+Stampede Prevention"; Vattani, Chierichetti, Lowenstein; VLDB 2015): every reader draws a random
+head start, proportional to what the value cost to compute; the more readers there are, the earlier
+one of them wins. Here the winner refreshes in the background under the lease, so nobody waits and
+one process does it.
+"""
+
+import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -8,12 +16,17 @@ from typing import Any
 
 import structlog
 
-from app.core.cache import early, metrics
-from app.core.cache.admission import MAX_BYTES, SECOND_ASK_WITHIN, Allowance, short_lived
+from app.core.cache import metrics
 from app.core.cache.entry import ID_SIZE, Entry, Miss, decode, encode, entry_id, mark
 from app.core.cache.keys import Address
-from app.core.cache.options import PolicyOptions
-from app.core.cache.seen import Outcome, Seen, now_ms
+from app.core.cache.options import (
+    MAX_BYTES,
+    SECOND_ASK_WITHIN,
+    Allowance,
+    PolicyOptions,
+    short_lived,
+)
+from app.core.cache.results import Outcome, Seen, now_ms
 from app.core.serializers import Codec, DecodeError, NotStorable, SignatureError
 
 log = structlog.get_logger(__name__)
@@ -131,7 +144,7 @@ class Kind:
             return Seen(None, None, Miss.SIGNATURE, entry.id, versions, at=at)
         except DecodeError:
             return Seen(None, None, Miss.CORRUPT, entry.id, versions, at=at)
-        entry.calm_until = early.calm_until(entry.fresh_until, self._head_start(entry))
+        entry.calm_until = calm_until(entry.fresh_until, self._head_start(entry))
         return Seen(entry, value, None, entry.id, versions, at=at)
 
     def load_payload(self, entry: Entry, address: Address) -> Any:
@@ -142,12 +155,10 @@ class Kind:
 
     def is_due(self, entry: Entry, now: int) -> bool:
         """Whether this reader should have a fresh entry refreshed; `now` in ms since 1970."""
-        return now >= entry.calm_until and early.is_due(
-            entry.fresh_until - now, self._head_start(entry)
-        )
+        return now >= entry.calm_until and is_due(entry.fresh_until - now, self._head_start(entry))
 
     def _head_start(self, entry: Entry) -> float:
-        return early.head_start(entry.cost, self.options.ttl, self.options.early_refresh)
+        return head_start(entry.cost, self.options.ttl, self.options.early_refresh)
 
     def count(self, outcome: Outcome) -> None:
         metrics.tally.add(self._reads[outcome])
@@ -173,3 +184,23 @@ class Recipe:
     kind: Kind
     address: Address
     load: Callable[[], Awaitable[Any]]
+
+
+# exp(-15) of all draws would reach further: reads that are not near expiry skip the logarithm.
+_FARTHEST = 15
+
+
+def head_start(cost: int, ttl: float, beta: float) -> float:
+    """The mean of what readers draw, in milliseconds like `cost`; `ttl` in seconds."""
+    # A loader that is slow beside its ttl would otherwise be refreshed by every read.
+    return min(cost * beta, ttl * 1000 / 4)
+
+
+def calm_until(fresh_until: int, mean: float) -> int:
+    """The moment before which no reader need draw; all in milliseconds."""
+    return fresh_until - math.ceil(mean * _FARTHEST)
+
+
+def is_due(left: int, mean: float) -> bool:
+    """Whether this reader's head start reaches as far as the `left` milliseconds until expiry."""
+    return -mean * math.log(1 - random.random()) >= left

@@ -1,13 +1,21 @@
-"""Single flight: callers of this process that need the same value share one task.
+"""What keeps loads from being repeated, and from being too many at once.
 
-The task belongs to nobody: cancelling a caller, also the first one, harms no other, and when all of
-them are gone the task is cancelled too.
+* Single flight: callers of this process that need the same value share one task. The task belongs
+  to nobody: cancelling a caller, also the first one, harms no other, and when all of them are gone
+  the task is cancelled too.
+* Bulkhead: how many loaders run at once. A loader may read other entries, whose loaders need a slot
+  too. If it kept its own meanwhile, enough of such loaders would hold every slot and wait for each
+  other. So a loader that waits for another load gives its slot away, and takes the next free one to
+  go on.
+* Cooldown: keys that this process leaves alone for a moment.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
-from contextvars import Context
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -128,3 +136,100 @@ class SingleFlight:
         self.forget(flight)
         if not task.cancelled():
             task.exception()  # seen, also when every waiter has left
+
+
+@dataclass(slots=True)
+class _Turn:
+    """The right of one loader to run."""
+
+    free: asyncio.Semaphore
+    held: bool = True
+    waits: int = 0
+    """What the loader waits for at the moment: it may read several entries at once."""
+    over: bool = False
+
+    def give_away(self) -> None:
+        if self.held:
+            self.held = False
+            self.free.release()
+
+    async def take_again(self) -> None:
+        await self.free.acquire()
+        if self.held or self.waits or self.over:  # things have changed while we queued
+            self.free.release()
+        else:
+            self.held = True
+
+
+_mine: ContextVar[_Turn | None] = ContextVar("turn", default=None)
+
+
+def adopt(context: Context) -> None:
+    """Let what follows in this task see the context variables of another, but keep its turn."""
+    for variable, value in context.items():
+        if variable is not _mine:
+            variable.set(value)
+
+
+class Bulkhead:
+    """At most `size` loaders at work; the others wait in order."""
+
+    def __init__(self, size: int) -> None:
+        self._free = asyncio.Semaphore(size)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Around a loader: it waits here for its turn."""
+        await self._free.acquire()
+        turn = _Turn(self._free)
+        token = _mine.set(turn)
+        try:
+            yield
+        finally:
+            _mine.reset(token)
+            turn.over = True
+            turn.give_away()
+
+
+@asynccontextmanager
+async def waiting() -> AsyncIterator[None]:
+    """Around whatever waits for another load, which may be for the sake of a loader."""
+    turn = _mine.get()
+    if turn is None or turn.over:
+        yield
+        return
+    turn.waits += 1
+    turn.give_away()
+    try:
+        yield
+    finally:
+        turn.waits -= 1
+        if not turn.waits:
+            await turn.take_again()
+
+
+_PRUNE_AT = 4096
+
+
+class Backoff:
+    """Remembers keys for a number of seconds."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        self._prune_at = _PRUNE_AT
+
+    def set(self, key: str, seconds: float) -> None:
+        if len(self._until) >= self._prune_at:
+            now = monotonic()
+            self._until = {key: until for key, until in self._until.items() if until > now}
+            self._prune_at = max(_PRUNE_AT, 2 * len(self._until))  # not again at once
+        self._until[key] = monotonic() + seconds
+
+    def holds(self, key: str) -> bool:
+        until = self._until.get(key)
+        if until is None:
+            return False
+        if until > monotonic():
+            return True
+        del self._until[key]
+        return False
