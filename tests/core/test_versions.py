@@ -22,7 +22,7 @@ TELLING = [
     "events/test_delivery.py",
     "locks/test_contention.py",
     "locks/test_quarantine.py",
-    "locks/test_wakeups.py",
+    "locks/test_waiting.py",
     "redis/test_batching.py",
     "redis/test_poor_servers.py",
     "sessions/test_attacks.py",

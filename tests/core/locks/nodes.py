@@ -106,7 +106,7 @@ class Nodes:
     async def end_quarantine(self) -> None:
         """Let every server believe that it has noticed an hour ago what it has noticed."""
         for url in self.urls:
-            for marker in await ask(url, "KEYS", f"{PREFIX}:*:memory"):
+            for marker in await ask(url, "KEYS", f"{PREFIX}:*:restart"):
                 await ask(url, "HINCRBY", marker, "since", -3_600_000_000)
 
     async def listeners(self, name: str) -> list[int]:

@@ -75,7 +75,7 @@ async def test_many_attempts_and_releases_at_once(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Five seconds, which a busy machine may need for a hundred.
-    monkeypatch.setattr("app.core.locks.manager._TURN_SECONDS", HANG)
+    monkeypatch.setattr("app.core.locks.locks._TURN_SECONDS", HANG)
     async with few_connections(nodes) as locks:
         leases = await asyncio.gather(
             *(locks.try_acquire(f"name-{number}", ttl=_TTL) for number in range(100))
@@ -84,7 +84,7 @@ async def test_many_attempts_and_releases_at_once(
     assert released == [True] * 100
 
 
-async def test_control_without_turns(single: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_control_without_slots(single: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pools' own queues take a wait for an outage."""
     monkeypatch.setattr(Node, "capacity", 10_000)
     failures = pool_timeouts(single)

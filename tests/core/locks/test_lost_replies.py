@@ -129,7 +129,7 @@ async def test_a_lost_grant_that_is_refused_when_repeated_is_given_back(
             await send(*command)
             assert await single.lock_keys() == 1
             old_primary = ("id", "of the old primary", "server", "the old primary")
-            await send("HSET", f"{PREFIX}:{{0}}:memory", *old_primary)
+            await send("HSET", f"{PREFIX}:{{0}}:restart", *old_primary)
             raise RedisConnectionError("the reply is lost")
 
         monkeypatch.setattr(client, "execute_command", fail_over)

@@ -148,7 +148,7 @@ async def noticed(nodes: Nodes) -> list[int]:
 
 
 def marker() -> str:
-    return f"{PREFIX}:{{0}}:memory"
+    return f"{PREFIX}:{{0}}:restart"
 
 
 async def test_who_gives_up_before_it_ends_is_told_why(nodes: Nodes) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from redis.crc import key_slot
 
-from app.core.locks.keys import LockKeys
+from app.core.locks.store import LockKeys
 from devservers.waiting import HANG, until
 from tests.core.locks.nodes import PREFIX, ask
 from tests.core.locks.test_topologies import locks_at
@@ -65,19 +65,21 @@ class Move:
 
 def neighbours(name: str) -> Iterator[str]:
     """Other names, in the same slot."""
-    marker = _KEYS.marker(name)
-    return (other for number in range(10_000) if _KEYS.marker(other := f"n{number}") == marker)
+    marker = _KEYS.restart_marker(name)
+    return (
+        other for number in range(10_000) if _KEYS.restart_marker(other := f"n{number}") == marker
+    )
 
 
 async def quarantine_is_over(cluster: EmbeddedCluster) -> None:
     for node in cluster.nodes:
-        for key in await ask(node.url, "KEYS", f"{PREFIX}:*:memory"):
+        for key in await ask(node.url, "KEYS", f"{PREFIX}:*:restart"):
             await ask(node.url, "HINCRBY", key, "since", -3_600_000_000)
 
 
-async def all_surveyed(cluster: EmbeddedCluster) -> None:
+async def all_markers(cluster: EmbeddedCluster) -> None:
     async def all_there() -> bool:
-        found = [await ask(node.url, "KEYS", f"{PREFIX}:*:memory") for node in cluster.nodes]
+        found = [await ask(node.url, "KEYS", f"{PREFIX}:*:restart") for node in cluster.nodes]
         return sum(map(len, found)) == 64
 
     await until(all_there, what="64 markers")
@@ -98,7 +100,7 @@ async def test_locks_move_along_with_their_slot(cluster: EmbeddedCluster) -> Non
         locks_at(cluster.url, quarantine=600) as locks,
         locks_at(cluster.url, quarantine=600) as others,
     ):
-        await all_surveyed(cluster)
+        await all_markers(cluster)
         await quarantine_is_over(cluster)
         lease = await locks.try_acquire("name", ttl=_TTL)
         assert lease is not None
@@ -123,7 +125,7 @@ async def test_a_lock_is_renewed_and_released_while_its_slot_moves(
 ) -> None:
     move = Move(cluster, "name")
     async with locks_at(cluster.url, quarantine=600) as locks:
-        await all_surveyed(cluster)
+        await all_markers(cluster)
         await quarantine_is_over(cluster)
         lease = await locks.try_acquire("name", ttl=_TTL)
         assert lease is not None
@@ -142,7 +144,7 @@ async def test_a_node_that_forgot_after_the_move_refuses(cluster: EmbeddedCluste
     [other, *_] = neighbours("name")
     move = Move(cluster, "name")
     async with locks_at(cluster.url, quarantine=600) as locks:
-        await all_surveyed(cluster)
+        await all_markers(cluster)
         await quarantine_is_over(cluster)
         await move.happen()
         await ask(move.target.url, "SAVE")
@@ -158,7 +160,7 @@ async def test_a_node_that_forgot_before_the_move_refuses(cluster: EmbeddedClust
     [other, *_] = neighbours("name")
     move = Move(cluster, "name")
     async with locks_at(cluster.url, quarantine=600) as locks:
-        await all_surveyed(cluster)
+        await all_markers(cluster)
         await quarantine_is_over(cluster)
         await ask(move.source.url, "SAVE")
         assert await locks.try_acquire("name", ttl=_TTL) is not None
@@ -182,7 +184,7 @@ async def test_locks_move_to_a_node_that_had_none(cluster: EmbeddedCluster) -> N
             return bool((await ask(newcomer.url, "INFO", "server"))["uptime_in_seconds"] >= 2)
 
         async with locks_at(cluster.url, quarantine=1) as locks:
-            await all_surveyed(cluster)
+            await all_markers(cluster)
             await quarantine_is_over(cluster)
             await until(has_run_for_longer_than_a_lock, what="the second second")
             await move.happen()

@@ -95,7 +95,7 @@ async def test_cluster_quarantine_is_waited_for_once(cluster: EmbeddedCluster) -
         return [
             (node.url, key)
             for node in cluster.nodes
-            for key in await ask(node.url, "KEYS", f"{PREFIX}:*:memory")
+            for key in await ask(node.url, "KEYS", f"{PREFIX}:*:restart")
         ]
 
     async def all_there() -> bool:

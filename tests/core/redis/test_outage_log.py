@@ -7,10 +7,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
-from app.core.locks.background import Background
 from app.core.locks.node import Node
 from app.core.locks.subscriber import Subscriber
 from app.core.redis import Link, OutageLog, RedisClient
+from app.core.tasks import Tasks
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until
 from tests.core.redis.conftest import Connect
@@ -68,7 +68,7 @@ async def link(client: RedisClient) -> AsyncIterator[Listening]:
 @asynccontextmanager
 async def lock_subscriber(client: RedisClient) -> AsyncIterator[Listening]:
     listening = Listening()
-    node = Node(client, label="0", timeout=1, background=Background())
+    node = Node(client, label="0", timeout=1, background=Tasks())
     subscriber = Subscriber(node.subscribe, 0, listening)
     subscriber.want("released")
     yield listening

@@ -9,7 +9,7 @@ from app.core.locks.errors import (
     LockUnavailable,
 )
 from app.core.locks.lease import Lease
-from app.core.locks.manager import Locks
+from app.core.locks.locks import Locks
 
 # The strategies are imported by whoever chooses one: app.core.locks.lua or app.core.locks.redlock.
 __all__ = [

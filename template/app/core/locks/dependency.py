@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from app.core.locks.manager import Locks
+from app.core.locks.locks import Locks
 
 
 def get_locks(connection: HTTPConnection) -> Locks:

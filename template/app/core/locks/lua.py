@@ -8,7 +8,6 @@ quarantine covers is a primary that is cut off and goes on granting to the clien
 
 from collections.abc import Sequence
 
-from app.core.locks.background import Background
 from app.core.locks.node import Node, NodeError, was_lost
 from app.core.locks.rights import needed, tells_of_releases
 from app.core.locks.store import (
@@ -21,6 +20,7 @@ from app.core.locks.store import (
 )
 from app.core.redis import RedisClient, is_refusal
 from app.core.redis import Refused as ServerRefused
+from app.core.tasks import Tasks
 
 
 class LuaStore:
@@ -30,7 +30,7 @@ class LuaStore:
 
     def __init__(self, client: RedisClient, *, timeout: float = 0.5) -> None:
         """`timeout` is the longest one command may take in all, in seconds."""
-        self._background = Background()
+        self._background = Tasks()
         self._node = Node(client, label="redis", timeout=timeout, background=self._background)
         self._timeout = timeout
 
@@ -51,11 +51,11 @@ class LuaStore:
     def is_cluster(self) -> bool:
         return self._node.is_cluster
 
-    async def survey(self) -> bool:
+    async def check_nodes(self) -> bool:
         try:
-            return await self._node.survey()
+            return await self._node.check_nodes()
         except NodeError:
-            return False  # counted; the next refusal surveys again
+            return False  # counted; the next refusal checks again
 
     async def check(self, *, listening: bool) -> bool:
         found = await self._node.check(listening=listening)
@@ -77,10 +77,10 @@ class LuaStore:
             answer = await self._node.acquire(claim)
         except NodeError as error:
             if lost or was_lost(error):
-                self._node.forget(claim)
+                self._node.release_later(claim)
             raise
         if lost and isinstance(answer, Refused):
-            self._node.forget(claim)  # the first attempt may have been granted, or still be
+            self._node.release_later(claim)  # the first attempt may have been granted, or still be
         return answer
 
     async def extend(self, claims: Sequence[Claim]) -> list[bool | None]:
@@ -90,12 +90,12 @@ class LuaStore:
         try:
             told = await self._node.release(claim)
         except NodeError:
-            self._node.forget(claim)
+            self._node.release_later(claim)
             return Released(confirmed=False, listeners=0)
         return Released(confirmed=told is not None, listeners=told or 0)
 
-    def abandon(self, claim: Claim) -> None:
-        self._node.forget(claim)
+    def release_later(self, claim: Claim) -> None:
+        self._node.release_later(claim)
 
     async def close(self) -> None:
-        await self._background.drain(2 * self._timeout)
+        await self._background.stop(2 * self._timeout)

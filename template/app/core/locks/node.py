@@ -3,7 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import RedisCluster
@@ -11,12 +12,9 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import NoScriptError, RedisError, ResponseError, SlotNotCoveredError
 
 from app.core.locks import metrics
-from app.core.locks.background import Background
-from app.core.locks.keys import LockKeys
 from app.core.locks.rights import WITHOUT, Finding, in_script
-from app.core.locks.scripts import ACQUIRE, CHECK, EXTEND, RAISE_FENCE, RELEASE, SURVEY, VOUCH
-from app.core.locks.store import Claim, Granted, Reason, Refused, StoreOptions
-from app.core.locks.survey import Survey, moved
+from app.core.locks.scripts import ACQUIRE, CHECK, CHECK_MARKER, EXTEND, RAISE_FENCE, RELEASE, VOUCH
+from app.core.locks.store import Claim, Granted, LockKeys, Reason, Refused, StoreOptions
 from app.core.redis import (
     PoolTimeout,
     RedisClient,
@@ -25,11 +23,12 @@ from app.core.redis import (
     pool_size,
     reply_code,
 )
+from app.core.tasks import Tasks
 
 NodeError = (RedisError, OSError, TimeoutError)
 
 _CLUSTER_TAGS = 64
-_SURVEYED_AT_ONCE = 4
+_CHECKED_AT_ONCE = 4
 _RESERVED = 3
 """Connections that are left for listening, for renewals, and for what goes on in the background."""
 _EXTENDED_AT_ONCE = 500
@@ -37,6 +36,20 @@ _EXTEND_SHARE = 0.25
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _HELD, _QUARANTINE = 0, -1
+
+
+@dataclass(frozen=True, slots=True)
+class _MarkerState:
+    """What a server answers about one marker."""
+
+    wait_ms: int
+    """For how long locks beside the marker are refused."""
+    server: str
+    """The server, and its replication history."""
+    before: str
+    """Who wrote the marker before, if this server did not know itself in it."""
+    steady: bool
+    """The server has run for longer than any lock lasts, and was never a replica."""
 
 
 def was_lost(error: BaseException) -> bool:
@@ -51,15 +64,15 @@ class Node:
     """Runs the scripts; every call ends within `timeout` seconds."""
 
     def __init__(
-        self, client: RedisClient, *, label: str, timeout: float, background: Background
+        self, client: RedisClient, *, label: str, timeout: float, background: Tasks
     ) -> None:
         """`label` names the node in metrics."""
         self._client = client
         self._label = label
         self._timeout = timeout
         self._background = background
-        self._unforgotten: dict[str, tuple[Claim, float]] = {}
-        self._forgetting: asyncio.Task[None] | None = None
+        self._unreleased: dict[str, tuple[Claim, float]] = {}
+        self._releasing: asyncio.Task[None] | None = None
         self.is_cluster = isinstance(client, RedisCluster)
         self._tags = _CLUSTER_TAGS if self.is_cluster else 1
         self._keys = LockKeys("lock", tags=self._tags)
@@ -80,7 +93,7 @@ class Node:
         """How many commands may be under way at once."""
         return max(1, pool_size(self._client) - _RESERVED)
 
-    async def survey(self) -> bool:
+    async def check_nodes(self) -> bool:
         """Connect, and start the quarantine of a server without memory.
 
         Returns:
@@ -90,28 +103,32 @@ class Node:
             NodeError: it did not answer.
         """
         if not self.is_cluster or not self._quarantine_ms:
-            await self._survey(self._keys.markers()[0])
+            await self._check_marker(self._keys.restart_markers()[0])
             return False
-        surveys: dict[str, Survey] = {}
-        slots = asyncio.Semaphore(_SURVEYED_AT_ONCE)
+        states: dict[str, _MarkerState] = {}
+        slots = asyncio.Semaphore(_CHECKED_AT_ONCE)
 
-        async def survey(marker: str) -> None:
+        async def look_at(marker: str) -> None:
             async with slots:
-                surveys[marker] = await self._survey(marker)
+                states[marker] = await self._check_marker(marker)
 
-        outcomes = await asyncio.gather(*map(survey, self._keys.markers()), return_exceptions=True)
+        outcomes = await asyncio.gather(
+            *map(look_at, self._keys.restart_markers()), return_exceptions=True
+        )
         vouched = [
             await self._run(VOUCH, [marker], [server, self._quarantine_ms])
-            for marker, server in moved(surveys).items()
+            for marker, server in _moved(states).items()
         ]
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
         return any(vouched)
 
-    async def _survey(self, marker: str) -> Survey:
-        wait_ms, server, before, steady = await self._run(SURVEY, [marker], [self._quarantine_ms])
-        return Survey(wait_ms, server.decode(), before.decode(), bool(steady))
+    async def _check_marker(self, marker: str) -> _MarkerState:
+        wait_ms, server, before, steady = await self._run(
+            CHECK_MARKER, [marker], [self._quarantine_ms]
+        )
+        return _MarkerState(wait_ms, server.decode(), before.decode(), bool(steady))
 
     async def check(self, *, listening: bool) -> list[Finding]:
         """Do all that locks do, on keys of its own, and log what is refused for the first time.
@@ -163,7 +180,7 @@ class Node:
         log_refusal("locks", self._client, finding.command, target, finding.error, without=without)
 
     def _a_marker_of_each_server(self) -> list[str]:
-        markers = self._keys.markers()
+        markers = self._keys.restart_markers()
         return [markers[group[0]] for group in self._by_server(markers)]
 
     async def acquire(self, claim: Claim) -> Granted | Refused:
@@ -175,7 +192,7 @@ class Node:
         name = claim.name
         code, value = await self._run(
             ACQUIRE,
-            [self._keys.lock(name), self._keys.fence(name), self._keys.marker(name)],
+            [self._keys.lock(name), self._keys.fence(name), self._keys.restart_marker(name)],
             [claim.token, claim.ttl_ms, self._quarantine_ms, self._fence_ttl_ms],
         )
         if code == _HELD:
@@ -205,26 +222,26 @@ class Node:
         told = await self._run(RELEASE, keys, [claim.token, self._keys.channel(claim.name)])
         return None if told < 0 else int(told)
 
-    def forget(self, claim: Claim) -> None:
+    def release_later(self, claim: Claim) -> None:
         """Release, in the background, a claim that may be here, unless it expires first."""
-        self._unforgotten[claim.token] = (claim, time.monotonic() + claim.ttl)
-        if self._forgetting is None or self._forgetting.done():
-            self._forgetting = self._background.start(self._forget_all())
+        self._unreleased[claim.token] = (claim, time.monotonic() + claim.ttl)
+        if self._releasing is None or self._releasing.done():
+            self._releasing = self._background.start(self._release_all())
 
-    async def _forget_all(self) -> None:
+    async def _release_all(self) -> None:
         # One claim after the other: a server that is away is asked once a second, however many
         # claims it may have.
         pause = _FIRST_PAUSE
-        while self._unforgotten:
-            token, (claim, _) = next(iter(self._unforgotten.items()))
+        while self._unreleased:
+            token, (claim, _) = next(iter(self._unreleased.items()))
             try:
                 await self.release(claim)
-                del self._unforgotten[token]
+                del self._unreleased[token]
             except NodeError:
                 now = time.monotonic()
-                self._unforgotten = {
+                self._unreleased = {
                     token: (claim, expires)
-                    for token, (claim, expires) in self._unforgotten.items()
+                    for token, (claim, expires) in self._unreleased.items()
                     if expires > now
                 }
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))
@@ -312,3 +329,20 @@ class Node:
         except NodeError as error:
             self.failed(error)
             raise
+
+
+def _moved(states: Mapping[str, _MarkerState]) -> dict[str, str]:
+    """Return the markers that moved here with their slots, and the servers where they are now.
+
+    Nothing was forgotten if the server that wrote the marker is still the same (it speaks for other
+    markers), and the one that has it now has known itself for longer than any lock lasts: from
+    another marker, or because it has run for that long. A server that took over from a failed one
+    knows itself in no marker, and whoever gave away its last one can no longer speak.
+    """
+    alive = {state.server for state in states.values()}
+    trusted = {state.server for state in states.values() if not state.wait_ms or state.steady}
+    return {
+        marker: state.server
+        for marker, state in states.items()
+        if state.wait_ms and state.before in alive and state.server in trusted
+    }

@@ -24,7 +24,6 @@ from typing import Any, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.core.locks.background import Background
 from app.core.locks.node import Node, NodeError, was_lost
 from app.core.locks.rights import needed, tells_of_releases
 from app.core.locks.store import (
@@ -38,6 +37,7 @@ from app.core.locks.store import (
 )
 from app.core.redis import Refused as ServerRefused
 from app.core.redis import is_refusal
+from app.core.tasks import Tasks
 
 T = TypeVar("T")
 Answers = dict[Node, asyncio.Task[T]]
@@ -79,7 +79,7 @@ class RedlockStore:
         """
         if len(clients) < 3 or len(clients) % 2 == 0:
             raise ValueError(f"Redlock needs 3, 5 or 7 independent nodes, not {len(clients)}")
-        self._background = Background()
+        self._background = Tasks()
         self._nodes = [
             Node(client, label=str(number), timeout=settle_timeout, background=self._background)
             for number, client in enumerate(clients)
@@ -108,8 +108,8 @@ class RedlockStore:
     def capacity(self) -> int:
         return min(node.capacity for node in self._nodes)
 
-    async def survey(self) -> bool:
-        await asyncio.gather(*(node.survey() for node in self._nodes), return_exceptions=True)
+    async def check_nodes(self) -> bool:
+        await asyncio.gather(*(node.check_nodes() for node in self._nodes), return_exceptions=True)
         return False
 
     async def check(self, *, listening: bool) -> bool:
@@ -131,7 +131,7 @@ class RedlockStore:
             if await self._raise_fence(claim, fence, list(voters), patience):
                 return Granted(fence)
         for node, answer in answers.items():
-            self._background.start(self._withdraw(node, claim, answer))
+            self._background.start(self._release_on(node, claim, answer))
         if len(voters) >= self.quorum:
             raise NoMajority("a majority granted the lock and was gone before it stored the fence")
         return self._refusal(answers)
@@ -155,19 +155,19 @@ class RedlockStore:
     async def release(self, claim: Claim) -> Released:
         unsettled = self._unsettled.get(claim.token, {})
         answers = {
-            node: self._background.start(self._withdraw(node, claim, unsettled.get(node)))
+            node: self._background.start(self._release_on(node, claim, unsettled.get(node)))
             for node in self._nodes
         }
         told = await self._collect(answers, lambda told: told is not None, self._node_timeout)
         confirmed = len(told) >= self.quorum
         return Released(confirmed, max((count or 0 for count in told.values()), default=0))
 
-    def abandon(self, claim: Claim) -> None:
+    def release_later(self, claim: Claim) -> None:
         for node in self._nodes:
-            node.forget(claim)
+            node.release_later(claim)
 
     async def close(self) -> None:
-        await self._background.drain(2 * self._settle_timeout)
+        await self._background.stop(2 * self._settle_timeout)
 
     def _ask(self, node: Node, question: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = self._background.start(question)
@@ -229,7 +229,7 @@ class RedlockStore:
         answers = {node: self._ask(node, node.raise_fence(claim, fence)) for node in voters}
         return len(await self._collect(answers, bool, patience)) >= self.quorum
 
-    async def _withdraw(
+    async def _release_on(
         self, node: Node, claim: Claim, acquire: asyncio.Task[Granted | Refused] | None
     ) -> int | None:
         """Release on one node, however long it takes; how many were told or None if not ours."""
@@ -242,7 +242,7 @@ class RedlockStore:
                 return await node.release(claim)
             except NodeError:
                 self._resting_until[node] = time.monotonic() + _REST
-        node.forget(claim)
+        node.release_later(claim)
         return None
 
     def _refusal(self, answers: Answers[Granted | Refused]) -> Refused:

@@ -62,7 +62,7 @@ local now = time[1] * 1000000 + time[2]
 
 # KEYS marker. ARGV quarantine (ms). Answers {ms to refuse, this server, who wrote the marker before
 # this server did, 1 if this server has run for long enough to have forgotten nothing that matters}.
-_SURVEY = f"""{_QUARANTINE}
+_CHECK_MARKER = f"""{_QUARANTINE}
 local wait = quarantine(KEYS[1], now, tonumber(ARGV[1]))
 local marker = redis.call('HMGET', KEYS[1], 'server', 'before')
 local up = tonumber(string.match(ask('server'), 'uptime_in_seconds:(%d+)')) or 0
@@ -149,7 +149,7 @@ try('PUBLISH', ARGV[1], '')
 return demoted or refused
 """
 
-SURVEY = Script(_SURVEY)
+CHECK_MARKER = Script(_CHECK_MARKER)
 VOUCH = Script(_VOUCH)
 ACQUIRE = Script(_ACQUIRE)
 EXTEND = Script(_EXTEND)

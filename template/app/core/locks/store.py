@@ -4,6 +4,7 @@ A store owns its leftovers: whenever `acquire` does not return `Granted`, the st
 is releasing in the background, whatever that call may have left on a server.
 """
 
+from binascii import crc32
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -83,7 +84,7 @@ class LockStore(Protocol):
     def is_cluster(self) -> bool:
         """Whether locks move from server to server, so that one has those which another granted."""
 
-    async def survey(self) -> bool:
+    async def check_nodes(self) -> bool:
         """Find servers without memory now rather than at the first claim. Never raises for them.
 
         Returns:
@@ -119,7 +120,7 @@ class LockStore(Protocol):
         Never raises for the servers.
         """
 
-    def abandon(self, claim: Claim) -> None:
+    def release_later(self, claim: Claim) -> None:
         """Give a claim back in the background, after all others."""
 
     @property
@@ -134,3 +135,33 @@ class LockStore(Protocol):
 
     async def close(self) -> None:
         """Wait, for a bounded time, until everything that runs in the background is done."""
+
+
+class LockKeys:
+    """Keys of one service; the keys of one lock share a hash tag, so a cluster keeps them together.
+
+    A server's restart marker has to live in the same hash slot as the locks it speaks for, so a
+    cluster has one per tag. More tags spread the locks better and cost more markers.
+    """
+
+    def __init__(self, prefix: str, *, tags: int) -> None:
+        self.prefix = prefix
+        self._tags = tags
+
+    def lock(self, name: str) -> str:
+        return f"{self.prefix}:{{{self._tag(name)}}}:held:{name}"
+
+    def fence(self, name: str) -> str:
+        return f"{self.prefix}:{{{self._tag(name)}}}:fence:{name}"
+
+    def restart_marker(self, name: str) -> str:
+        return f"{self.prefix}:{{{self._tag(name)}}}:restart"
+
+    def restart_markers(self) -> list[str]:
+        return [f"{self.prefix}:{{{tag}}}:restart" for tag in range(self._tags)]
+
+    def channel(self, name: str) -> str:
+        return f"{self.prefix}:released:{name}"
+
+    def _tag(self, name: str) -> int:
+        return crc32(name.encode()) % self._tags

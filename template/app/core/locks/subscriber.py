@@ -26,7 +26,7 @@ _PAUSE = 0.1
 """Seconds between attempts to connect, at random from half to one and a half of it."""
 
 
-class Audience(Protocol):
+class ReleaseListener(Protocol):
     """Who listens to a subscriber."""
 
     def wants(self, channel: str) -> bool: ...
@@ -43,10 +43,10 @@ class Subscriber:
     whichever call finds it broken, and two at once would read each other's replies.
     """
 
-    def __init__(self, source: PubSubFactory, number: int, audience: Audience) -> None:
+    def __init__(self, source: PubSubFactory, number: int, listener: ReleaseListener) -> None:
         self._source = source
         self._number = number
-        self._audience = audience
+        self._listener = listener
         self._wanted: dict[str, int] = {}  # channel -> ticks for which nobody has waited for it
         self._sent: set[str] = set()
         self.confirmed: set[str] = set()
@@ -78,7 +78,7 @@ class Subscriber:
             except NodeError as error:
                 self._outage.lost(error)
                 self._wanted = {
-                    channel: 0 for channel in self._wanted if self._audience.wants(channel)
+                    channel: 0 for channel in self._wanted if self._listener.wants(channel)
                 }
                 # Who may not subscribe asks instead, as the log says at the start.
                 pause = _REFUSED_PAUSE if is_refusal(error) else _PAUSE
@@ -124,7 +124,7 @@ class Subscriber:
     async def _tick(self, pubsub: PubSub) -> None:
         for channel in self._wanted:
             self._wanted[channel] = (
-                0 if self._audience.wants(channel) else self._wanted[channel] + 1
+                0 if self._listener.wants(channel) else self._wanted[channel] + 1
             )
         idle = [channel for channel, ticks in self._wanted.items() if ticks > _IDLE_TICKS]
         for channel in idle:
@@ -146,9 +146,9 @@ class Subscriber:
     def _handle(self, message: dict[str, Any]) -> None:
         if message["type"] == "message":
             channel = message["channel"].decode()
-            self._audience.heard_release(self._number, channel, message["data"])
+            self._listener.heard_release(self._number, channel, message["data"])
         elif message["type"] == "subscribe":
             channel = message["channel"].decode()
             self.confirmed.add(channel)
             self._outage.back()
-            self._audience.heard_subscription(channel)
+            self._listener.heard_subscription(channel)

@@ -1,6 +1,7 @@
 """`Locks`: what the service uses."""
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -10,19 +11,17 @@ from typing import Self
 from weakref import WeakValueDictionary
 
 from app.core.locks import metrics
-from app.core.locks.arguments import MIN_TTL, check_name, check_prefix, check_seconds
-from app.core.locks.background import Background
-from app.core.locks.bulkhead import Bulkhead
 from app.core.locks.errors import LockError, LockTimeout, LockUnavailable
 from app.core.locks.hold import Hold, Holders
 from app.core.locks.lease import Lease
 from app.core.locks.node import NodeError
 from app.core.locks.store import Claim, Granted, LockStore, Reason, Refused, StoreOptions
-from app.core.locks.turns import Turns
-from app.core.locks.waiting import contend
-from app.core.locks.wakeups import Wakeups
+from app.core.locks.waiting import Bulkhead, LocalQueue, ReleaseNotifier, contend
 from app.core.locks.watchdog import Watchdog
+from app.core.tasks import Tasks
 
+_MIN_TTL = 0.1
+_MAX_NAME_BYTES = 512
 _CONNECT_SECONDS = 1.0
 _DRAIN_SECONDS = 2.0
 _TURN_SECONDS = 5.0
@@ -74,23 +73,23 @@ class Locks:
         Raises:
             ValueError: an argument is out of range.
         """
-        check_prefix(prefix)
-        check_seconds("max_ttl", max_ttl, least=MIN_TTL)
-        check_seconds("max_hold", max_hold, least=MIN_TTL)
-        check_seconds("fence_ttl", fence_ttl, least=max_ttl)
+        _check_prefix(prefix)
+        _check_seconds("max_ttl", max_ttl, least=_MIN_TTL)
+        _check_seconds("max_hold", max_hold, least=_MIN_TTL)
+        _check_seconds("fence_ttl", fence_ttl, least=max_ttl)
         quarantine = max_ttl if quarantine is None else quarantine
-        check_seconds("quarantine", quarantine, least=0)
+        _check_seconds("quarantine", quarantine, least=0)
         store.configure(StoreOptions(prefix=prefix, quarantine=quarantine, fence_ttl=fence_ttl))
         self._store = store
         self._max_ttl = max_ttl
-        self._background = Background()
+        self._background = Tasks()
         self._watchdog = Watchdog(self._extend_all, max_hold=max_hold)
-        self._wakeups = Wakeups(store.channel(""), store.listeners(), quorum=store.quorum)
-        self._turns = Turns()
+        self._notifier = ReleaseNotifier(store.channel(""), store.listeners(), quorum=store.quorum)
+        self._local_queue = LocalQueue()
         self._bulkhead = Bulkhead(store.capacity)
         self._holders = Holders()
         self._held: WeakValueDictionary[str, Lease] = WeakValueDictionary()
-        self._surveying: asyncio.Task[bool] | None = None
+        self._checking_nodes: asyncio.Task[bool] | None = None
         self._open = self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -100,7 +99,7 @@ class Locks:
         self._open = True
         # The nodes of a quorum have little time to vote, too little to be connected to as well.
         look = self._background.start(self._look())
-        await asyncio.wait([self._survey(), look], timeout=_CONNECT_SECONDS)
+        await asyncio.wait([self._check_nodes(), look], timeout=_CONNECT_SECONDS)
         return self
 
     async def __aexit__(
@@ -112,9 +111,9 @@ class Locks:
         """End the leases that are still held, and wait for all that has to end with them."""
         self._open, self._closed = False, True
         await self._watchdog.stop()
-        await self._wakeups.close()
+        await self._notifier.close()
         await self._holders.leave_within(_DRAIN_SECONDS)
-        await self._background.drain(_DRAIN_SECONDS)
+        await self._background.stop(_DRAIN_SECONDS)
         await self._store.close()
 
     async def check(self) -> None:
@@ -123,12 +122,12 @@ class Locks:
         Raises:
             RedisError, OSError, TimeoutError: locks cannot be granted; the message says why.
         """
-        self._wakeups.unheard = not await self._store.check(listening=False)
+        self._notifier.unheard = not await self._store.check(listening=False)
 
     async def _look(self) -> None:
         """Log what the servers refuse, before somebody needs it."""
         with suppress(*NodeError):
-            self._wakeups.unheard = not await self._store.check(listening=True)
+            self._notifier.unheard = not await self._store.check(listening=True)
 
     def hold(self, name: str, *, ttl: float = 10.0, timeout: float = 5.0) -> Hold:
         """Hold the lock `name` for an `async with` block.
@@ -149,9 +148,9 @@ class Locks:
             LockReentered: on entry: this task is inside a block for the same name.
             LockLost: from the block: the lock was lost before the body ended.
         """
-        check_name(name)
-        check_seconds("ttl", ttl, least=MIN_TTL, most=self._max_ttl)
-        check_seconds("timeout", timeout, least=0)
+        _check_name(name)
+        _check_seconds("ttl", ttl, least=_MIN_TTL, most=self._max_ttl)
+        _check_seconds("timeout", timeout, least=0)
         return Hold(name, lambda: self._acquire(name, ttl, timeout), self._watchdog, self._holders)
 
     async def try_acquire(self, name: str, *, ttl: float = 10.0) -> Lease | None:
@@ -172,8 +171,8 @@ class Locks:
             LockUnavailable: the servers did not answer.
             LockReentered: this task is inside a `hold` of the same name.
         """
-        check_name(name)
-        check_seconds("ttl", ttl, least=MIN_TTL, most=self._max_ttl)
+        _check_name(name)
+        _check_seconds("ttl", ttl, least=_MIN_TTL, most=self._max_ttl)
         self._holders.refuse_nested(name)
         with metrics.time_acquire() as timing:
             try:
@@ -189,7 +188,7 @@ class Locks:
         """See `Lease.extend`."""
         lease.check()
         before = lease.renewed
-        await self._background.run(self._extend_all([lease]))
+        await self._background.shield(self._extend_all([lease]))
         lease.check()
         if lease.renewed == before:
             raise LockUnavailable(f"nobody answers for the lock {lease.name!r}")
@@ -203,20 +202,20 @@ class Locks:
             # Most likely nobody answers: whoever has to hear of the loss should not wait for that.
             self._background.start(self._release(lease))
             return False
-        return await self._background.run(self._release(lease))
+        return await self._background.shield(self._release(lease))
 
     async def _acquire(self, name: str, ttl: float, patience: float) -> Lease:
         deadline = time.monotonic() + patience
         with metrics.time_acquire():
             try:
-                async with self._turns.turn(name, patience):
-                    with self._wakeups.topic(name) as topic:
+                async with self._local_queue.turn(name, patience):
+                    with self._notifier.waiter(name) as waiter:
                         return await contend(
                             name,
                             attempt=lambda: self._attempt(name, ttl, deadline + _GRACE),
                             held_here=lambda: self._held.get(name),
-                            listen=lambda: self._wakeups.listen(topic),
-                            woken=topic.event,
+                            listen=lambda: self._notifier.listen(waiter),
+                            woken=waiter.event,
                             deadline=deadline,
                         )
             except TimeoutError:
@@ -227,10 +226,10 @@ class Locks:
     async def _attempt(self, name: str, ttl: float, deadline: float) -> Lease | Refused:
         answer = await self._ask(name, ttl, deadline)
         if isinstance(answer, Refused) and answer.reason is Reason.QUARANTINE:
-            survey = self._survey()
+            checking = self._check_nodes()
             if self._store.is_cluster:
-                await asyncio.wait([survey], timeout=_CONNECT_SECONDS)
-                if survey.done() and survey.result():
+                await asyncio.wait([checking], timeout=_CONNECT_SECONDS)
+                if checking.done() and checking.result():
                     return await self._ask(name, ttl, deadline)
         return answer
 
@@ -275,7 +274,7 @@ class Locks:
         if isinstance(answer, Granted):
             metrics.cleanups.inc()
             released = await self._store.release(claim)
-            self._wakeups.released_here(claim.name, released.listeners)
+            self._notifier.released_here(claim.name, released.listeners)
 
     async def _extend_all(self, leases: Sequence[Lease]) -> None:
         sent = time.monotonic()
@@ -295,17 +294,46 @@ class Locks:
         try:
             await self._bulkhead.enter(time.monotonic() + _TURN_SECONDS)
         except TimeoutError:
-            self._store.abandon(lease.claim)
+            self._store.release_later(lease.claim)
             return False
         try:
             released = await self._store.release(lease.claim)
         finally:
             self._bulkhead.leave()
-        self._wakeups.released_here(lease.name, released.listeners)
+        self._notifier.released_here(lease.name, released.listeners)
         return released.confirmed
 
-    def _survey(self) -> asyncio.Task[bool]:
+    def _check_nodes(self) -> asyncio.Task[bool]:
         """Let every quarantine begin now instead of at the first claim that would meet it."""
-        if self._surveying is None or self._surveying.done():
-            self._surveying = self._background.start(self._store.survey())
-        return self._surveying
+        if self._checking_nodes is None or self._checking_nodes.done():
+            self._checking_nodes = self._background.start(self._store.check_nodes())
+        return self._checking_nodes
+
+
+def _check_name(name: object) -> None:
+    """Raise ValueError unless `name` can name a lock."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"the name of a lock is a text of at least one character, not {name!r}")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"the name of a lock has to be valid Unicode, not {name!r}") from None
+    if size > _MAX_NAME_BYTES:
+        raise ValueError(f"the name of a lock takes at most {_MAX_NAME_BYTES} bytes, not {size}")
+
+
+def _check_prefix(prefix: str) -> None:
+    """Raise ValueError unless `prefix` can start the key of a lock."""
+    _check_name(prefix)
+    if "{" in prefix or "}" in prefix:
+        raise ValueError(f"the prefix {prefix!r} has a brace, which would take over the hash tag")
+
+
+def _check_seconds(what: str, value: object, *, least: float, most: float = math.inf) -> None:
+    """Raise ValueError unless `value` is a finite number of seconds from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{what} is a finite number of seconds, not {value!r}")
+    if value < least:
+        raise ValueError(f"{what} is at least {least} s, not {value!r}")
+    if value > most:
+        raise ValueError(f"{what} is at most {most} s, not {value!r}")
