@@ -16,9 +16,9 @@ from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy, CacheUnavailable
 from app.core.cache import store as store_module
-from app.core.cache.entry_codec import Kind
-from app.core.cache.keys import Address
-from app.core.cache.results import Seen
+from app.core.cache.entry_codec import EntryCodec
+from app.core.cache.keys import EntryKeys
+from app.core.cache.results import ReadResult
 from app.core.cache.server_watch import Servers
 from tests.core.cache.counters import reads
 from tests.core.cache.harness import UNCHECKED_STORE, open_cache
@@ -46,8 +46,8 @@ class Checker:
         self._fetch = cache.engine.fetch
         cache.engine.fetch = self._note_offline  # type: ignore[method-assign]  # looked at
 
-    async def _note_offline(self, kind: Kind, address: Address) -> Seen:
-        seen = await self._fetch(kind, address)
+    async def _note_offline(self, codec: EntryCodec, keys: EntryKeys) -> ReadResult:
+        seen = await self._fetch(codec, keys)
         self._offline[asyncio.current_task()] = not seen.online
         return seen
 

@@ -135,8 +135,8 @@ async def test_without_channels_invalidations_count_and_only_the_near_cache_is_o
                 await way(policy)
             assert await read(other, "new") == "new"
             assert await read(policy, "newer") == "new"
-            assert muted._listener is not None
-            await until(lambda: muted._listener is not None and muted._listener.refusal)
+            assert muted._backplane is not None
+            await until(lambda: muted._backplane is not None and muted._backplane.refusal)
             with pytest.raises(CacheUnavailable, match=r"the near cache is off: .*permission"):
                 await muted.check()
         told = [entry["event"] for entry in logs]

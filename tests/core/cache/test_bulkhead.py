@@ -9,17 +9,17 @@ import pytest
 
 from app.core.cache import Cache, CachePolicy
 from app.core.cache import engine as engine_module
-from app.core.cache.concurrency import Bulkhead, waiting
+from app.core.cache.concurrency import Bulkhead, without_slot
 from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.harness import Source
 
-TURNS = 2
+SLOTS = 2
 
 
 @pytest.fixture
 async def narrow(another: OpenCache) -> Cache:
-    return await another(max_loads=TURNS)
+    return await another(max_loads=SLOTS)
 
 
 class Nested:
@@ -67,46 +67,46 @@ async def test_loaders_that_read_other_entries_do_not_wait_for_each_other(
 ) -> None:
     nested = Nested(narrow)
     async with asyncio.timeout(HANG):
-        await asyncio.gather(*(getattr(nested, way)(key) for key in range(5 * TURNS)))
-    assert nested.most_at_work <= TURNS
+        await asyncio.gather(*(getattr(nested, way)(key) for key in range(5 * SLOTS)))
+    assert nested.most_at_work <= SLOTS
 
 
-async def test_control_without_giving_turns_away_they_do(
+async def test_control_without_giving_slots_away_they_do(
     narrow: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @asynccontextmanager
     async def nothing() -> AsyncIterator[None]:
         yield
 
-    monkeypatch.setattr(engine_module, "waiting", nothing)
+    monkeypatch.setattr(engine_module, "without_slot", nothing)
     nested = Nested(narrow, loader_timeout=0.3)
     with pytest.raises(TimeoutError, match="more than"):
-        await asyncio.gather(*(nested.one(key) for key in range(5 * TURNS)))
+        await asyncio.gather(*(nested.one(key) for key in range(5 * SLOTS)))
 
 
-async def test_no_more_loaders_run_than_there_are_turns(narrow: Cache) -> None:
+async def test_no_more_loaders_run_than_there_are_slots(narrow: Cache) -> None:
     policy, source = narrow.policy("item", int, ttl=60), Source(1)
     source.hold()
     tasks = [asyncio.create_task(policy.get_or_load(key, source.load)) for key in range(9)]
-    await until(lambda: source.loads == TURNS)
+    await until(lambda: source.loads == SLOTS)
     await asyncio.sleep(0.02)
-    assert source.loads == TURNS
+    assert source.loads == SLOTS
     source.release()
     assert await asyncio.gather(*tasks) == [1] * 9
 
 
-async def test_turns_are_neither_lost_nor_doubled_by_cancellation() -> None:
+async def test_slots_are_neither_lost_nor_doubled_by_cancellation() -> None:
     """One more turn of the event loop each time, until a whole load gets through."""
     bulkhead = Bulkhead(1)
 
     async def inner() -> None:
-        async with waiting(), bulkhead.turn():
+        async with without_slot(), bulkhead.slot():
             await asyncio.sleep(0)
 
     async def load() -> None:
-        async with bulkhead.turn():
+        async with bulkhead.slot():
             await asyncio.gather(inner(), inner())
-            async with waiting():
+            async with without_slot():
                 await asyncio.sleep(0)
 
     for turns in range(100):
@@ -117,7 +117,7 @@ async def test_turns_are_neither_lost_nor_doubled_by_cancellation() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await other
-        async with asyncio.timeout(HANG), bulkhead.turn():
+        async with asyncio.timeout(HANG), bulkhead.slot():
             second = asyncio.create_task(load())
             await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -128,7 +128,7 @@ async def test_turns_are_neither_lost_nor_doubled_by_cancellation() -> None:
     pytest.fail("no load ever finished")
 
 
-async def test_what_a_loader_leaves_behind_takes_no_turn(narrow: Cache) -> None:
+async def test_what_a_loader_leaves_behind_takes_no_slot(narrow: Cache) -> None:
     """A task that outlives the loader which started it is no loader."""
     policy, source, left = narrow.policy("item", int, ttl=60), Source(1), []
 
@@ -138,4 +138,4 @@ async def test_what_a_loader_leaves_behind_takes_no_turn(narrow: Cache) -> None:
 
     await policy.get_or_load("first", load)
     await left[0]
-    assert narrow.engine.filler._loads._free._value == TURNS
+    assert narrow.engine.filler._loads._free._value == SLOTS

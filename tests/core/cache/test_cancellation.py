@@ -218,7 +218,7 @@ async def test_at_shutdown_loads_may_finish(cache: Cache, redis: Redis) -> None:
     source.hold()
     caller = call(policy, source)
     await source.started.wait()
-    leaving = asyncio.create_task(cache.engine.drain(patience=HANG))
+    leaving = asyncio.create_task(cache.engine.drain(grace=HANG))
     await asyncio.sleep(0)
     source.release()
     await leaving
@@ -241,7 +241,7 @@ async def test_at_shutdown_what_takes_too_long_is_cancelled_and_gives_its_lease_
         await policy.invalidate("key")
         waiting = call(policy, source)
         await until(lambda: source.loads == 3)
-    await cache.engine.drain(patience=0)
+    await cache.engine.drain(grace=0)
     assert source.cancelled == 1 + callers
     assert await lease_keys(redis) == []
     assert not cache.engine.filler.tasks
@@ -258,7 +258,7 @@ async def test_at_shutdown_a_lease_that_was_just_asked_for_is_given_back(
     caller = call(policy, Source("value"))
     gate.let_in()
     await gate.answered.wait()  # the server has granted it, the cache does not know yet
-    leaving = asyncio.create_task(cache.engine.drain(patience=0))
+    leaving = asyncio.create_task(cache.engine.drain(grace=0))
     await until(lambda: all(task.cancelling() for task in cache.engine.flights.tasks))
     gate.let_out()
     await leaving
@@ -288,7 +288,7 @@ async def test_an_invalidation_that_is_cancelled_is_carried_out_all_the_same(
 ) -> None:
     """The change it follows is committed: a caller who goes away must not leave the old value."""
     await policy.get_or_load("key", Source("old").load, tags=["tag"])
-    gates = [Gate(cache._store, name, monkeypatch) for name in ("delete", "renew_versions")]
+    gates = [Gate(cache._store, name, monkeypatch) for name in ("delete", "drop_versions")]
     ways: dict[str, Callable[[], Awaitable[None]]] = {
         "key": lambda: policy.invalidate("key"),
         "tag": lambda: cache.invalidate_tags("tag"),

@@ -235,9 +235,9 @@ async def test_an_announcement_does_not_overtake_what_it_announces(
     cluster: EmbeddedCluster, cache: Cache, policy: CachePolicy[int], what: str
 ) -> None:
     """Whoever heard of it too early would ask again, and keep the old entry for longer."""
-    address = policy.address(canonical("key"), TAGS)
+    keys = policy.entry_keys(canonical("key"), TAGS)
     await policy.get_or_load("key", Source(1).load, tags=TAGS)
-    held = address.value if what == "key" else address.versions[-1]
+    held = keys.value if what == "key" else keys.versions[-1]
     node = cluster.nodes[key_slot(held.encode()) * len(cluster.nodes) // SLOTS]
     news: list[Any] = []
     async with AsyncExitStack() as stack:

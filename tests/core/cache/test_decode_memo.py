@@ -1,15 +1,15 @@
-"""What was decoded last is known by its bytes, its versions and its kind, and by nothing less."""
+"""What was decoded last is known by its bytes, its versions and its codec, and by nothing less."""
 
 from dataclasses import dataclass, field
 
 import pytest
 
-from app.core.cache.decode_memo import Decoded
+from app.core.cache.decode_memo import DecodeMemo
 from app.core.cache.entry import Miss
-from app.core.cache.entry_codec import Kind
-from app.core.cache.keys import Address, Keyspace
+from app.core.cache.entry_codec import EntryCodec
+from app.core.cache.keys import EntryKeys, Keyspace
 from app.core.cache.options import PolicyOptions
-from app.core.cache.results import Seen
+from app.core.cache.results import ReadResult
 
 VERSION = b"version1"
 
@@ -30,79 +30,83 @@ class Codec:
         return [payload]
 
 
-def kind_of(codec: Codec) -> Kind:
-    return Kind("decoded", PolicyOptions(ttl=60), codec, 9)
+def entry_codec(values: Codec) -> EntryCodec:
+    return EntryCodec("decoded", PolicyOptions(ttl=60), values, 9)
 
 
-def address_of(key: str) -> Address:
-    return Keyspace("service").address("decoded", key, [])
+def keys_of(key: str) -> EntryKeys:
+    return Keyspace("service").entry_keys("decoded", key, [])
 
 
-def stored(kind: Kind, address: Address, value: bytes) -> bytes:
-    raw = kind.pack(kind.new_entry(value, 0, VERSION), value, address)
+def stored(codec: EntryCodec, keys: EntryKeys, value: bytes) -> bytes:
+    raw = codec.pack(codec.new_entry(value, 0, VERSION), value, keys)
     assert raw is not None
     return raw
 
 
 def read(
-    decoded: Decoded, kind: Kind, key: str, raw: bytes | None, version: bytes | None = VERSION
-) -> Seen:
+    memo: DecodeMemo,
+    codec: EntryCodec,
+    key: str,
+    raw: bytes | None,
+    version: bytes | None = VERSION,
+) -> ReadResult:
     # A copy, as every reply of Redis is one.
     copy = None if raw is None else bytes(bytearray(raw))
-    return decoded.unpack(kind, address_of(key), copy, [version], at=7.0)
+    return memo.unpack(codec, keys_of(key), copy, [version], at=7.0)
 
 
 def test_the_same_bytes_are_decoded_once() -> None:
-    codec, decoded = Codec(), Decoded()
-    kind = kind_of(codec)
-    raw = stored(kind, address_of("a"), b"value")
-    first, second = read(decoded, kind, "a", raw), read(decoded, kind, "a", raw)
-    assert codec.decoded == [b"value"]
+    values, memo = Codec(), DecodeMemo()
+    codec = entry_codec(values)
+    raw = stored(codec, keys_of("a"), b"value")
+    first, second = read(memo, codec, "a", raw), read(memo, codec, "a", raw)
+    assert values.decoded == [b"value"]
     assert second.value is first.value
     assert second == first
     assert second is not first
 
 
 def test_other_bytes_versions_and_kinds_are_looked_at() -> None:
-    codec, decoded = Codec(), Decoded()
-    kind = kind_of(codec)
-    raw = stored(kind, address_of("a"), b"value")
-    read(decoded, kind, "a", raw)
-    assert read(decoded, kind, "a", None).reason is Miss.ABSENT
-    assert read(decoded, kind, "a", raw, b"version2").reason is Miss.INVALIDATED
-    assert read(decoded, kind, "a", raw, None).reason is Miss.INVALIDATED
-    assert read(decoded, kind, "a", raw[:-1] + bytes([raw[-1] ^ 1])).reason is Miss.CORRUPT
-    assert read(decoded, kind, "b", raw).reason is Miss.KEY
-    other = kind_of(Codec(fingerprint=b"another!"))
-    assert read(decoded, other, "a", raw).reason is Miss.SCHEMA
-    assert read(decoded, kind, "a", stored(kind, address_of("a"), b"new")).value == [b"new"]
+    values, memo = Codec(), DecodeMemo()
+    codec = entry_codec(values)
+    raw = stored(codec, keys_of("a"), b"value")
+    read(memo, codec, "a", raw)
+    assert read(memo, codec, "a", None).miss_reason is Miss.ABSENT
+    assert read(memo, codec, "a", raw, b"version2").miss_reason is Miss.INVALIDATED
+    assert read(memo, codec, "a", raw, None).miss_reason is Miss.INVALIDATED
+    assert read(memo, codec, "a", raw[:-1] + bytes([raw[-1] ^ 1])).miss_reason is Miss.CORRUPT
+    assert read(memo, codec, "b", raw).miss_reason is Miss.KEY
+    other = entry_codec(Codec(fingerprint=b"another!"))
+    assert read(memo, other, "a", raw).miss_reason is Miss.SCHEMA
+    assert read(memo, codec, "a", stored(codec, keys_of("a"), b"new")).value == [b"new"]
 
 
 def test_what_callers_may_change_is_theirs() -> None:
-    codec, decoded = Codec(shareable=False), Decoded()
-    kind = kind_of(codec)
-    raw = stored(kind, address_of("a"), b"value")
-    read(decoded, kind, "a", raw).value.append(b"changed")
-    assert read(decoded, kind, "a", raw).value == [b"value"]
+    values, memo = Codec(shareable=False), DecodeMemo()
+    codec = entry_codec(values)
+    raw = stored(codec, keys_of("a"), b"value")
+    read(memo, codec, "a", raw).value.append(b"changed")
+    assert read(memo, codec, "a", raw).value == [b"value"]
 
 
 @pytest.mark.parametrize(("size", "again"), [(10, 0), (1_000_000, 10)])
 def test_its_memory_has_an_end(size: int, again: int) -> None:
-    codec, decoded = Codec(), Decoded(max_bytes=100_000)
-    kind = kind_of(codec)
-    raws = {f"{n}": stored(kind, address_of(f"{n}"), b"x" * size) for n in range(10)}
+    values, memo = Codec(), DecodeMemo(max_bytes=100_000)
+    codec = entry_codec(values)
+    raws = {f"{n}": stored(codec, keys_of(f"{n}"), b"x" * size) for n in range(10)}
     for _ in range(2):
         for key, raw in raws.items():
-            assert read(decoded, kind, key, raw).value == [b"x" * size]
-    assert len(codec.decoded) == 10 + again
+            assert read(memo, codec, key, raw).value == [b"x" * size]
+    assert len(values.decoded) == 10 + again
 
 
 def test_the_newest_are_kept() -> None:
-    codec, decoded = Codec(), Decoded(max_bytes=100_000)
-    kind = kind_of(codec)
+    values, memo = Codec(), DecodeMemo(max_bytes=100_000)
+    codec = entry_codec(values)
     for n in range(1_000):
         key = str(n)
-        raw = stored(kind, address_of(key), b"value")
-        read(decoded, kind, key, raw)
-        read(decoded, kind, key, raw)
-    assert len(codec.decoded) == 1_000
+        raw = stored(codec, keys_of(key), b"value")
+        read(memo, codec, key, raw)
+        read(memo, codec, key, raw)
+    assert len(values.decoded) == 1_000

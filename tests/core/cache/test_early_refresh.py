@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.core.cache import Cache, results
-from app.core.cache.entry_codec import calm_until, head_start, is_due
+from app.core.cache.entry_codec import early_refresh_from, is_due, xfetch_gap
 from devservers.waiting import HANG
 from tests.core.cache.counters import reads, refreshes
 
@@ -70,7 +70,7 @@ async def test_control_without_early_refresh_somebody_does(
 
 def share_of_due(*, left: int, cost: int, ttl: float = 60, beta: float = 1) -> float:
     """`left` and `cost` in milliseconds."""
-    draws, mean = 4_000, head_start(cost, ttl, beta)
+    draws, mean = 4_000, xfetch_gap(cost, ttl, beta)
     return sum(is_due(left, mean) for _ in range(draws)) / draws
 
 
@@ -91,9 +91,9 @@ def test_it_does_not_refresh_all_the_time() -> None:
 
 
 def test_before_an_entry_is_due_it_is_calm() -> None:
-    mean = head_start(100, 60, 1)
-    calm = calm_until(60_000, mean)
+    mean = xfetch_gap(100, 60, 1)
+    calm = early_refresh_from(60_000, mean)
     assert 58_000 < calm < 59_000
     assert share_of_due(left=60_000 - calm, cost=100) < 0.001
     assert share_of_due(left=(60_000 - calm) // 10, cost=100) > 0.1
-    assert calm_until(60_000, head_start(100, 60, 0)) == 60_000
+    assert early_refresh_from(60_000, xfetch_gap(100, 60, 0)) == 60_000

@@ -130,7 +130,7 @@ async def test_the_same_for_longer_where_answers_overtake_each_other(
     another: OpenCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses = Random(1)
-    for name in ("read", "lease_many", "store_many", "give_up", "delete", "renew_versions"):
+    for name in ("read", "lease_many", "store_many", "release_leases", "delete", "drop_versions"):
         monkeypatch.setattr(CacheStore, name, paused(getattr(CacheStore, name), pauses))
     found, _ = await violations(another, range(1_000, 1_100))
     assert found == []

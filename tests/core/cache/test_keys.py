@@ -75,7 +75,7 @@ def test_texts_are_equal_exactly_when_values_are(one: Any, other: Any) -> None:
 
 @given(st.lists(values, min_size=1, max_size=3), st.lists(values, min_size=1, max_size=3))
 def test_addresses_are_too(one: list[Any], other: list[Any]) -> None:
-    first, second = (SPACE.address("p", canonical(value), ()) for value in (one, other))
+    first, second = (SPACE.entry_keys("p", canonical(value), ()) for value in (one, other))
     same = twin(one) == twin(other)
     assert (first.value == second.value) == same
     assert (first.fingerprint == second.fingerprint) == same
@@ -152,7 +152,7 @@ def test_what_looks_alike_differs() -> None:
     for value in ALIKE:
         text = canonical(value)
         assert texts.setdefault(text, value) is value
-        assert addresses.setdefault(SPACE.address("p", text, ()).value, value) is value
+        assert addresses.setdefault(SPACE.entry_keys("p", text, ()).value, value) is value
 
 
 def test_order_matters_in_sequences_only() -> None:
@@ -162,8 +162,8 @@ def test_order_matters_in_sequences_only() -> None:
 
 
 def test_a_long_key_is_short_in_redis_and_still_tells_what_it_is() -> None:
-    one = SPACE.address("p", canonical("x" * 10_000 + "1"), ())
-    other = SPACE.address("p", canonical("x" * 10_000 + "2"), ())
+    one = SPACE.entry_keys("p", canonical("x" * 10_000 + "1"), ())
+    other = SPACE.entry_keys("p", canonical("x" * 10_000 + "2"), ())
     assert one.value != other.value
     assert len(one.value) < 200
     assert "s10001:xxxx" in one.value
@@ -177,7 +177,7 @@ def test_policies_tags_and_services_have_names_of_their_own() -> None:
         for policy in ("tag", "item", "item-version")
     ]
     names += [SPACE.tag_version(tag) for tag in ("version", "item:version", "{i1}", "a:b", "a")]
-    names += [SPACE.policy_version("tag"), SPACE.address("tag", canonical(1), ()).value]
+    names += [SPACE.policy_version("tag"), SPACE.entry_keys("tag", canonical(1), ()).value]
     names += [SPACE.channel, SPACE.probe]
     assert len(set(names)) == len(names)
 

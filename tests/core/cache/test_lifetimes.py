@@ -9,7 +9,7 @@ from fastapi import HTTPException
 from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy
-from app.core.cache.entry_codec import Recipe
+from app.core.cache.entry_codec import Lookup
 from app.core.cache.store import _MARGIN
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.harness import Source
@@ -48,8 +48,8 @@ def route(policy: CachePolicy[str], value: str | None) -> Read:
         async def produce() -> Any:
             return await show.producer.produce({"key": key})
 
-        recipe = Recipe(show.kind, show.address({"key": key}, None), produce)
-        return policy.cache.engine.get(recipe)
+        lookup = Lookup(show.kind, show.address({"key": key}, None), produce)
+        return policy.cache.engine.get(lookup)
 
     return read
 

@@ -226,11 +226,11 @@ async def test_a_node_of_a_cluster_that_forgets_is_noticed(
         ask(node, "FLUSHALL")
     policy = policy_of(await another(cluster.url))
     assert await read(policy, "old") == "old"
-    address = policy.address(canonical("key"), ["tag"])
+    keys = policy.entry_keys(canonical("key"), ["tag"])
     changed = {
-        WAYS["key"]: address.value,
-        WAYS["tag"]: address.versions[1],
-        WAYS["clear"]: address.versions[0],
+        WAYS["key"]: keys.value,
+        WAYS["tag"]: keys.versions[1],
+        WAYS["clear"]: keys.versions[0],
     }[way]
     node = owner(cluster, changed)
     await restart_on_snapshot(node, way(policy))
@@ -263,7 +263,7 @@ async def test_a_process_that_dies_before_it_has_dropped_anything_leaves_it_to_t
         ask(node, "FLUSHALL")
     policy = policy_of(await another(cluster.url))
     assert await read(policy, "old") == "old"
-    node = owner(cluster, policy.address(canonical("key"), []).value)
+    node = owner(cluster, policy.entry_keys(canonical("key"), []).value)
     await restart_on_snapshot(node, WAYS["key"](policy))
     await asyncio.to_thread(cluster.wait_until_ready)
     async with process(cluster.url) as (_, dying):
@@ -285,10 +285,10 @@ async def test_a_node_that_was_met_while_the_map_of_the_slots_was_wrong_is_met_a
     key = next(
         key
         for key in map(str, range(100))
-        if owner(cluster, policy.address(canonical(key), []).value) is not others
+        if owner(cluster, policy.entry_keys(canonical(key), []).value) is not others
     )
     assert await policy.get_or_load(key, Source("old").load) == "old"
-    node = owner(cluster, policy.address(canonical(key), []).value)
+    node = owner(cluster, policy.entry_keys(canonical(key), []).value)
     await restart_on_snapshot(node, policy.invalidate(key, strict=True))
     await asyncio.to_thread(cluster.wait_until_ready)
     async with process(cluster.url) as (client, late):

@@ -134,7 +134,7 @@ async def test_a_read_during_an_invalidation_does_not_keep_what_it_saw(
     cache = await open_near()
     policy = policy_of(cache)
     await read(policy, 1)
-    for name in ("delete", "renew_versions"):
+    for name in ("delete", "drop_versions"):
         real = getattr(cache._store, name)
 
         async def slow(what: object, send: Callable[..., Awaitable[None]] = real) -> None:
@@ -142,8 +142,8 @@ async def test_a_read_during_an_invalidation_does_not_keep_what_it_saw(
             await send(what)
 
         monkeypatch.setattr(cache._store, name, slow)
-    assert cache._listener is not None
-    monkeypatch.setattr(cache._listener._link, "_heard", lambda *_: None)  # news that comes late
+    assert cache._backplane is not None
+    monkeypatch.setattr(cache._backplane._link, "_heard", lambda *_: None)  # news that comes late
     await invalidate(policy)
     assert await read(policy, 2) == 2
 
@@ -203,7 +203,7 @@ async def test_it_comes_back_whatever_ended_the_link(
     open_near: OpenNear, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = await open_near()
-    listener, near = cache._listener, cache._near
+    listener, near = cache._backplane, cache._near
     assert listener is not None
     assert near is not None
     heard, told = listener._link._heard, []

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy
 from app.core.cache import engine as engine_module
-from app.core.cache.entry_codec import Recipe
+from app.core.cache.entry_codec import Lookup
 from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.harness import Source, is_healthy, lease_keys
@@ -59,8 +59,8 @@ def route(policy: CachePolicy[int], source: Source[int]) -> Cached:
         async def produce() -> Any:
             return await show.producer.produce({"key": 1})
 
-        recipe = Recipe(show.kind, address, produce)
-        return int((await policy.cache.engine.get(recipe)).value.body)
+        lookup = Lookup(show.kind, address, produce)
+        return int((await policy.cache.engine.get(lookup)).value.body)
 
     async def refresh() -> int:
         await show.refresh(key=1)
@@ -220,9 +220,9 @@ async def test_control_deleting_first_makes_reads_wait(
 ) -> None:
     replace = engine_module.Engine._replace
 
-    async def deleting(engine: Any, recipe: Any) -> Any:
-        await engine.store.delete([(recipe.address.value, recipe.address.lease)])
-        return await replace(engine, recipe)
+    async def deleting(engine: Any, lookup: Any) -> Any:
+        await engine.store.delete([(lookup.keys.value, lookup.keys.lease)])
+        return await replace(engine, lookup)
 
     monkeypatch.setattr(engine_module.Engine, "_replace", deleting)
     cached = make(cache, Source(1))

@@ -50,8 +50,8 @@ async def moving(cluster: EmbeddedCluster, key: str) -> AsyncIterator[EmbeddedVa
 
 
 def names(policy: CachePolicy[str], key: str) -> dict[str, str]:
-    address = policy.address(canonical(key), [TAG])
-    return {"entry": address.value, "policy": address.versions[0], "tag": address.versions[1]}
+    keys = policy.entry_keys(canonical(key), [TAG])
+    return {"entry": keys.value, "policy": keys.versions[0], "tag": keys.versions[1]}
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["still there", "moved"])

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.core.cache import Cache, fill
-from app.core.cache.entry_codec import Recipe
+from app.core.cache.entry_codec import Lookup
 from app.core.redis import ClientOptions, create_standalone_client
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until
@@ -141,9 +141,9 @@ async def test_what_is_asked_for_once_leaves_a_mark(cache: Cache) -> None:
     async def produce() -> Any:
         return await page.producer.produce({"cursor": "x"})
 
-    recipe = Recipe(page._made_up, page.address({"cursor": "x"}, None), produce)
+    lookup = Lookup(page._made_up, page.address({"cursor": "x"}, None), produce)
     for _ in range(4):
-        await cache.engine.get(recipe)
+        await cache.engine.get(lookup)
     assert calls == 2
 
 

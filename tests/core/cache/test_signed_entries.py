@@ -55,7 +55,7 @@ async def forge(
     change: Callable[[bytes], bytes] = lambda payload: payload,
 ) -> None:
     """Put what is cached for `source` where `target` is read, with an envelope that fits there."""
-    from_, to = (policy.address(canonical(name), ()) for name in (source, target))
+    from_, to = (policy.entry_keys(canonical(name), ()) for name in (source, target))
     raw: Any = await redis.get(from_.value)
     versions: Any = await redis.mget(*to.versions)
     schema = serializer.codec(Secret).fingerprint

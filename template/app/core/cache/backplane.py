@@ -61,7 +61,7 @@ class Announcer:
             self._silent_until = monotonic() + _TRY_AGAIN_AFTER
 
 
-class Listener:
+class Backplane:
     """Keeps a near cache informed over a connection of its own."""
 
     def __init__(self, client: RedisClient, channel: str, near: NearCache) -> None:
@@ -85,7 +85,7 @@ class Listener:
             case [kind, *names] if kind == _ENTRIES:
                 self._near.invalidate(map(str, names))
             case [kind, *names] if kind == _VERSIONS:
-                self._near.renew(map(str, names))
+                self._near.invalidate_versions(map(str, names))
             case _:  # of a later version of this code: whatever it says, nothing old is kept
                 self._near.connected()
 

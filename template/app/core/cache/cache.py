@@ -6,11 +6,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from app.core.cache import metrics
-from app.core.cache.backplane import Announcer, Listener
+from app.core.cache.backplane import Announcer, Backplane
 from app.core.cache.engine import Engine
 from app.core.cache.fill import Filler
 from app.core.cache.http.route import CachedRoute
-from app.core.cache.keys import Address, Keyspace
+from app.core.cache.keys import EntryKeys, Keyspace
 from app.core.cache.near import NearCache
 from app.core.cache.options import MoreOptions, PolicyOptions
 from app.core.cache.outage import Breaker, CacheUnavailable, Recovery
@@ -76,10 +76,10 @@ class Cache:
         )
         self._breaker = Breaker(threshold=breaker_threshold, on_open=self._recovery.wake)
         self._announcer = Announcer(self.keyspace.channel)
-        self._near, self._listener = None, None
+        self._near, self._backplane = None, None
         if near_bytes and near_client is not None:
             self._near = NearCache(near_bytes)
-            self._listener = Listener(near_client, self.keyspace.channel, self._near)
+            self._backplane = Backplane(near_client, self.keyspace.channel, self._near)
         self._store = CacheStore(
             client,
             BatchReader(client, timeout=read_timeout, observe=metrics.read_seconds.observe),
@@ -92,8 +92,8 @@ class Cache:
 
     async def __aenter__(self) -> Self:
         self._running = [asyncio.create_task(self._recovery.run(self._store, self._breaker))]
-        if self._listener is not None:
-            self._running.append(asyncio.create_task(self._listener.run()))
+        if self._backplane is not None:
+            self._running.append(asyncio.create_task(self._backplane.run()))
         return self
 
     async def __aexit__(
@@ -102,7 +102,7 @@ class Cache:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.engine.drain(patience=5)
+        await self.engine.drain(grace=5)
         await stop_tasks(self._running)
         await self._recovery.finish(self._store)
 
@@ -147,7 +147,7 @@ class Cache:
         Raises:
             CacheUnavailable: with `strict`, if it could not be done now (it is still queued).
         """
-        await self.renew([self.keyspace.tag_version(tag) for tag in tags], strict=strict)
+        await self.drop_versions([self.keyspace.tag_version(tag) for tag in tags], strict=strict)
 
     async def check(self) -> None:
         """For the health page.
@@ -163,7 +163,7 @@ class Cache:
             complaints = [f"the breaker is {state}, {self._recovery.queued} invalidations wait"]
         if refusal := self._store.refusal:
             complaints.append(refusal)
-        if self._listener and (refusal := self._listener.refusal or self._announcer.refusal):
+        if self._backplane and (refusal := self._backplane.refusal or self._announcer.refusal):
             complaints.append(f"the near cache is off: {refusal}")
         if (problem := self._store.clock.problem) is not None:
             complaints.append(problem)
@@ -172,19 +172,19 @@ class Cache:
 
     # For the parts of the package
 
-    async def remove(self, addresses: Sequence[Address], *, strict: bool) -> None:
+    async def delete_entries(self, entries: Sequence[EntryKeys], *, strict: bool) -> None:
         """Delete entries and their leases."""
-        if not addresses:
+        if not entries:
             return
-        pairs = [(address.value, address.lease) for address in addresses]
-        self.engine.forget([address.value for address in addresses])
+        pairs = [(keys.value, keys.lease) for keys in entries]
+        self.engine.forget([keys.value for keys in entries])
         try:
             await self._store.delete(pairs)
         except asyncio.CancelledError:  # the change it follows was made: this is not optional
-            self._recovery.queue_entries(pairs, addresses[0].versions[0])
+            self._recovery.queue_entries(pairs, entries[0].versions[0])
             raise
         except CacheUnavailable as error:
-            self._recovery.queue_entries(pairs, addresses[0].versions[0])
+            self._recovery.queue_entries(pairs, entries[0].versions[0])
             # Until it is carried out, reads here must not see the old entry.
             self._breaker.open(f"an invalidation failed: {error}")
             if strict:
@@ -193,15 +193,15 @@ class Cache:
             metrics.invalidations.labels("sent").inc()
         finally:
             if self._near is not None:  # afterwards: a read in between kept the old entry
-                self._near.invalidate(address.value for address in addresses)
+                self._near.invalidate(keys.value for keys in entries)
 
-    async def renew(self, names: Sequence[str], *, strict: bool) -> None:
+    async def drop_versions(self, names: Sequence[str], *, strict: bool) -> None:
         """Give policies or tags a new version."""
         if not names:
             return
         self.engine.forget(names)
         try:
-            await self._store.renew_versions(names)
+            await self._store.drop_versions(names)
         except asyncio.CancelledError:
             self._recovery.queue_versions(names)
             raise
@@ -214,7 +214,7 @@ class Cache:
             metrics.invalidations.labels("sent").inc()
         finally:
             if self._near is not None:
-                self._near.renew(names)
+                self._near.invalidate_versions(names)
 
     def _drop(self, versions: Sequence[str]) -> None:
         """Invalidate policies that a node of the cluster may have forgotten invalidations of."""
@@ -222,4 +222,4 @@ class Cache:
         self._recovery.queue_versions(versions)
         self._breaker.open("a node of the cluster may have forgotten invalidations")
         if self._near is not None:
-            self._near.renew(versions)
+            self._near.invalidate_versions(versions)

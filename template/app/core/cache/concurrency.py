@@ -38,13 +38,13 @@ class Flight:
     """Some waited for it in vain: it goes on without them."""
     _traceback: TracebackType | None = None
 
-    async def lands(self, patience: float) -> bool:
+    async def lands_within(self, seconds: float) -> bool:
         """Whether it ends within so many seconds. Nobody waits again for what is late."""
         if self.is_late or self.task.done():
             return self.task.done()
         self.waiters += 1
         try:
-            await asyncio.wait([self.task], timeout=patience)
+            await asyncio.wait([self.task], timeout=seconds)
             self.is_late = not self.task.done()
         finally:
             self._leave()
@@ -139,7 +139,7 @@ class SingleFlight:
 
 
 @dataclass(slots=True)
-class _Turn:
+class _Slot:
     """The right of one loader to run."""
 
     free: asyncio.Semaphore
@@ -161,13 +161,13 @@ class _Turn:
             self.held = True
 
 
-_mine: ContextVar[_Turn | None] = ContextVar("turn", default=None)
+_my_slot: ContextVar[_Slot | None] = ContextVar("slot", default=None)
 
 
 def adopt(context: Context) -> None:
-    """Let what follows in this task see the context variables of another, but keep its turn."""
+    """Let what follows in this task see the context variables of another, but keep its slot."""
     for variable, value in context.items():
-        if variable is not _mine:
+        if variable is not _my_slot:
             variable.set(value)
 
 
@@ -178,40 +178,40 @@ class Bulkhead:
         self._free = asyncio.Semaphore(size)
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Around a loader: it waits here for its turn."""
+    async def slot(self) -> AsyncIterator[None]:
+        """Around a loader: it waits here for its slot."""
         await self._free.acquire()
-        turn = _Turn(self._free)
-        token = _mine.set(turn)
+        slot = _Slot(self._free)
+        token = _my_slot.set(slot)
         try:
             yield
         finally:
-            _mine.reset(token)
-            turn.over = True
-            turn.give_away()
+            _my_slot.reset(token)
+            slot.over = True
+            slot.give_away()
 
 
 @asynccontextmanager
-async def waiting() -> AsyncIterator[None]:
+async def without_slot() -> AsyncIterator[None]:
     """Around whatever waits for another load, which may be for the sake of a loader."""
-    turn = _mine.get()
-    if turn is None or turn.over:
+    slot = _my_slot.get()
+    if slot is None or slot.over:
         yield
         return
-    turn.waits += 1
-    turn.give_away()
+    slot.waits += 1
+    slot.give_away()
     try:
         yield
     finally:
-        turn.waits -= 1
-        if not turn.waits:
-            await turn.take_again()
+        slot.waits -= 1
+        if not slot.waits:
+            await slot.take_again()
 
 
 _PRUNE_AT = 4096
 
 
-class Backoff:
+class Cooldown:
     """Remembers keys for a number of seconds."""
 
     def __init__(self) -> None:

@@ -7,9 +7,9 @@ microseconds, a third of a hit in the application; recognizing it takes 0.5.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.core.cache.entry_codec import Kind
-from app.core.cache.keys import Address
-from app.core.cache.results import Seen
+from app.core.cache.entry_codec import EntryCodec
+from app.core.cache.keys import EntryKeys
+from app.core.cache.results import ReadResult
 
 MAX_BYTES = 8 * 1024 * 1024
 """The most memory that this takes of a process."""
@@ -20,14 +20,14 @@ _OVERHEAD = 2_000
 
 @dataclass(slots=True)
 class _Known:
-    kind: Kind
+    codec: EntryCodec
     raw: bytes
     versions: Sequence[bytes | None]
-    seen: Seen
+    read: ReadResult
     size: int
 
 
-class Decoded:
+class DecodeMemo:
     """Decodes what was read. For values that all callers may share; the others get a new copy."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
@@ -37,30 +37,30 @@ class Decoded:
 
     def unpack(
         self,
-        kind: Kind,
-        address: Address,
+        codec: EntryCodec,
+        keys: EntryKeys,
         raw: bytes | None,
         versions: Sequence[bytes | None],
         *,
         at: float,
-    ) -> Seen:
-        """What `Kind.unpack` says, for bytes that were asked for `at` a moment."""
-        known = self._known.get(address.value)
+    ) -> ReadResult:
+        """What `EntryCodec.unpack` says, for bytes that were asked for `at` a moment."""
+        known = self._known.get(keys.value)
         if (
             known is not None
             and raw == known.raw
             and versions == known.versions
-            and kind is known.kind
+            and codec is known.codec
         ):
-            seen = known.seen
-            return Seen(seen.entry, seen.value, None, seen.id, versions, at=at)
-        seen = kind.unpack(address, raw, versions, at=at)
-        if raw is not None and (entry := seen.entry) is not None and kind.codec.shareable:
-            names = 4 * len(address.value) + 50 * len(versions)
+            read = known.read
+            return ReadResult(read.entry, read.value, None, read.id, versions, at=at)
+        read = codec.unpack(keys, raw, versions, at=at)
+        if raw is not None and (entry := read.entry) is not None and codec.value_codec.shareable:
+            names = 4 * len(keys.value) + 50 * len(versions)
             size = len(raw) + len(entry.payload) + names + _OVERHEAD
             entry.payload = b""  # the value is made of it, and nobody needs another one
-            self._keep(address.value, _Known(kind, raw, versions, seen, size))
-        return seen
+            self._keep(keys.value, _Known(codec, raw, versions, read, size))
+        return read
 
     def _keep(self, key: str, known: _Known) -> None:
         if (old := self._known.pop(key, None)) is not None:

@@ -64,7 +64,7 @@ class Entry:
     versions: bytes
     negative: bool
     payload: bytes
-    calm_until: int = 0
+    early_refresh_from: int = 0
     """Before this moment nobody need think of refreshing it. Not stored: options may change."""
 
 

@@ -18,7 +18,7 @@ import structlog
 
 from app.core.cache import metrics
 from app.core.cache.entry import ID_SIZE, Entry, Miss, decode, encode, entry_id, mark
-from app.core.cache.keys import Address
+from app.core.cache.keys import EntryKeys
 from app.core.cache.options import (
     MAX_BYTES,
     SECOND_ASK_WITHIN,
@@ -26,7 +26,7 @@ from app.core.cache.options import (
     PolicyOptions,
     short_lived,
 )
-from app.core.cache.results import Outcome, Seen, now_ms
+from app.core.cache.results import Outcome, ReadResult, now_ms
 from app.core.serializers import Codec, DecodeError, NotStorable, SignatureError
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 AHEAD = 5_000
 
 
-class Kind:
+class EntryCodec:
     """What all values of one type under one policy share, and how they become entries."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Kind:
         """
         self.policy = policy
         self.options = short_lived(options) if second_ask else options
-        self.codec = codec
+        self.value_codec = codec
         self._allowance = Allowance(MAX_BYTES) if second_ask else None
         self._serializer_format = serializer_format
         self._is_negative = is_negative
@@ -86,18 +86,18 @@ class Kind:
             payload=b"",
         )
 
-    def pack(self, entry: Entry, value: Any, address: Address) -> bytes | None:
+    def pack(self, entry: Entry, value: Any, keys: EntryKeys) -> bytes | None:
         """The bytes to store for a value, or None if it is not to be stored."""
         if entry.fresh_until <= entry.created:  # a negative_ttl of 0
             return None
         try:
             if not entry.negative:
-                entry.payload = self.codec.dumps(value, key=address.value.encode())
+                entry.payload = self.value_codec.dumps(value, key=keys.value.encode())
             return encode(
                 entry,
                 serializer=self._serializer_format,
-                schema=self.codec.fingerprint,
-                key=address.fingerprint,
+                schema=self.value_codec.fingerprint,
+                key=keys.fingerprint,
                 compress_from=self.options.compress_from,
             )
         except NotStorable:
@@ -107,11 +107,11 @@ class Kind:
             metrics.stores.labels(self.policy, "failed").inc()
         return None
 
-    def admit(self, seen: Seen, raw: bytes, ttl: float) -> tuple[bytes, float] | None:
+    def admit(self, read: ReadResult, raw: bytes, ttl: float) -> tuple[bytes, float] | None:
         """What to store in place of a value's bytes, and its ttl in seconds; None: nothing."""
         if self._allowance is None:
             return raw, ttl
-        if not seen.id:
+        if not read.id:
             return mark(), SECOND_ASK_WITHIN
         if self._allowance.take(len(raw)):
             return raw, ttl
@@ -120,45 +120,47 @@ class Kind:
 
     def unpack(
         self,
-        address: Address,
+        keys: EntryKeys,
         raw: bytes | None,
         versions: Sequence[bytes | None],
         *,
         at: float,
-    ) -> Seen:
-        """Make sense of what was read at an address, and asked for `at` a moment."""
+    ) -> ReadResult:
+        """Make sense of what was read under these keys, and asked for `at` a moment."""
         entry = decode(
             raw,
             serializer=self._serializer_format,
-            schema=self.codec.fingerprint,
-            key=address.fingerprint,
+            schema=self.value_codec.fingerprint,
+            key=keys.fingerprint,
             versions=_joined(versions),
         )
         if isinstance(entry, Miss):
-            return Seen(None, None, entry, entry_id(raw), versions, at=at)
+            return ReadResult(None, None, entry, entry_id(raw), versions, at=at)
         if entry.created > now_ms() + AHEAD:
-            return Seen(None, None, Miss.FUTURE, entry.id, versions, at=at)
+            return ReadResult(None, None, Miss.FUTURE, entry.id, versions, at=at)
         try:
-            value = self.load_payload(entry, address)
+            value = self.load_payload(entry, keys)
         except SignatureError:
-            return Seen(None, None, Miss.SIGNATURE, entry.id, versions, at=at)
+            return ReadResult(None, None, Miss.SIGNATURE, entry.id, versions, at=at)
         except DecodeError:
-            return Seen(None, None, Miss.CORRUPT, entry.id, versions, at=at)
-        entry.calm_until = calm_until(entry.fresh_until, self._head_start(entry))
-        return Seen(entry, value, None, entry.id, versions, at=at)
+            return ReadResult(None, None, Miss.CORRUPT, entry.id, versions, at=at)
+        entry.early_refresh_from = early_refresh_from(entry.fresh_until, self._xfetch_gap(entry))
+        return ReadResult(entry, value, None, entry.id, versions, at=at)
 
-    def load_payload(self, entry: Entry, address: Address) -> Any:
+    def load_payload(self, entry: Entry, keys: EntryKeys) -> Any:
         """A new copy of an entry's value."""
         if entry.negative:
             return None
-        return self.codec.loads(entry.payload, key=address.value.encode())
+        return self.value_codec.loads(entry.payload, key=keys.value.encode())
 
     def is_due(self, entry: Entry, now: int) -> bool:
         """Whether this reader should have a fresh entry refreshed; `now` in ms since 1970."""
-        return now >= entry.calm_until and is_due(entry.fresh_until - now, self._head_start(entry))
+        return now >= entry.early_refresh_from and is_due(
+            entry.fresh_until - now, self._xfetch_gap(entry)
+        )
 
-    def _head_start(self, entry: Entry) -> float:
-        return head_start(entry.cost, self.options.ttl, self.options.early_refresh)
+    def _xfetch_gap(self, entry: Entry) -> float:
+        return xfetch_gap(entry.cost, self.options.ttl, self.options.early_refresh)
 
     def count(self, outcome: Outcome) -> None:
         metrics.tally.add(self._reads[outcome])
@@ -178,11 +180,11 @@ def _joined(versions: Sequence[bytes | None]) -> bytes | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class Lookup:
     """One value: where it is kept and how to make it."""
 
-    kind: Kind
-    address: Address
+    codec: EntryCodec
+    keys: EntryKeys
     load: Callable[[], Awaitable[Any]]
 
 
@@ -190,13 +192,13 @@ class Recipe:
 _FARTHEST = 15
 
 
-def head_start(cost: int, ttl: float, beta: float) -> float:
+def xfetch_gap(cost: int, ttl: float, beta: float) -> float:
     """The mean of what readers draw, in milliseconds like `cost`; `ttl` in seconds."""
     # A loader that is slow beside its ttl would otherwise be refreshed by every read.
     return min(cost * beta, ttl * 1000 / 4)
 
 
-def calm_until(fresh_until: int, mean: float) -> int:
+def early_refresh_from(fresh_until: int, mean: float) -> int:
     """The moment before which no reader need draw; all in milliseconds."""
     return fresh_until - math.ceil(mean * _FARTHEST)
 

@@ -20,10 +20,10 @@ import structlog
 from app.core.cache import metrics
 from app.core.cache.concurrency import Bulkhead
 from app.core.cache.entry import Entry
-from app.core.cache.entry_codec import Kind
-from app.core.cache.keys import Address
+from app.core.cache.entry_codec import EntryCodec
+from app.core.cache.keys import EntryKeys
 from app.core.cache.outage import CacheUnavailable, Recovery
-from app.core.cache.results import Loaded, Outcome, Seen, fallback, now_ms
+from app.core.cache.results import CacheResult, Outcome, ReadResult, fallback, now_ms
 from app.core.cache.store import CacheStore, LeaseReply
 
 K = TypeVar("K")
@@ -33,13 +33,13 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class LeaseRequest:
     """One entry that somebody wants to fill."""
 
-    address: Address
-    seen: Seen
+    keys: EntryKeys
+    read: ReadResult
     """What is stored now."""
-    is_wanted: bool = False
+    keep_always: bool = False
     """It is to be kept, also where anybody can make up the key."""
     token: str = field(default_factory=lambda: token_hex(8))
 
@@ -55,7 +55,7 @@ class Filler:
         self._renewal = LeaseRenewal(store, self.spawn)
 
     async def lease(
-        self, kind: Kind, asks: Sequence[Ask], *, take: bool = False
+        self, codec: EntryCodec, requests: Sequence[LeaseRequest], *, take: bool = False
     ) -> tuple[list[LeaseReply], dict[str, bytes]]:
         """Ask for leases on entries of the same tags, which were read at the same time.
 
@@ -65,35 +65,37 @@ class Filler:
         Raises:
             CacheUnavailable: nothing was granted, as far as anybody can know.
         """
-        known = dict(zip(asks[0].address.versions, asks[0].seen.versions, strict=False))
+        known = dict(zip(requests[0].keys.versions, requests[0].read.versions, strict=False))
         missing = [name for name, version in known.items() if version is None]
-        wanted = [(a.address, a.token, LEASE_SECONDS, a.seen.id) for a in asks]
+        wanted = [
+            (request.keys, request.token, LEASE_SECONDS, request.read.id) for request in requests
+        ]
         ask = self._store.take_many if take else self._store.lease_many
-        asking = self.spawn(ask(wanted, missing, kind.options.loader_timeout))
+        asking = self.spawn(ask(wanted, missing, codec.options.loader_timeout))
         try:
             replies, created = await asyncio.shield(asking)
         except asyncio.CancelledError:
-            self.spawn(self._return_leases(asking, asks))
+            self.spawn(self._return_leases(asking, requests))
             raise
         except CacheUnavailable as unavailable:
             if unavailable.outage:  # the request may have arrived, only the reply is missing
-                self.remove_later([a.address for a in asks])
-            elif missing or len(asks) > 1:  # a part of it may have been refused, another granted
-                self.spawn(self.give_up(asks, throttle=0))
+                self.delete_later([request.keys for request in requests])
+            elif missing or len(requests) > 1:  # some of it may have been granted
+                self.spawn(self.release(requests, throttle=0))
             raise
         return replies, {name: version or created[name] for name, version in known.items()}
 
-    async def _load(self, kind: Kind, load: Callable[[], Awaitable[T]]) -> tuple[T, float]:
+    async def _load(self, codec: EntryCodec, load: Callable[[], Awaitable[T]]) -> tuple[T, float]:
         """The loader's result and the seconds it took.
 
         Raises:
-            TimeoutError: it took longer than `loader_timeout`, its turn included.
+            TimeoutError: it took longer than `loader_timeout`, the wait for a slot included.
         """
-        limit = kind.options.loader_timeout
+        limit = codec.options.loader_timeout
         outcome, started = "error", monotonic()
         try:
             async with asyncio.timeout(limit) as deadline:
-                async with self._loads.turn():
+                async with self._loads.slot():
                     started = monotonic()
                     result = await load()
             outcome = "ok"
@@ -101,21 +103,21 @@ class Filler:
             if not deadline.expired():
                 raise
             outcome = "timeout"
-            raise TimeoutError(f"loading {kind.policy!r} took more than {limit} s") from error
+            raise TimeoutError(f"loading {codec.policy!r} took more than {limit} s") from error
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
         finally:
-            kind.observe_load(outcome, monotonic() - started)
+            codec.observe_load(outcome, monotonic() - started)
         return result, monotonic() - started
 
     async def fill(
         self,
-        kind: Kind,
-        granted: Mapping[K, Ask],
+        codec: EntryCodec,
+        granted: Mapping[K, LeaseRequest],
         versions: Mapping[str, bytes],
         load: Callable[[], Awaitable[Mapping[K, Any]]],
-    ) -> dict[K, Loaded]:
+    ) -> dict[K, CacheResult]:
         """Load entries under leases and keep them. What the loader leaves out is None.
 
         When it fails, and every one of them has an old value to stand in, nobody tries again for
@@ -124,74 +126,84 @@ class Filler:
         Raises:
             Exception: what the loader raised.
         """
-        asks, as_of = list(granted.values()), monotonic()
+        requests, as_of = list(granted.values()), monotonic()
         try:
-            with self._renewal.of([(a.address, a.token) for a in asks]):
-                values, cost = await self._load(kind, load)
+            with self._renewal.of([(request.keys, request.token) for request in requests]):
+                values, cost = await self._load(codec, load)
         except BaseException as error:
             old = fallbacks(granted) if isinstance(error, Exception) else None
-            await self.give_up(asks, throttle=kind.options.error_throttle if old else 0)
+            await self.release(requests, throttle=codec.options.error_throttle if old else 0)
             if old is None:
                 raise
-            log.warning("cache.load_failed", policy=kind.policy, error=repr(error))
+            log.warning("cache.load_failed", policy=codec.policy, error=repr(error))
             return old
         loaded = {key: values.get(key) for key in granted}
         entries = await self._keep(
-            kind, list(zip(asks, loaded.values(), strict=True)), cost, list(versions.values())
+            codec, list(zip(requests, loaded.values(), strict=True)), cost, list(versions.values())
         )
         return {
-            key: Loaded(value, Outcome.MISS, entry.created, entry.fresh_until, as_of)
+            key: CacheResult(value, Outcome.MISS, entry.created, entry.fresh_until, as_of)
             for (key, value), entry in zip(loaded.items(), entries, strict=True)
         }
 
     async def load_only(
         self,
-        kind: Kind,
-        wanted: Mapping[K, Ask],
+        codec: EntryCodec,
+        wanted: Mapping[K, LeaseRequest],
         load: Callable[[], Awaitable[Mapping[K, Any]]],
-    ) -> dict[K, Loaded]:
+    ) -> dict[K, CacheResult]:
         """Load what cannot be kept, because there is no lease to be had; see `fill`."""
         as_of = monotonic()
         try:
-            values, _ = await self._load(kind, load)
+            values, _ = await self._load(codec, load)
         except Exception as error:
             if (old := fallbacks(wanted)) is None:
                 raise
-            log.warning("cache.load_failed", policy=kind.policy, error=repr(error))
+            log.warning("cache.load_failed", policy=codec.policy, error=repr(error))
             return old
         now = now_ms()
-        return {key: Loaded(values.get(key), Outcome.MISS, now, now, as_of) for key in wanted}
+        return {key: CacheResult(values.get(key), Outcome.MISS, now, now, as_of) for key in wanted}
 
     async def _keep(
-        self, kind: Kind, values: Sequence[tuple[Ask, Any]], cost: float, versions: Sequence[bytes]
+        self,
+        codec: EntryCodec,
+        values: Sequence[tuple[LeaseRequest, Any]],
+        cost: float,
+        versions: Sequence[bytes],
     ) -> list[Entry]:
         """Store loaded values under their leases; `cost` in seconds. Returns their entries."""
         entries, full, empty = [], [], []
-        for a, value in values:
-            entry = kind.new_entry(value, cost, b"".join(versions))
+        for request, value in values:
+            entry = codec.new_entry(value, cost, b"".join(versions))
             entries.append(entry)
-            raw = kind.pack(entry, value, a.address)
+            raw = codec.pack(entry, value, request.keys)
             ttl = (max(entry.stale_until, entry.error_until) - entry.created) / 1000
-            admitted = raw and ((raw, ttl) if a.is_wanted else kind.admit(a.seen, raw, ttl))
+            admitted = raw and (
+                (raw, ttl) if request.keep_always else codec.admit(request.read, raw, ttl)
+            )
             if admitted:
-                full.append((a.address, a.token, *admitted))
-            elif a.seen.id:  # what is there now has been overtaken: it goes, under the same lease
-                full.append((a.address, a.token, b"", 0))
+                full.append((request.keys, request.token, *admitted))
+            elif (
+                request.read.id
+            ):  # what is there now has been overtaken: it goes, under the same lease
+                full.append((request.keys, request.token, b"", 0))
             else:
-                empty.append(a)
+                empty.append(request)
         try:
             if full:
-                saving = self._save(kind, full, versions)
-                await self._finish(saving, [address for address, *_ in full])
+                saving = self._save(codec, full, versions)
+                await self._finish(saving, [keys for keys, *_ in full])
         finally:
-            await self.give_up(empty, throttle=0)
+            await self.release(empty, throttle=0)
         return entries
 
-    async def give_up(self, asks: Sequence[Ask], *, throttle: float) -> None:
+    async def release(self, requests: Sequence[LeaseRequest], *, throttle: float) -> None:
         """Return leases; for `throttle` seconds nobody else gets them."""
-        if asks:
-            leases = [(a.address, a.token) for a in asks]
-            await self._finish(self._store.give_up(leases, throttle), [a.address for a in asks])
+        if requests:
+            leases = [(request.keys, request.token) for request in requests]
+            await self._finish(
+                self._store.release_leases(leases, throttle), [request.keys for request in requests]
+            )
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run something that is waited for at shutdown."""
@@ -204,39 +216,41 @@ class Filler:
     def tasks(self) -> set[asyncio.Task[Any]]:
         return self._tasks
 
-    async def _return_leases(self, asking: asyncio.Task[Any], asks: Sequence[Ask]) -> None:
+    async def _return_leases(
+        self, asking: asyncio.Task[Any], requests: Sequence[LeaseRequest]
+    ) -> None:
         await asyncio.wait([asking])
         asking.exception()
-        await self.give_up(asks, throttle=0)
+        await self.release(requests, throttle=0)
 
     async def _save(
         self,
-        kind: Kind,
-        entries: Sequence[tuple[Address, str, bytes, float]],
+        codec: EntryCodec,
+        entries: Sequence[tuple[EntryKeys, str, bytes, float]],
         versions: Sequence[bytes],
     ) -> None:
         for stored in await self._store.store_many(entries, versions):
-            metrics.stores.labels(kind.policy, "stored" if stored else "refused").inc()
+            metrics.stores.labels(codec.policy, "stored" if stored else "refused").inc()
 
-    async def _finish(self, work: Coroutine[Any, Any, Any], addresses: Sequence[Address]) -> None:
+    async def _finish(self, work: Coroutine[Any, Any, Any], entries: Sequence[EntryKeys]) -> None:
         async def finish() -> None:
             try:
                 await work
             except CacheUnavailable:
                 # The leases may still be there, and would keep everybody waiting.
-                self.remove_later(addresses)
+                self.delete_later(entries)
 
         await asyncio.shield(self.spawn(finish()))
 
-    def remove_later(self, addresses: Sequence[Address]) -> None:
+    def delete_later(self, entries: Sequence[EntryKeys]) -> None:
         """Have entries and leases deleted as soon as Redis answers."""
-        for address in addresses:
-            self._recovery.queue_entries([(address.value, address.lease)], address.versions[0])
+        for keys in entries:
+            self._recovery.queue_entries([(keys.value, keys.lease)], keys.versions[0])
 
 
-def fallbacks(asks: Mapping[K, Ask]) -> dict[K, Loaded] | None:
+def fallbacks(requests: Mapping[K, LeaseRequest]) -> dict[K, CacheResult] | None:
     """The old values, if every one of them may be served because there is no new one."""
-    old = {key: fallback(a.seen) for key, a in asks.items()}
+    old = {key: fallback(request.read) for key, request in requests.items()}
     found = {key: loaded for key, loaded in old.items() if loaded is not None}
     return found if len(found) == len(old) else None
 
@@ -255,14 +269,14 @@ class LeaseRenewal:
         """`spawn` runs a renewal in the background."""
         self._store = store
         self._spawn = spawn
-        self._held: dict[str, Address] = {}
+        self._held: dict[str, EntryKeys] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     @contextmanager
-    def of(self, leases: Sequence[tuple[Address, str]]) -> Iterator[None]:
-        """Keep leases (address and token) alive while the body runs."""
-        for address, token in leases:
-            self._held[token] = address
+    def of(self, leases: Sequence[tuple[EntryKeys, str]]) -> Iterator[None]:
+        """Keep leases (keys and token) alive while the body runs."""
+        for keys, token in leases:
+            self._held[token] = keys
         if self._timer is None:
             self._start()
         try:
@@ -277,12 +291,10 @@ class LeaseRenewal:
     def _renew(self) -> None:
         self._timer = None
         if self._held:
-            self._spawn(
-                self._renew_all([(address, token) for token, address in self._held.items()])
-            )
+            self._spawn(self._renew_all([(keys, token) for token, keys in self._held.items()]))
             self._start()
 
-    async def _renew_all(self, leases: Sequence[tuple[Address, str]]) -> None:
+    async def _renew_all(self, leases: Sequence[tuple[EntryKeys, str]]) -> None:
         try:
             renewed = await self._store.renew_leases(leases, LEASE_SECONDS)
         except CacheUnavailable:

@@ -26,7 +26,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from app.core.cache.entry_codec import Recipe
+from app.core.cache.entry_codec import Lookup
 from app.core.cache.keys import canonical
 from app.core.cache.loader_safety import check_outlives
 from app.core.cache.options import SecondAsk
@@ -123,12 +123,12 @@ class CachedFunction(Generic[P, R]):
         check_outlives(function.__name__, hints)
         self._policy = policy
         self._function = function
-        self._kind = policy.kind(hints["return"])
+        self._codec = policy.codec(hints["return"])
         self._arguments = Arguments(function, tags, ignore, hints)
         functools.update_wrapper(self, function)
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        loaded = await self._policy.cache.engine.get(self._recipe(*args, **kwargs))
+        loaded = await self._policy.cache.engine.get(self._lookup(*args, **kwargs))
         return cast(R, loaded.value)
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
@@ -141,15 +141,15 @@ class CachedFunction(Generic[P, R]):
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Compute the result for these arguments now; see `CachePolicy.refresh`."""
-        loaded = await self._policy.cache.engine.refresh(self._recipe(*args, **kwargs))
+        loaded = await self._policy.cache.engine.refresh(self._lookup(*args, **kwargs))
         return cast(R, loaded.value)
 
-    def _recipe(self, *args: P.args, **kwargs: P.kwargs) -> Recipe:
+    def _lookup(self, *args: P.args, **kwargs: P.kwargs) -> Lookup:
         arguments = self._arguments.bind(*args, **kwargs)
-        address = self._policy.address(
+        keys = self._policy.entry_keys(
             self._arguments.key(arguments), self._arguments.tags(arguments)
         )
-        return Recipe(self._kind, address, lambda: self._function(*args, **kwargs))
+        return Lookup(self._codec, keys, lambda: self._function(*args, **kwargs))
 
 
 def _as_tags(tags: Iterable[str]) -> tuple[str, ...]:

@@ -197,7 +197,7 @@ def _digest(text: str) -> "blake2b":
 
 
 @dataclass(slots=True)  # not frozen: every read makes one, and freezing costs more than the rest
-class Address:
+class EntryKeys:
     """Where one entry lives: the names of everything in Redis that has to do with it."""
 
     value: str
@@ -220,17 +220,17 @@ class Keyspace:
         """A new `epoch` leaves all entries of the old one behind."""
         self._prefix = f"{service}:{epoch}"
         # Popular entries are asked for again and again.
-        self._remembered = lru_cache(_REMEMBERED)(self._address)
+        self._remembered = lru_cache(_REMEMBERED)(self._entry_keys)
 
-    def address(self, policy: str, key: str, tags: Sequence[str]) -> Address:
+    def entry_keys(self, policy: str, key: str, tags: Sequence[str]) -> EntryKeys:
         """`key` is a canonical text; the order of `tags` does not matter."""
         if isinstance(tags, str):
             raise TypeError(f"tags are a sequence of strings, not the string {tags!r}")
         if len(key) > _LONGEST or (tags and sum(map(len, tags)) > _MOST_TAG_LETTERS):
-            return self._address(policy, key, tuple(tags))
+            return self._entry_keys(policy, key, tuple(tags))
         return self._remembered(policy, key, tuple(tags))
 
-    def _address(self, policy: str, key: str, tags: tuple[str, ...]) -> Address:
+    def _entry_keys(self, policy: str, key: str, tags: tuple[str, ...]) -> EntryKeys:
         if len(names := sorted(set(tags)) if len(tags) > 1 else tags) > _MOST_TAGS:
             raise ValueError(f"an entry takes {_MOST_TAGS} tags at most, not {len(names)}")
         readable = key
@@ -241,7 +241,7 @@ class Keyspace:
         # The braces make both keys land in one slot of a cluster. A key never starts with "}",
         # which would make an empty hash tag: every canonical text starts with a letter.
         value = f"{self._prefix}:{policy}:{{{readable}}}"
-        return Address(
+        return EntryKeys(
             value=value,
             lease=f"{value}:lease",
             versions=(self.policy_version(policy), *map(self.tag_version, names)),

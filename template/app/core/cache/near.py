@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from time import monotonic, time
 
-from app.core.cache.entry_codec import Kind
-from app.core.cache.keys import Address
-from app.core.cache.results import Seen
+from app.core.cache.entry_codec import EntryCodec
+from app.core.cache.keys import EntryKeys
+from app.core.cache.results import ReadResult
 
 _OVERHEAD = 3_000
 """Bytes of an entry beside its payload and its key, as measured with tracemalloc: those of a
@@ -23,7 +23,7 @@ _STRIPES = 1024
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    seen: Seen
+    read: ReadResult
     until: float
     size: int
     versions: tuple[str, ...]
@@ -43,7 +43,7 @@ class NearCache:
         self._everything = 0
         self.is_online = False
 
-    def get(self, key: str) -> Seen | None:
+    def get(self, key: str) -> ReadResult | None:
         kept = self._entries.get(key)
         if kept is None:
             return None
@@ -51,31 +51,33 @@ class NearCache:
             self._drop(key)
             return None
         self._entries.move_to_end(key)
-        return kept.seen
+        return kept.read
 
     def generation(self, key: str) -> tuple[int, int]:
         """To be asked for before the read whose result is `put`."""
         return self._everything, self._generations[hash(key) % _STRIPES]
 
-    def put(self, kind: Kind, address: Address, seen: Seen, generation: tuple[int, int]) -> None:
+    def put(
+        self, codec: EntryCodec, keys: EntryKeys, read: ReadResult, generation: tuple[int, int]
+    ) -> None:
         """Keep what was read, unless it was invalidated meanwhile."""
-        key, entry = address.value, seen.entry
+        key, entry = keys.value, read.entry
         if entry is None or not self.is_online or self.generation(key) != generation:
             return
-        seconds = min(kind.options.near_ttl, (entry.fresh_until / 1000) - time())
-        names = len(key) + sum(map(len, address.versions))
+        seconds = min(codec.options.near_ttl, (entry.fresh_until / 1000) - time())
+        names = len(key) + sum(map(len, keys.versions))
         size = len(entry.payload) + _LETTER * names + _OVERHEAD
         if seconds <= 0 or size > self._max_bytes:
             return
         self._drop(key)
         # One form is enough: what callers share, or what a copy for each of them is made of.
-        if kind.codec.shareable:
-            seen = replace(seen, near=True, entry=replace(entry, payload=b""))
+        if codec.value_codec.shareable:
+            read = replace(read, near=True, entry=replace(entry, payload=b""))
         else:
-            seen = replace(seen, near=True, value=None)
-        self._entries[key] = _Kept(seen, monotonic() + seconds, size, address.versions)
+            read = replace(read, near=True, value=None)
+        self._entries[key] = _Kept(read, monotonic() + seconds, size, keys.versions)
         self._bytes += size
-        for version in address.versions:
+        for version in keys.versions:
             self._by_version.setdefault(version, set()).add(key)
         while self._bytes > self._max_bytes:
             self._drop(next(iter(self._entries)))
@@ -86,7 +88,7 @@ class NearCache:
             self._generations[hash(key) % _STRIPES] += 1
             self._drop(key)
 
-    def renew(self, versions: Iterable[str]) -> None:
+    def invalidate_versions(self, versions: Iterable[str]) -> None:
         """Forget all entries of policies or tags."""
         self._everything += 1
         for version in versions:

@@ -13,10 +13,10 @@ from typing import (
     overload,
 )
 
-from app.core.cache.entry_codec import Kind, Recipe
+from app.core.cache.entry_codec import EntryCodec, Lookup
 from app.core.cache.function import CachedFunction, Tags
 from app.core.cache.http.route import CachedRoute
-from app.core.cache.keys import Address, canonical
+from app.core.cache.keys import EntryKeys, canonical
 from app.core.cache.many import ManyReader
 from app.core.cache.options import PolicyOptions, SecondAsk
 
@@ -38,8 +38,8 @@ class CachePolicy(Generic[T]):
         self._cache = cache
         self.name = name
         self.options = options
-        self._kind = None if type_ is None else self.kind(type_)
-        self._inferred: dict[Any, Kind] = {}
+        self._codec = None if type_ is None else self.codec(type_)
+        self._inferred: dict[Any, EntryCodec] = {}
         self._functions: set[str] = set()
 
     @overload
@@ -67,8 +67,8 @@ class CachePolicy(Generic[T]):
             TimeoutError: the loader took longer than `loader_timeout`.
             Exception: whatever the loader raised, when there is no old value to serve.
         """
-        address = self.address(canonical(key), tags)
-        loaded = await self._cache.engine.get(Recipe(self._kind_of(loader), address, loader))
+        keys = self.entry_keys(canonical(key), tags)
+        loaded = await self._cache.engine.get(Lookup(self._codec_for(loader), keys, loader))
         return loaded.value
 
     async def get_or_load_many(
@@ -83,9 +83,9 @@ class CachePolicy(Generic[T]):
         A key that it leaves out is kept as "there is none". Round trips: 1 when all are there, 3
         when some are not.
         """
-        kind = self._kind_of(loader, of_many=True)
-        addresses = {key: self.address(canonical(key), tags) for key in dict.fromkeys(keys)}
-        return await ManyReader(self._cache.engine, kind, addresses, loader).get()
+        codec = self._codec_for(loader, of_many=True)
+        entries = {key: self.entry_keys(canonical(key), tags) for key in dict.fromkeys(keys)}
+        return await ManyReader(self._cache.engine, codec, entries, loader).get()
 
     async def refresh(
         self, key: Any, loader: Callable[[], Awaitable[T]], *, tags: Sequence[str] = ()
@@ -98,9 +98,9 @@ class CachePolicy(Generic[T]):
         Raises:
             Exception: whatever the loader raised; the errors of `get_or_load`.
         """
-        address = self.address(canonical(key), tags)
-        recipe = Recipe(self._kind_of(loader), address, loader)
-        return cast(T, (await self._cache.engine.refresh(recipe)).value)
+        keys = self.entry_keys(canonical(key), tags)
+        lookup = Lookup(self._codec_for(loader), keys, loader)
+        return cast(T, (await self._cache.engine.refresh(lookup)).value)
 
     async def invalidate(self, *keys: Any, strict: bool = False) -> None:
         """Remove entries, and the right of every load under way to store them.
@@ -121,7 +121,9 @@ class CachePolicy(Generic[T]):
         Raises:
             CacheUnavailable: with `strict`, as for `invalidate`.
         """
-        await self._cache.renew([self._cache.keyspace.policy_version(self.name)], strict=strict)
+        await self._cache.drop_versions(
+            [self._cache.keyspace.policy_version(self.name)], strict=strict
+        )
 
     def cached(
         self, *, tags: Tags = (), ignore: Sequence[str] = ()
@@ -195,13 +197,13 @@ class CachePolicy(Generic[T]):
     def cache(self) -> "Cache":
         return self._cache
 
-    def address(self, text: str, tags: Sequence[str]) -> Address:
-        return self._cache.keyspace.address(self.name, text, tags)
+    def entry_keys(self, text: str, tags: Sequence[str]) -> EntryKeys:
+        return self._cache.keyspace.entry_keys(self.name, text, tags)
 
-    def kind(self, type_: Any) -> Kind:
+    def codec(self, type_: Any) -> EntryCodec:
         """The kind of entries of `type_` under this policy."""
         serializer = self._cache.serializer
-        return Kind(self.name, self.options, serializer.codec(type_), serializer.format)
+        return EntryCodec(self.name, self.options, serializer.codec(type_), serializer.format)
 
     def reserve(self, name: str) -> None:
         """Two functions of one name would share keys."""
@@ -210,12 +212,12 @@ class CachePolicy(Generic[T]):
         self._functions.add(name)
 
     async def invalidate_texts(self, texts: Sequence[str], *, strict: bool = False) -> None:
-        addresses = [self.address(text, ()) for text in texts]
-        await self._cache.remove(addresses, strict=strict)
+        entries = [self.entry_keys(text, ()) for text in texts]
+        await self._cache.delete_entries(entries, strict=strict)
 
-    def _kind_of(self, loader: Callable[..., Any], *, of_many: bool = False) -> Kind:
-        if self._kind is not None:
-            return self._kind
+    def _codec_for(self, loader: Callable[..., Any], *, of_many: bool = False) -> EntryCodec:
+        if self._codec is not None:
+            return self._codec
         returns = get_type_hints(loader).get("return")
         if of_many:  # it returns a mapping of keys to values
             returns = (get_args(returns) or (None,))[-1]
@@ -225,5 +227,5 @@ class CachePolicy(Generic[T]):
                 f"cache.policy({self.name!r}, Item, ...), or annotate what the loader returns"
             )
         if returns not in self._inferred:
-            self._inferred[returns] = self.kind(returns)
+            self._inferred[returns] = self.codec(returns)
         return self._inferred[returns]

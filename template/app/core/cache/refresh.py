@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import structlog
 
 from app.core.cache import metrics
-from app.core.cache.concurrency import Backoff, Detached
-from app.core.cache.entry_codec import Kind
-from app.core.cache.fill import Ask, Filler
+from app.core.cache.concurrency import Cooldown, Detached
+from app.core.cache.entry_codec import EntryCodec
+from app.core.cache.fill import Filler, LeaseRequest
 from app.core.cache.outage import CacheUnavailable
 from app.core.cache.results import Outcome
-from app.core.cache.store import Grant
+from app.core.cache.store import LeaseOutcome
 
 K = TypeVar("K")
 
@@ -32,7 +32,7 @@ class Refresher:
         self._most = most
         self._detached = Detached(context)
         self._under_way: set[str] = set()
-        self._paused = Backoff()
+        self._paused = Cooldown()
 
     @property
     def tasks(self) -> set[asyncio.Task[Any]]:
@@ -40,20 +40,22 @@ class Refresher:
 
     def start(
         self,
-        kind: Kind,
-        stale: Mapping[K, Ask],
+        codec: EntryCodec,
+        stale: Mapping[K, LeaseRequest],
         load: Callable[[Sequence[K]], Awaitable[Mapping[K, Any]]],
     ) -> None:
         """Load anew what nobody else is loading."""
-        asks = {key: a for key, a in stale.items() if self._may_start(a.address.value)}
-        if not asks:
+        requests = {
+            key: request for key, request in stale.items() if self._may_start(request.keys.value)
+        }
+        if not requests:
             return
         if len(self.tasks) >= self._most:
-            metrics.refreshes.labels(kind.policy, "dropped").inc(len(asks))
+            metrics.refreshes.labels(codec.policy, "dropped").inc(len(requests))
             return
-        names = [a.address.value for a in asks.values()]
+        names = [request.keys.value for request in requests.values()]
         self._under_way.update(names)
-        task = self._detached.run(self._refresh(kind, asks, load))
+        task = self._detached.run(self._refresh(codec, requests, load))
         task.add_done_callback(lambda _: self._under_way.difference_update(names))
 
     def _may_start(self, name: str) -> bool:
@@ -61,22 +63,22 @@ class Refresher:
 
     async def _refresh(
         self,
-        kind: Kind,
-        asks: Mapping[K, Ask],
+        codec: EntryCodec,
+        requests: Mapping[K, LeaseRequest],
         load: Callable[[Sequence[K]], Awaitable[Mapping[K, Any]]],
     ) -> None:
-        outcomes = dict.fromkeys(asks, "failed")
+        outcomes = dict.fromkeys(requests, "failed")
         try:
-            replies, versions = await self._filler.lease(kind, list(asks.values()))
+            replies, versions = await self._filler.lease(codec, list(requests.values()))
             granted = {}
-            for (key, a), reply in zip(asks.items(), replies, strict=True):
-                if reply.grant is Grant.GRANTED:
-                    granted[key] = a
+            for (key, request), reply in zip(requests.items(), replies, strict=True):
+                if reply.outcome is LeaseOutcome.GRANTED:
+                    granted[key] = request
                 else:
                     outcomes[key] = "denied"
             if granted:
                 loaded = await self._filler.fill(
-                    kind, granted, versions, lambda: load(list(granted))
+                    codec, granted, versions, lambda: load(list(granted))
                 )
                 for key, one in loaded.items():
                     if one.outcome is Outcome.MISS:
@@ -84,9 +86,9 @@ class Refresher:
         except CacheUnavailable:
             pass  # who serves old entries can go on doing so
         except Exception as error:
-            log.warning("cache.refresh_failed", policy=kind.policy, error=repr(error))
+            log.warning("cache.refresh_failed", policy=codec.policy, error=repr(error))
         finally:
             for key, outcome in outcomes.items():
-                metrics.refreshes.labels(kind.policy, outcome).inc()
+                metrics.refreshes.labels(codec.policy, outcome).inc()
                 if outcome != "done":
-                    self._paused.set(asks[key].address.value, _PAUSE)
+                    self._paused.set(requests[key].keys.value, _PAUSE)

@@ -20,16 +20,16 @@ class Outcome(StrEnum):
 
 
 @dataclass(slots=True)
-class Seen:
-    """What a read found: at most one of `entry` (usable, perhaps stale) and `reason` is set."""
+class ReadResult:
+    """The result of a read: an `entry` that is usable, perhaps stale, or why there is none."""
 
     entry: Entry | None
     value: Any
-    reason: Miss | None
+    miss_reason: Miss | None
     id: bytes
     """The id of what is stored, usable or not; empty for nothing."""
     versions: Sequence[bytes | None] = ()
-    """The current versions of the policy and the tags, in the order of the address."""
+    """The current versions of the policy and the tags, in the order of the keys."""
     online: bool = True
     near: bool = False
     """It came from this process's memory."""
@@ -38,7 +38,7 @@ class Seen:
 
 
 @dataclass(slots=True)
-class Loaded:
+class CacheResult:
     """A value and where it came from; times in milliseconds since 1970."""
 
     value: Any
@@ -54,14 +54,14 @@ def now_ms() -> int:
     return int(time() * 1000)
 
 
-def served(seen: Seen, entry: Entry, outcome: Outcome) -> Loaded:
+def served(read: ReadResult, entry: Entry, outcome: Outcome) -> CacheResult:
     """A stored value, on its way to a caller."""
-    return Loaded(seen.value, outcome, entry.created, entry.fresh_until, seen.at)
+    return CacheResult(read.value, outcome, entry.created, entry.fresh_until, read.at)
 
 
-def fallback(seen: Seen) -> Loaded | None:
+def fallback(read: ReadResult) -> CacheResult | None:
     """The old value, where it may be served because there is no new one."""
-    entry = seen.entry
+    entry = read.entry
     if entry is not None and now_ms() < max(entry.stale_until, entry.error_until):
-        return served(seen, entry, Outcome.STALE_ERROR)
+        return served(read, entry, Outcome.STALE_ERROR)
     return None

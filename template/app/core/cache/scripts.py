@@ -30,7 +30,7 @@ return 1
 """
 
 # KEYS lease. ARGV token, throttle (ms; 0 gives the lease back at once).
-_GIVE_UP = f"""
+_RELEASE = f"""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if tonumber(ARGV[2]) > 0 then redis.call('SET', KEYS[1], '{THROTTLED}', 'PX', ARGV[2])
 else redis.call('DEL', KEYS[1]) end
@@ -75,4 +75,4 @@ VERSION = Script(_VERSION)
 KEEP_VERSION = Script(_KEEP_VERSION)
 RENEW = Script(_RENEW)
 STORE = Script(_STORE)
-GIVE_UP = Script(_GIVE_UP)
+RELEASE = Script(_RELEASE)

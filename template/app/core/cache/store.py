@@ -13,12 +13,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.core.cache.backplane import Announcer
 from app.core.cache.entry import VERSION_SIZE
-from app.core.cache.keys import Address
+from app.core.cache.keys import EntryKeys
 from app.core.cache.outage import Breaker, CacheUnavailable
 from app.core.cache.scripts import (
-    GIVE_UP,
     KEEP_VERSION,
     LEASE,
+    RELEASE,
     RENEW,
     STORE,
     THROTTLED,
@@ -48,19 +48,19 @@ _MAX_KEYS = 2_000
 _UNSTORED = 3
 
 
-class Grant(Enum):
+class LeaseOutcome(Enum):
     """What asking for a lease came to."""
 
     GRANTED = 1
     CHANGED = 2
     """The stored entry is no longer the one the caller saw: read again."""
-    TAKEN = 3
+    HELD = 3
     THROTTLED = 4
 
 
 @dataclass(slots=True)
 class LeaseReply:
-    grant: Grant
+    outcome: LeaseOutcome
     wait: float = 0
     """Seconds until the lease that stands in the way runs out."""
     holder: bytes = b""
@@ -96,37 +96,35 @@ class CacheStore:
 
     async def lease_many(
         self,
-        wanted: Sequence[tuple[Address, str, float, bytes]],
+        wanted: Sequence[tuple[EntryKeys, str, float, bytes]],
         missing: Sequence[str],
         longest: float,
     ) -> tuple[list[LeaseReply], dict[str, bytes]]:
         """Ask for the right to fill entries, and create the versions that do not exist yet.
 
-        `wanted` are addresses, tokens, the leases' ttl (seconds) and the id of the entry that the
+        `wanted` are entries, tokens, the leases' ttl (seconds) and the id of the entry that the
         caller read. Returns a reply for each, and the missing versions by name: the new ones, or
         those that another process created first. A new version of a tag is there for as long as a
         load may take (`longest`, in seconds), until something is stored under it.
         """
         leases = [
-            LEASE.call((address.value, address.lease), (token, _ms(ttl), seen))
-            for address, token, ttl, seen in wanted
+            LEASE.call((keys.value, keys.lease), (token, _ms(ttl), seen_id))
+            for keys, token, ttl, seen_id in wanted
         ]
         return await self._ask_for(leases, wanted[0][0], missing, longest)
 
     async def take_many(
         self,
-        wanted: Sequence[tuple[Address, str, float, bytes]],
+        wanted: Sequence[tuple[EntryKeys, str, float, bytes]],
         missing: Sequence[str],
         longest: float,
     ) -> tuple[list[LeaseReply], dict[str, bytes]]:
         """`lease_many` for leases that are granted whoever has them, and whatever is stored."""
-        leases = [
-            ("SET", address.lease, token, "PX", _ms(ttl)) for address, token, ttl, _ in wanted
-        ]
+        leases = [("SET", keys.lease, token, "PX", _ms(ttl)) for keys, token, ttl, _ in wanted]
         return await self._ask_for(leases, wanted[0][0], missing, longest)
 
     async def _ask_for(
-        self, leases: Sequence[Command], one: Address, missing: Sequence[str], longest: float
+        self, leases: Sequence[Command], one: EntryKeys, missing: Sequence[str], longest: float
     ) -> tuple[list[LeaseReply], dict[str, bytes]]:
         # That of the policy stays, or all its entries would expire with it: there are few of them.
         policy, ttl = one.versions[0], _ms(longest + _MARGIN)
@@ -144,25 +142,25 @@ class CacheStore:
         versions = dict(zip(missing, replies[len(leases) :], strict=True))
         return [_lease_reply(reply) for reply in replies[: len(leases)]], versions
 
-    async def renew_leases(self, leases: Sequence[tuple[Address, str]], ttl: float) -> list[bool]:
-        """Let leases (address and token) last for `ttl` seconds from now on.
+    async def renew_leases(self, leases: Sequence[tuple[EntryKeys, str]], ttl: float) -> list[bool]:
+        """Let leases (keys and token) last for `ttl` seconds from now on.
 
         False for those that were taken away meanwhile, or have run out.
         """
-        scripts = [RENEW.call((address.lease,), (token, _ms(ttl))) for address, token in leases]
+        scripts = [RENEW.call((keys.lease,), (token, _ms(ttl))) for keys, token in leases]
         return [reply == 1 for reply in await self._run(scripts)]
 
     async def store_many(
-        self, entries: Sequence[tuple[Address, str, bytes, float]], versions: Sequence[bytes]
+        self, entries: Sequence[tuple[EntryKeys, str, bytes, float]], versions: Sequence[bytes]
     ) -> list[bool]:
-        """Store entries (address, token, bytes, ttl in seconds) under the leases they were granted.
+        """Store entries (keys, token, bytes, ttl in seconds) under the leases they were granted.
 
         `versions` are those that all of them carry, which last for as long from now on. False for
         entries whose lease was taken away meanwhile: they are not stored.
         """
         scripts = [
-            STORE.call((address.value, address.lease), (token, raw, max(_ms(ttl), 1)))
-            for address, token, raw, ttl in entries
+            STORE.call((keys.value, keys.lease), (token, raw, max(_ms(ttl), 1)))
+            for keys, token, raw, ttl in entries
         ]
         longest = max(ttl for *_, ttl in entries)
         tags = list(zip(entries[0][0].versions, versions, strict=False))[1:] if longest else []
@@ -174,18 +172,20 @@ class CacheStore:
         self._unstored = 0
         return [reply == 1 for reply in replies[: len(scripts)]]
 
-    async def give_up(self, leases: Iterable[tuple[Address, str]], throttle: float) -> None:
+    async def release_leases(
+        self, leases: Iterable[tuple[EntryKeys, str]], throttle: float
+    ) -> None:
         """Give leases back; with a `throttle` (seconds) they keep everybody out for that long."""
         await self._run(
-            [GIVE_UP.call((address.lease,), (token, _ms(throttle))) for address, token in leases]
+            [RELEASE.call((keys.lease,), (token, _ms(throttle))) for keys, token in leases]
         )
 
-    async def delete(self, addresses: Iterable[tuple[str, str]]) -> None:
+    async def delete(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Delete entries and the leases on them, given as pairs of keys."""
         self._check_breaker()
-        await self._invalidate(list(addresses), [])
+        await self._invalidate(list(pairs), [])
 
-    async def renew_versions(self, names: Iterable[str]) -> None:
+    async def drop_versions(self, names: Iterable[str]) -> None:
         """Take versions of tags or policies away: what was stored under them is invalid.
 
         The next fill makes new ones. A server whose memory is full does this too.
@@ -247,7 +247,7 @@ class CacheStore:
             raise CacheUnavailable("the breaker is open", outage=True)
 
     async def replay(self, pairs: Iterable[tuple[str, str]], versions: Iterable[str]) -> None:
-        """`delete` and `renew_versions` in spite of an open breaker, for the recovery.
+        """`delete` and `drop_versions` in spite of an open breaker, for the recovery.
 
         Raises:
             CacheUnavailable: not all of it was done; doing it again is harmless.
@@ -309,10 +309,10 @@ def _ms(seconds: float) -> int:
 def _lease_reply(reply: Any) -> LeaseReply:
     match reply:
         case [1] | b"OK":
-            return LeaseReply(Grant.GRANTED)
+            return LeaseReply(LeaseOutcome.GRANTED)
         case [0, 1]:
-            return LeaseReply(Grant.CHANGED)
+            return LeaseReply(LeaseOutcome.CHANGED)
         case [0, holder, ms]:
-            grant = Grant.THROTTLED if holder == THROTTLED.encode() else Grant.TAKEN
-            return LeaseReply(grant, max(ms, 0) / 1000, holder)
+            outcome = LeaseOutcome.THROTTLED if holder == THROTTLED.encode() else LeaseOutcome.HELD
+            return LeaseReply(outcome, max(ms, 0) / 1000, holder)
     raise TypeError(f"not a reply of the lease script: {reply!r}")

@@ -79,7 +79,7 @@ async def test_one_ask_leaves_a_few_bytes_for_a_minute(cache: Cache, redis: Redi
 async def test_control_without_it_one_ask_leaves_the_whole_page_for_an_hour(
     cache: Cache, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(entry_codec.Kind, "admit", lambda _, __, raw, ttl: (raw, ttl))
+    monkeypatch.setattr(entry_codec.EntryCodec, "admit", lambda _, __, raw, ttl: (raw, ttl))
     monkeypatch.setattr(entry_codec, "short_lived", lambda options: options)
     async with asking(pages(cache)) as client:
         await made_up(client, 50)

@@ -11,7 +11,7 @@ from fastapi import APIRouter, HTTPException, Response
 from app.core.cache import Cache
 from app.core.cache.http.headers import Freshness, Sender
 from app.core.cache.http.response import stored_response
-from app.core.cache.results import Loaded, Outcome
+from app.core.cache.results import CacheResult, Outcome
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.http.serving import Item, application, asking, exchange, serving, status
 
@@ -196,7 +196,7 @@ async def test_clients_may_keep_it_from_when_they_get_it(cache: Cache) -> None:
     stored = stored_response(200, [], b"body")
     kept = {}
     for age, left in ((0, 60), (3, 57), (50, 10), (58, 2), (60, 0), (70, -10)):
-        loaded = Loaded(stored, Outcome.HIT, 0, (age + left) * 1000)
+        loaded = CacheResult(stored, Outcome.HIT, 0, (age + left) * 1000)
         headers = dict(sender.prepare(stored, Outcome.HIT, loaded, age * 1000, []).headers)
         assert headers[b"age"] == b"%d" % age
         lifetime = int(headers[b"cache-control"].partition(b"max-age=")[2])

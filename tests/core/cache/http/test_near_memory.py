@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.core.cache.entry_codec import Kind
+from app.core.cache.entry_codec import EntryCodec
 from app.core.cache.http.headers import Freshness, Sender
 from app.core.cache.http.response import (
     RESPONSE_FORMAT,
@@ -39,14 +39,14 @@ def text(size: int) -> str:
     return os.urandom(size // 2).hex()
 
 
-RESPONSES = Kind("item", OPTIONS, ResponseCodec(), RESPONSE_FORMAT)
-TEXTS = Kind("item", OPTIONS, JsonSerializer().codec(str), 1)
+RESPONSES = EntryCodec("item", OPTIONS, ResponseCodec(), RESPONSE_FORMAT)
+TEXTS = EntryCodec("item", OPTIONS, JsonSerializer().codec(str), 1)
 
 
 @pytest.mark.parametrize(("kind", "make"), [(RESPONSES, response), (TEXTS, text)])
 @pytest.mark.parametrize("size", [100, 1_000, 20_000])
 def test_it_takes_no_more_than_it_was_given(
-    kind: Kind, make: Callable[[int], object], size: int
+    kind: EntryCodec, make: Callable[[int], object], size: int
 ) -> None:
     near, keyspace, sender = NearCache(BUDGET), Keyspace("svc", 1), Sender(FRESHNESS)
     near.connected()
@@ -54,7 +54,7 @@ def test_it_takes_no_more_than_it_was_given(
     tracemalloc.start()
     try:
         for number in range(2 * BUDGET // (size + 1_000)):
-            address = keyspace.address("item", f"read-{number}", [f"item:{number}"])
+            address = keyspace.entry_keys("item", f"read-{number}", [f"item:{number}"])
             versions, value = [os.urandom(8), os.urandom(8)], make(size)
             entry = kind.new_entry(value, 0.01, b"".join(versions))
             seen = kind.unpack(address, kind.pack(entry, value, address), versions, at=0)

@@ -31,7 +31,7 @@ from app.core.cache.http.known import KnownPlaces, key_of
 from app.core.cache.http.parameters import ParameterReader, reader_for, tree
 from app.core.cache.http.route import SEEN, CachedRoute
 from app.core.cache.http.shortcut import FOUND, TEMPLATE, Found, Shortcut, Way
-from app.core.cache.keys import Address
+from app.core.cache.keys import EntryKeys
 from app.core.cache.results import Outcome
 from app.core.reply import Reply
 
@@ -220,7 +220,7 @@ class _EdgeRoute:
                 cached.ignored,
             )
 
-    def is_worth_knowing(self, address: Address | None, query: bytes) -> bool:
+    def is_worth_knowing(self, address: EntryKeys | None, query: bytes) -> bool:
         """Whether a request of this kind is likely to come again."""
         if address is None and self._reader is not None:
             return False  # a mistake, of which there are many
@@ -228,7 +228,7 @@ class _EdgeRoute:
             name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True)
         )
 
-    def address(self, path: dict[str, str], query: bytes) -> Address | None:
+    def address(self, path: dict[str, str], query: bytes) -> EntryKeys | None:
         """Where the answer for these parameters is kept; None if the route has to look at them."""
         if self._reader is None:
             return None
@@ -240,12 +240,17 @@ class _EdgeRoute:
         except Exception:  # the tags of values that the route would not have let through
             return None
 
-    async def answer(self, address: Address, scope: Scope, send: Send) -> bool:
+    async def answer(self, address: EntryKeys, scope: Scope, send: Send) -> bool:
         """Answer if there is a fresh entry; otherwise leave what was read in the scope."""
         cached, engine, kind = self._cached, self._engine, self._cached.kind
         seen = engine.near(kind, address) or await engine.fetch(kind, address)
         entry, now = seen.entry, int(time() * 1000)
-        if entry is None or now >= entry.calm_until or seen.value is None or seen.value.is_error:
+        if (
+            entry is None
+            or now >= entry.early_refresh_from
+            or seen.value is None
+            or seen.value.is_error
+        ):
             scope[SEEN] = (address.value, seen)
             return False
         outcome = Outcome.NEAR if seen.near else Outcome.HIT
@@ -261,7 +266,7 @@ class _EdgeRoute:
         return True
 
 
-_Place = tuple[_EdgeRoute, Address | None, Found | None]
+_Place = tuple[_EdgeRoute, EntryKeys | None, Found | None]
 """A cached route, where its answer is kept, and the way to it."""
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from app.core.cache.entry import Entry
 from app.core.cache.http.response import StoredResponse
-from app.core.cache.results import Loaded, Outcome
+from app.core.cache.results import CacheResult, Outcome
 from app.core.reply import Headers, Ready
 
 # What a 304 repeats of the response it stands for (RFC 9110, 15.4.5).
@@ -99,7 +99,7 @@ class Sender:
         self,
         stored: StoredResponse,
         outcome: Outcome,
-        times: Entry | Loaded,
+        times: Entry | CacheResult,
         now: int,
         conditions: Headers,
     ) -> Ready:

@@ -19,7 +19,7 @@ from fastapi import HTTPException, Request, Response
 from fastapi.utils import is_body_allowed_for_status_code
 
 from app.core.cache.concurrency import adopt
-from app.core.cache.entry_codec import Kind, Recipe
+from app.core.cache.entry_codec import EntryCodec, Lookup
 from app.core.cache.function import Arguments, Tags
 from app.core.cache.http.headers import Freshness, Sender, conditions
 from app.core.cache.http.producer import Failed, Producer
@@ -30,10 +30,10 @@ from app.core.cache.http.response import (
     is_negative,
 )
 from app.core.cache.http.signature import PRINCIPAL, REQUEST, RESPONSE, for_callers, for_fastapi
-from app.core.cache.keys import Address, canonical
+from app.core.cache.keys import EntryKeys, canonical
 from app.core.cache.loader_safety import check_outlives
 from app.core.cache.options import SecondAsk
-from app.core.cache.results import Loaded, Outcome
+from app.core.cache.results import CacheResult, Outcome
 from app.core.reply import Headers, Ready
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ class CachedRoute:
             setattr(function, CACHED_AS, self)
         self.__signature__ = for_fastapi(function, hints, vary_by)
 
-    def _make_kind(self, *, second_ask: bool) -> Kind:
-        return Kind(
+    def _make_kind(self, *, second_ask: bool) -> EntryCodec:
+        return EntryCodec(
             self.policy.name,
             self.policy.options,
             self.producer.codec,
@@ -172,14 +172,14 @@ class CachedRoute:
             body = b""
         return Ready(status, headers, body)
 
-    def address(self, arguments: dict[str, Any], principal: Any) -> Address:
+    def address(self, arguments: dict[str, Any], principal: Any) -> EntryKeys:
         """Where the response for these arguments is kept."""
         key = self.arguments.key(arguments)
         if not self.public:
             # Hashed: who reads key names in Redis does not read names of people.
             who = blake2b(canonical(principal).encode("utf-8", "surrogatepass"), digest_size=16)
             key += f"@{who.hexdigest()}"
-        return self.policy.address(key, self.arguments.tags(arguments))
+        return self.policy.entry_keys(key, self.arguments.tags(arguments))
 
     async def invalidate(self, **arguments: Any) -> None:
         """Remove the response for these arguments; for a route with `vary_by` use a tag.
@@ -203,12 +203,12 @@ class CachedRoute:
         if not self.public:
             raise TypeError(f"{self.arguments.name} varies by who asks: invalidate a tag of it")
         bound = self.arguments.bind(**arguments)
-        recipe = Recipe(self.kind, self.address(bound, None), lambda: self.producer.produce(bound))
+        recipe = Lookup(self.kind, self.address(bound, None), lambda: self.producer.produce(bound))
         await self.policy.cache.engine.refresh(recipe)
 
     async def _get(
-        self, request: Request, address: Address, arguments: dict[str, Any]
-    ) -> tuple[StoredResponse, Loaded]:
+        self, request: Request, address: EntryKeys, arguments: dict[str, Any]
+    ) -> tuple[StoredResponse, CacheResult]:
         """The response, and how it came about."""
         made: list[StoredResponse] = []
         # For one principal: what dependencies have set in context variables is right for it.
@@ -226,7 +226,7 @@ class CachedRoute:
 
         at, seen = request.scope.get(SEEN, (None, None))
         kind = self._made_up if self.arguments.is_made_up(arguments) else self.kind
-        recipe = Recipe(kind, address, produce)
+        recipe = Lookup(kind, address, produce)
         stored: StoredResponse | None
         try:
             loaded = await self.policy.cache.engine.get(
@@ -243,13 +243,13 @@ class CachedRoute:
             # nobody who waited with it.
             return await self._produce(arguments)
         now = int(time() * 1000)
-        return stored, Loaded(stored, Outcome.MISS, now, now)
+        return stored, CacheResult(stored, Outcome.MISS, now, now)
 
-    async def _produce(self, arguments: dict[str, Any]) -> tuple[StoredResponse, Loaded]:
+    async def _produce(self, arguments: dict[str, Any]) -> tuple[StoredResponse, CacheResult]:
         """The response for this request, of which nothing is kept."""
         try:
             stored = await self.producer.produce(arguments)
         except Failed as failed:
             stored = failed.response
         now = int(time() * 1000)
-        return stored, Loaded(stored, Outcome.MISS, now, now)
+        return stored, CacheResult(stored, Outcome.MISS, now, now)
