@@ -6,7 +6,7 @@ from typing import Any
 
 import redis.asyncio.connection as connections
 
-from app.core.redis.direct import DirectConnection
+from app.core.redis.direct import RawConnection
 
 
 class Wire:
@@ -27,20 +27,20 @@ class Wire:
 def counted_writes() -> Iterator[Wire]:
     """Every packet that any client of this process sends."""
     wire, original = Wire(), connections.AbstractConnection.send_packed_command
-    ask = DirectConnection.ask
+    ask = RawConnection.ask
 
     async def send(self: Any, command: Any, check_health: bool = True) -> None:
         wire.writes.append(command if isinstance(command, bytes) else b"".join(command))
         await original(self, command, check_health)
 
-    async def ask_directly(self: DirectConnection, command: bytes) -> list[Any]:
+    async def ask_directly(self: RawConnection, command: bytes) -> list[Any]:
         wire.writes.append(command)
         return await ask(self, command)
 
     connections.AbstractConnection.send_packed_command = send  # type: ignore[method-assign]  # counted
-    DirectConnection.ask = ask_directly  # type: ignore[method-assign]  # counted
+    RawConnection.ask = ask_directly  # type: ignore[method-assign]  # counted
     try:
         yield wire
     finally:
-        DirectConnection.ask = ask  # type: ignore[method-assign]  # restored
+        RawConnection.ask = ask  # type: ignore[method-assign]  # restored
         connections.AbstractConnection.send_packed_command = original  # type: ignore[method-assign]  # restored

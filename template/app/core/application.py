@@ -1,16 +1,25 @@
-"""FastAPI, with the HTTP cache and all that is outside of it around everything else."""
+"""FastAPI with bounded requests, and with the HTTP cache outside of its own layers."""
 
+import asyncio
+from collections.abc import Awaitable, Iterator
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp
+from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY, RequestBodyLimitMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core import openapi
 from app.core.cache import HttpCacheMiddleware
-from app.core.invalid_requests import answer_invalid_request
-from app.core.request_limits import BODY_TIMEOUT, MAX_BODY_BYTES, BodyLimit
+
+MAX_BODY_BYTES = 1024 * 1024
+BODY_TIMEOUT = 60.0
+
+_MOST_ERRORS = 50
+_LONGEST_NAME = 100
+_LONGEST_MESSAGE = 500
 
 
 class Application(FastAPI):
@@ -66,3 +75,100 @@ class Application(FastAPI):
         for middleware, args, options in reversed(around):
             stack = middleware(stack, *args, **options)
         return stack
+
+
+class BodyLimit:
+    """Bounds the bodies of requests: 413 for one that is too long, 408 for one that is too slow.
+
+    A route that takes more says so: `@router.post(..., max_body_size=50_000_000)`. It has more time
+    for them in proportion. A request without a body costs nothing here.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_bytes: int = MAX_BODY_BYTES,
+        timeout: float = BODY_TIMEOUT,
+    ) -> None:
+        """`timeout` is in seconds, and counts only while the application waits for the body."""
+        self._app = app
+        self._limited = RequestBodyLimitMiddleware(app, max_body_size=max_bytes)
+        self._max_bytes = max_bytes
+        self._timeout = timeout
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # What is inside is awaited by whoever awaits this: a layer less for cached responses.
+        if scope["type"] != "http" or _has_no_body(scope):
+            return self._app(scope, receive, send)
+        return self._limited(scope, self._in_time(scope, receive), send)
+
+    def _in_time(self, scope: Scope, receive: Receive) -> Receive:
+        clock = asyncio.get_running_loop().time
+        waited, more = 0.0, True
+
+        async def receive_in_time() -> Message:
+            nonlocal waited, more
+            if not more:  # what comes now is that the client has gone
+                return await receive()
+            share = scope.get(MAX_BODY_SIZE_SCOPE_KEY, self._max_bytes) / max(self._max_bytes, 1)
+            began = clock()
+            try:
+                async with asyncio.timeout(self._timeout * max(share, 1) - waited):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(
+                    408, "the request did not arrive in time", {"connection": "close"}
+                ) from None
+            waited += clock() - began
+            more = message.get("more_body", False)
+            return message
+
+        return receive_in_time
+
+
+def _has_no_body(scope: Scope) -> bool:
+    """Whether a request says that it has no body; HTTP/2 need not say that it has one."""
+    if scope["http_version"] not in ("1.1", "1.0"):
+        return False
+    for name, _ in scope["headers"]:
+        if name == b"content-length" or name == b"transfer-encoding":
+            return False
+    return True
+
+
+async def answer_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Answer 422, with `loc`, `type` and `msg` of the first 50 mistakes.
+
+    Never with what the client sent. That may be a password, it may be long, and whoever reads the
+    answer, such as a log in between, is not who wrote it.
+    """
+    return JSONResponse({"detail": list(_told(error))}, 422)
+
+
+def _told(error: RequestValidationError) -> Iterator[dict[str, Any]]:
+    told = set()
+    for mistake in error.errors():
+        loc = tuple(_short(part) for part in mistake["loc"])
+        kind, message = mistake["type"], str(mistake["msg"])
+        if kind == "union_tag_invalid":  # its words name the tag that was sent
+            message = f"Input tag is none of {mistake['ctx']['expected_tags']}"
+        # A dependency that is needed in two places is wrong once.
+        if (loc, kind, message) in told:
+            continue
+        told.add((loc, kind, message))
+        yield {"type": kind, "loc": loc, "msg": _printable(message[:_LONGEST_MESSAGE])}
+        if len(told) == _MOST_ERRORS:
+            return
+
+
+def _short(part: str | int) -> str | int:
+    """A part of a place; the keys of an object are what the client has sent."""
+    if isinstance(part, int):
+        return part
+    return _printable(part if len(part) <= _LONGEST_NAME else f"{part[:_LONGEST_NAME]}...")
+
+
+def _printable(text: str) -> str:
+    # Half of a surrogate pair, which JSON can hold, has no UTF-8.
+    return text.encode("utf-8", "backslashreplace").decode()

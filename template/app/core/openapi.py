@@ -8,7 +8,7 @@ from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.routing import BaseRoute
 
 from app.core.cache.http import CachedRoute
-from app.core.cache.http.parameters import tree
+from app.core.cache.http.params import tree
 
 NEEDS_LOGIN: set[Any] = set()
 """Dependencies that refuse whoever is not logged in; others only look who is."""

@@ -46,7 +46,7 @@ def route(policy: CachePolicy[str], value: str | None) -> Read:
 
     def read(key: str) -> Awaitable[object]:
         async def produce() -> Any:
-            return await show.producer.produce({"key": key})
+            return await show.builder.build({"key": key})
 
         lookup = Lookup(show.kind, show.address({"key": key}, None), produce)
         return policy.cache.engine.get(lookup)

@@ -57,7 +57,7 @@ def route(policy: CachePolicy[int], source: Source[int]) -> Cached:
         address = show.address({"key": 1}, None)
 
         async def produce() -> Any:
-            return await show.producer.produce({"key": 1})
+            return await show.builder.build({"key": 1})
 
         lookup = Lookup(show.kind, address, produce)
         return int((await policy.cache.engine.get(lookup)).value.body)

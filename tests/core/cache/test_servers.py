@@ -139,7 +139,7 @@ async def test_what_is_asked_for_once_leaves_a_mark(cache: Cache) -> None:
         return cursor
 
     async def produce() -> Any:
-        return await page.producer.produce({"cursor": "x"})
+        return await page.builder.build({"cursor": "x"})
 
     lookup = Lookup(page._made_up, page.address({"cursor": "x"}, None), produce)
     for _ in range(4):

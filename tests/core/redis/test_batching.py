@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.core.redis import BatchReader, batching
-from app.core.redis.direct import DirectConnection
+from app.core.redis.direct import RawConnection
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import PATIENCE
 from tests.core.redis.conftest import Connect
@@ -194,11 +194,11 @@ async def test_a_connection_that_the_system_gives_up_is_an_error_and_not_an_answ
     await fill(redis, 1)
     reader = BatchReader(redis, timeout=PATIENCE)
 
-    def timed_out(self: DirectConnection, _: bytes) -> None:
+    def timed_out(self: RawConnection, _: bytes) -> None:
         self.connection_lost(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(DirectConnection, "data_received", timed_out)
+        patch.setattr(RawConnection, "data_received", timed_out)
         with pytest.raises(RedisConnectionError):
             await reader.read([b"k0"])
     assert await reader.read([b"k0"]) == [b"v0"]

@@ -22,7 +22,7 @@ from app.core.redis import (
     create_standalone_client,
     direct,
 )
-from app.core.redis.direct import DirectConnection
+from app.core.redis.direct import RawConnection
 from app.core.redis.pool import FairCheckout
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import HANG, PATIENCE, until
@@ -92,7 +92,7 @@ def test_nor_do_they_with_tls(
             options = ClientOptions(name="test", timeout=PATIENCE, connect_timeout=PATIENCE)
             client = create_standalone_client(url, options)
             await client.set("key", "value")
-            connection = await DirectConnection.open(client.connection_pool)
+            connection = await RawConnection.open(client.connection_pool)
             for _ in range(3):
                 assert await connection.ask(mget(b"key")) == [b"value"]
                 assert connection.may_stay  # it was not left to the stream
@@ -121,7 +121,7 @@ async def test_without_the_writer_that_we_know_redis_py_does_it(
     connection._writer = Writer(connection._writer)
     await pool.release(connection)
     streamed.clear()
-    taken = await DirectConnection.open(pool)
+    taken = await RawConnection.open(pool)
     assert await taken.ask(mget(b"key")) == [b"value"]
     assert not taken.may_stay
     await taken.close()
@@ -161,7 +161,7 @@ async def test_control_on_the_same_connection_it_would_be(
 
 async def after_one_that_was_cancelled(redis: Redis) -> list[Any]:
     await redis.mset({"first": "of another", "second": "its own"})
-    connection = await DirectConnection.open(redis.connection_pool)
+    connection = await RawConnection.open(redis.connection_pool)
     asked = asyncio.create_task(connection.ask(mget(b"first")))
     await asyncio.sleep(0)  # it is sent
     asked.cancel()
@@ -205,7 +205,7 @@ async def test_a_reply_may_come_in_any_two_pieces(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(direct, "_LONGEST", 60)
     script = Script()
     async with script.running() as pool:
-        connection = await DirectConnection.open(pool)
+        connection = await RawConnection.open(pool)
         for cut in range(1, len(REPLY)):
             script.pieces = [REPLY[:cut], REPLY[cut:]]
             assert await connection.ask(mget(b"k")) == [VALUE, None, b""]
@@ -218,7 +218,7 @@ async def test_a_reply_may_come_byte_by_byte() -> None:
     script = Script()
     async with script.running() as pool:
         script.pieces = [REPLY[at : at + 1] for at in range(len(REPLY))]
-        connection = await DirectConnection.open(pool)
+        connection = await RawConnection.open(pool)
         assert await connection.ask(mget(b"k")) == [VALUE, None, b""]
         await connection.close()
 
@@ -226,7 +226,7 @@ async def test_a_reply_may_come_byte_by_byte() -> None:
 async def test_an_error_may_follow_a_reply() -> None:
     script = Script()
     async with script.running() as pool:
-        connection = await DirectConnection.open(pool)
+        connection = await RawConnection.open(pool)
         script.pieces = [REPLY]
         assert await connection.ask(mget(b"k")) == [VALUE, None, b""]
         script.pieces = [b"-ERR no\r\n"]
@@ -240,7 +240,7 @@ async def test_what_nobody_asked_for_is_nobodys_reply() -> None:
     async with script.running() as pool:
         reader = BatchReader(Redis.from_pool(pool), timeout=PATIENCE)
         script.pieces = [REPLY, b"*1\r\n$5\r\nwrong\r\n"]
-        connection = await DirectConnection.open(pool)
+        connection = await RawConnection.open(pool)
         assert await connection.ask(mget(b"k")) == [VALUE, None, b""]
         await asyncio.sleep(0.02)
         assert not connection.may_stay
@@ -253,7 +253,7 @@ async def test_what_nobody_asked_for_is_nobodys_reply() -> None:
 async def test_a_connection_that_is_being_closed_may_not_stay(redis: Redis) -> None:
     pool = redis.connection_pool
     taken = await pool.get_connection()
-    connection = DirectConnection(pool, taken)
+    connection = RawConnection(pool, taken)
     assert connection.may_stay
     closing = asyncio.create_task(taken.disconnect())
     await asyncio.sleep(0)
@@ -266,7 +266,7 @@ async def test_a_command_may_be_longer_than_what_the_system_takes_at_once(redis:
     problems: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, problem: problems.append(problem))
     pool = redis.connection_pool
-    connection = await DirectConnection.open(pool)
+    connection = await RawConnection.open(pool)
     assert await connection.ask(mget(*[b"k" * 10_000] * 1_000)) == [None] * 1_000
     await connection.close()
     assert await redis.get("k") is None

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.core.observability.logging import reported, request_id
 from app.core.observability.series import begin_at_zero
 from app.core.observability.tally import Tally
-from app.core.reply import Reply
+from app.core.responses import ResponseSender
 
 log = structlog.get_logger(__name__)
 
@@ -83,7 +83,7 @@ class RequestMiddleware:
 
         started = perf_counter()
         identity = _given_id(scope["headers"]) or getrandbits(128).to_bytes(16, "big").hex()
-        reply = Reply(send, identity.encode(), CLIENT_GONE)
+        reply = ResponseSender(send, identity.encode(), CLIENT_GONE)
         token = request_id.set(identity)
         scope[_SCOPE_ID] = identity
 

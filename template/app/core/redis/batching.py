@@ -20,7 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.core.redis.clients import RedisClient
 from app.core.redis.cluster import FairCluster
-from app.core.redis.direct import DirectConnection
+from app.core.redis.direct import RawConnection
 from app.core.redis.outages import reply_code
 from app.core.redis.pool import FairCheckout, PoolTimeout
 
@@ -61,7 +61,7 @@ class BatchReader:
         self._waiting: list[tuple[Keys, asyncio.Future[Values]]] = []
         self._busy = False
         self._sender: asyncio.Task[None] | None = None
-        self._connection: DirectConnection | None = None
+        self._connection: RawConnection | None = None
         self._is_queueing = False
 
     async def read(self, keys: Keys) -> Values:
@@ -170,7 +170,7 @@ class BatchReader:
         if self._connection is None:
             pool = client.connection_pool
             self._is_queueing = isinstance(pool, FairCheckout) and pool.is_exhausted
-            self._connection = await DirectConnection.open(pool)
+            self._connection = await RawConnection.open(pool)
             self._is_queueing = False
         values = await self._connection.ask(_packed(keys))
         return cast(Values, values)  # the pool's connections do not decode

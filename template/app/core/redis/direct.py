@@ -24,7 +24,7 @@ from app.core.redis.pool import FairCheckout, stream_of
 _LONGEST = 1.0
 
 
-class DirectConnection(asyncio.Protocol):
+class RawConnection(asyncio.Protocol):
     """A connection between `open` and `close`, for one array after the other."""
 
     def __init__(self, pool: ConnectionPool, connection: AbstractConnection) -> None:
@@ -42,7 +42,7 @@ class DirectConnection(asyncio.Protocol):
             self._transport.set_protocol(self)
 
     @classmethod
-    async def open(cls, pool: ConnectionPool) -> "DirectConnection":
+    async def open(cls, pool: ConnectionPool) -> "RawConnection":
         """Take a connection from its pool.
 
         Raises:

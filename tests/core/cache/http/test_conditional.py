@@ -9,7 +9,7 @@ import pytest
 from fastapi import APIRouter, HTTPException, Response
 
 from app.core.cache import Cache
-from app.core.cache.http.headers import Freshness, Sender
+from app.core.cache.http.headers import Freshness, ResponseRenderer
 from app.core.cache.http.response import stored_response
 from app.core.cache.results import CacheResult, Outcome
 from tests.core.cache.conftest import OpenCache
@@ -192,12 +192,12 @@ async def test_what_clients_may_do_with_it(
 
 async def test_clients_may_keep_it_from_when_they_get_it(cache: Cache) -> None:
     """And not beyond the moment from which it is computed anew."""
-    sender = Sender(Freshness("svc", True, 3, 0, 0))
+    renderer = ResponseRenderer(Freshness("svc", True, 3, 0, 0))
     stored = stored_response(200, [], b"body")
     kept = {}
     for age, left in ((0, 60), (3, 57), (50, 10), (58, 2), (60, 0), (70, -10)):
         loaded = CacheResult(stored, Outcome.HIT, 0, (age + left) * 1000)
-        headers = dict(sender.prepare(stored, Outcome.HIT, loaded, age * 1000, []).headers)
+        headers = dict(renderer.render(stored, Outcome.HIT, loaded, age * 1000, []).headers)
         assert headers[b"age"] == b"%d" % age
         lifetime = int(headers[b"cache-control"].partition(b"max-age=")[2])
         kept[age] = max(lifetime - age, 0)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from app.core.cache.entry_codec import EntryCodec
-from app.core.cache.http.headers import Freshness, Sender
+from app.core.cache.http.headers import Freshness, ResponseRenderer
 from app.core.cache.http.response import (
     RESPONSE_FORMAT,
     ResponseCodec,
@@ -48,7 +48,7 @@ TEXTS = EntryCodec("item", OPTIONS, JsonSerializer().codec(str), 1)
 def test_it_takes_no_more_than_it_was_given(
     kind: EntryCodec, make: Callable[[int], object], size: int
 ) -> None:
-    near, keyspace, sender = NearCache(BUDGET), Keyspace("svc", 1), Sender(FRESHNESS)
+    near, keyspace, renderer = NearCache(BUDGET), Keyspace("svc", 1), ResponseRenderer(FRESHNESS)
     near.connected()
     gc.collect()
     tracemalloc.start()
@@ -61,7 +61,7 @@ def test_it_takes_no_more_than_it_was_given(
             near.put(kind, address, seen, near.generation(address.value))
             if kind is RESPONSES and (kept := near.get(address.value)) is not None:
                 assert kept.entry is not None
-                ready = sender.prepare(kept.value, Outcome.NEAR, kept.entry, now_ms(), [])
+                ready = renderer.render(kept.value, Outcome.NEAR, kept.entry, now_ms(), [])
                 assert size > 10_000 or ready.head(DATE) is not None
         del address, keyspace, versions, value, entry, seen
         gc.collect()

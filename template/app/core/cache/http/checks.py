@@ -13,9 +13,8 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import RouteContext
 from fastapi.security.base import SecurityBase
 
-from app.core.cache.http.parameters import tree
+from app.core.cache.http.params import PRINCIPAL, tree
 from app.core.cache.http.route import CACHED_AS, CachedRoute
-from app.core.cache.http.signature import PRINCIPAL
 from app.core.cache.loader_safety import yields
 
 _OPTIONS = (
@@ -190,7 +189,7 @@ def _check_response(where: str, context: RouteContext, route: CachedRoute) -> No
         used.append("response_model_by_alias")
     if used:
         raise UnsafeRoute(f"{where}: {', '.join(used)} has no effect: return a model that has it")
-    if route.producer.returns_response:
+    if route.builder.returns_response:
         return
     if not _is_same(context.response_model, route.returns):
         raise UnsafeRoute(

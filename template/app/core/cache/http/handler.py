@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.cache.http.response import CachedResponse
 from app.core.cache.http.route import CachedRoute
-from app.core.cache.http.solver import Solver, can_solve
+from app.core.cache.http.solver import DependencyPlan, can_plan
 
 REPLY = "app.cache.reply"
 """In the scope: what the request is answered through, if no middleware is in between."""
@@ -31,7 +31,7 @@ def handler_for(context: RouteContext, cached: CachedRoute) -> ASGIApp | None:
         and routing.get_request_handler.__module__ == routing.__name__
         # Nothing is around it, such as a limit for the size of bodies.
         and getattr(app, "__code__", None) is _BARE
-        and can_solve(context.dependant)
+        and can_plan(context.dependant)
     ):
         return CachedHandler(context, cached)
     return app
@@ -47,7 +47,7 @@ class CachedHandler:
         self._fastapi: ASGIApp = context.app
         self._provider: Any = context.dependency_overrides_provider
         self._cached = cached
-        self._solver = Solver(context.dependant)
+        self._solver = DependencyPlan(context.dependant)
         self._unchanged = _no_response()
         self._app = request_response(self._respond)
 

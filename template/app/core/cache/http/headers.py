@@ -5,17 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from app.core.cache.entry import Entry
-from app.core.cache.http.response import StoredResponse
+from app.core.cache.http.response import StoredResponse, find
 from app.core.cache.results import CacheResult, Outcome
-from app.core.reply import Headers, Ready
+from app.core.responses import Headers, PreparedResponse
 
 # What a 304 repeats of the response it stands for (RFC 9110, 15.4.5).
 _OF_304 = frozenset({b"cache-control", b"content-location", b"date", b"expires", b"vary"})
-# RFC 9110, 7.6.1: for the next hop only, never to be kept.
-HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
-     b"upgrade", b"proxy-authenticate", b"proxy-authorization"}
-)  # fmt: skip
 # RFC 9651, 3.3.4: what may stand without quotes.
 _TOKEN = re.compile(rb"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
 # RFC 9110, 8.8.3: the tags of a list, of which a comma may be part.
@@ -37,12 +32,6 @@ def names_entity(condition: bytes, etag: bytes) -> bool:
     that compress, and what they stand for has the same bytes.
     """
     return condition.strip() == b"*" or etag.removeprefix(b"W/") in _ETAG.findall(condition)
-
-
-def find(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    """All values of a request header, joined as a list (RFC 9110, 5.3)."""
-    values = [value for key, value in headers if key == name]
-    return b", ".join(values) if values else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +62,7 @@ class Freshness:
         return ", ".join(parts).encode()
 
 
-class Sender:
+class ResponseRenderer:
     """Turns a stored response into what one request gets."""
 
     def __init__(self, freshness: Freshness) -> None:
@@ -95,14 +84,14 @@ class Sender:
         more = {"accept-encoding"} if self._is_compressed else set()
         self._vary_of_304 = _vary(self._vary | more)
 
-    def prepare(
+    def render(
         self,
         stored: StoredResponse,
         outcome: Outcome,
         times: Entry | CacheResult,
         now: int,
         conditions: Headers,
-    ) -> Ready:
+    ) -> PreparedResponse:
         """The response to send; `now` in milliseconds since 1970."""
         age = max((now - times.created) // 1000, 0)
         left = (times.fresh_until - now) // 1000
@@ -113,16 +102,20 @@ class Sender:
                 match, stored.etag
             ):
                 nothing = [(b"content-length", b"0")]
-                return Ready(412, nothing + self._about(stored, *told, self._vary_header), b"")
+                return PreparedResponse(
+                    412, nothing + self._about(stored, *told, self._vary_header), b""
+                )
             if (none := find(conditions, b"if-none-match")) is not None and names_entity(
                 none, stored.etag
             ):
                 kept = [pair for pair in stored.headers if pair[0] in _OF_304]
-                return Ready(304, kept + self._about(stored, *told, self._vary_of_304), b"")
+                return PreparedResponse(
+                    304, kept + self._about(stored, *told, self._vary_of_304), b""
+                )
         # They change once a second: a popular response has them ready.
         if stored.sent is None or stored.sent[0] != told:
             headers = stored.headers + self._about(stored, *told, self._vary_header)
-            stored.sent = told, Ready(stored.status, headers, stored.body)
+            stored.sent = told, PreparedResponse(stored.status, headers, stored.body)
         return stored.sent[1]
 
     def unknown(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:

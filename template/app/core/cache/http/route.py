@@ -21,20 +21,21 @@ from fastapi.utils import is_body_allowed_for_status_code
 from app.core.cache.concurrency import adopt
 from app.core.cache.entry_codec import EntryCodec, Lookup
 from app.core.cache.function import Arguments, Tags
-from app.core.cache.http.headers import Freshness, Sender, conditions
-from app.core.cache.http.producer import Failed, Producer
+from app.core.cache.http.headers import Freshness, ResponseRenderer, conditions
+from app.core.cache.http.params import PRINCIPAL, REQUEST, RESPONSE, for_callers, for_fastapi
 from app.core.cache.http.response import (
     RESPONSE_FORMAT,
     CachedResponse,
+    ResponseBuilder,
+    ServerErrorResponse,
     StoredResponse,
     is_negative,
 )
-from app.core.cache.http.signature import PRINCIPAL, REQUEST, RESPONSE, for_callers, for_fastapi
 from app.core.cache.keys import EntryKeys, canonical
 from app.core.cache.loader_safety import check_outlives
 from app.core.cache.options import SecondAsk
 from app.core.cache.results import CacheResult, Outcome
-from app.core.reply import Headers, Ready
+from app.core.responses import Headers, PreparedResponse
 
 if TYPE_CHECKING:
     from app.core.cache.policy import CachePolicy
@@ -89,7 +90,7 @@ class CachedRoute:
         self.arguments.signature = for_callers(function)
         self.ignored = frozenset(ignore)
         self.returns = hints["return"]
-        self.producer = Producer(function, self.returns)
+        self.builder = ResponseBuilder(function, self.returns)
         self.checked = False
         """Set at start-up, by the middleware."""
         policy.cache.routes.append(self)
@@ -100,7 +101,7 @@ class CachedRoute:
         self._made_up = self.kind
         if self.arguments.has_second_ask:
             self._made_up = self._make_kind(second_ask=True)
-        self.sender = Sender(
+        self.renderer = ResponseRenderer(
             Freshness(
                 service=policy.cache.service,
                 public=public,
@@ -118,7 +119,7 @@ class CachedRoute:
         return EntryCodec(
             self.policy.name,
             self.policy.options,
-            self.producer.codec,
+            self.builder.codec,
             RESPONSE_FORMAT,
             is_negative=is_negative,
             second_ask=second_ask,
@@ -145,9 +146,9 @@ class CachedRoute:
         if stored.unstorable is not None:
             raise stored.unstorable
         status: int | None = from_dependencies.status_code
-        if is_keyed and (status is None or self.producer.returns_response):
+        if is_keyed and (status is None or self.builder.returns_response):
             asked = conditions(request.scope["headers"]) if not stored.is_error else []
-            ready = self.sender.prepare(stored, loaded.outcome, loaded, int(time() * 1000), asked)
+            ready = self.renderer.render(stored, loaded.outcome, loaded, int(time() * 1000), asked)
         else:
             ready = self._for_one(stored, status or stored.status, is_keyed)
         if stored.is_error:
@@ -158,19 +159,19 @@ class CachedRoute:
             )
         response = CachedResponse(ready)
         # As FastAPI does: a Response goes out as it is.
-        if (more := from_dependencies.raw_headers) and not self.producer.returns_response:
+        if (more := from_dependencies.raw_headers) and not self.builder.returns_response:
             theirs = {name for name, _ in more} & _SAID_ONCE
             response.raw_headers = [h for h in ready.headers if h[0] not in theirs] + more
         return response
 
-    def _for_one(self, stored: StoredResponse, status: int, is_keyed: bool) -> Ready:
+    def _for_one(self, stored: StoredResponse, status: int, is_keyed: bool) -> PreparedResponse:
         """A response that is not for everybody who has its key: nobody else may keep it."""
-        headers = self.sender.unknown(stored.headers) if is_keyed else stored.headers + _PERSONAL
+        headers = self.renderer.unknown(stored.headers) if is_keyed else stored.headers + _PERSONAL
         body = stored.body
         if not is_body_allowed_for_status_code(status):
             headers = [pair for pair in headers if pair[0] != b"content-length"]
             body = b""
-        return Ready(status, headers, body)
+        return PreparedResponse(status, headers, body)
 
     def address(self, arguments: dict[str, Any], principal: Any) -> EntryKeys:
         """Where the response for these arguments is kept."""
@@ -203,7 +204,7 @@ class CachedRoute:
         if not self.public:
             raise TypeError(f"{self.arguments.name} varies by who asks: invalidate a tag of it")
         bound = self.arguments.bind(**arguments)
-        recipe = Lookup(self.kind, self.address(bound, None), lambda: self.producer.produce(bound))
+        recipe = Lookup(self.kind, self.address(bound, None), lambda: self.builder.build(bound))
         await self.policy.cache.engine.refresh(recipe)
 
     async def _get(
@@ -218,8 +219,8 @@ class CachedRoute:
             if context is not None:
                 adopt(context)
             try:
-                made.append(await self.producer.produce(arguments))
-            except Failed as failed:
+                made.append(await self.builder.build(arguments))
+            except ServerErrorResponse as failed:
                 made.append(failed.response)
                 raise
             return made[-1]
@@ -233,7 +234,7 @@ class CachedRoute:
                 recipe, seen if at == address.value else None
             )
             stored = loaded.value
-        except Failed as failed:
+        except ServerErrorResponse as failed:
             stored = failed.response
         else:
             if stored is not None and stored.unstorable is None:
@@ -248,8 +249,8 @@ class CachedRoute:
     async def _produce(self, arguments: dict[str, Any]) -> tuple[StoredResponse, CacheResult]:
         """The response for this request, of which nothing is kept."""
         try:
-            stored = await self.producer.produce(arguments)
-        except Failed as failed:
+            stored = await self.builder.build(arguments)
+        except ServerErrorResponse as failed:
             stored = failed.response
         now = int(time() * 1000)
         return stored, CacheResult(stored, Outcome.MISS, now, now)

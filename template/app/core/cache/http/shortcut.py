@@ -22,7 +22,7 @@ TEMPLATE = "route.template"
 _TRACED = "fastapi.telemetry"
 
 
-class Way:
+class RouteTarget:
     """The way to one route."""
 
     def __init__(self, context: RouteContext, handler: ASGIApp) -> None:
@@ -37,17 +37,17 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RouteMatch:
     """Where a GET belongs."""
 
-    way: Way
+    way: RouteTarget
     path: str
     """What was looked for: a middleware may have made it another request since."""
     parameters: Mapping[str, str]
     """Those of the path, as text."""
 
 
-class Shortcut:
+class PreroutedRoute:
     """In front of an application's router: takes what was found, leaves the rest to the router."""
 
     def __init__(self, router: APIRouter) -> None:
@@ -61,7 +61,7 @@ class Shortcut:
             router.middleware_stack = cls(router)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found: Found | None = scope.get(FOUND)
+        found: RouteMatch | None = scope.get(FOUND)
         if (
             found is None
             or scope["type"] != "http"

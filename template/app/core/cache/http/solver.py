@@ -24,7 +24,7 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.dependencies.models import Dependant
 
-from app.core.cache.http.parameters import is_plain, tree
+from app.core.cache.http.params import is_plain, tree
 
 Place = Callable[[Request], Mapping[str, Any]]
 
@@ -69,11 +69,11 @@ class _Call:
     takes: Takes
 
 
-class Solver:
+class DependencyPlan:
     """Finds the arguments of one route's function."""
 
     def __init__(self, dependant: Dependant) -> None:
-        """`dependant` is one that `can_solve`."""
+        """`dependant` is one that `can_plan`."""
         self._reads = [_Read(*pair) for part in tree(dependant) for pair in _fields(part)]
         self._calls: list[_Call] = []
         self._shared: dict[Any, int] = {}
@@ -146,7 +146,7 @@ class Solver:
         return place
 
 
-def can_solve(dependant: Dependant) -> bool:
+def can_plan(dependant: Dependant) -> bool:
     """Whether a plan does for this route's function what FastAPI would."""
     # What a newer FastAPI knows of a dependency, and nobody here does, may matter.
     return {field.name for field in fields(Dependant)} == _KNOWN and all(

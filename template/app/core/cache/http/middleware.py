@@ -1,14 +1,14 @@
-"""The edge: public hits are answered here, before FastAPI looks at the request.
+"""Public hits are answered here, before FastAPI looks at the request.
 
 Finding a route, resolving its dependencies and serializing its model costs many times what it takes
 to send bytes that are ready. Everything that is not a plain hit goes on to the route, together with
 what was read, so that nothing is read twice.
 """
 
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from sys import getsizeof
 from time import time
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import FastAPI
@@ -26,14 +26,24 @@ from app.core.cache.http.checks import (
     refuse_elsewhere,
 )
 from app.core.cache.http.handler import REPLY, handler_for
-from app.core.cache.http.headers import Sender, conditions
-from app.core.cache.http.known import KnownPlaces, key_of
-from app.core.cache.http.parameters import ParameterReader, reader_for, tree
+from app.core.cache.http.headers import ResponseRenderer, conditions
+from app.core.cache.http.params import ArgumentReader, reader_for, tree
 from app.core.cache.http.route import SEEN, CachedRoute
-from app.core.cache.http.shortcut import FOUND, TEMPLATE, Found, Shortcut, Way
+from app.core.cache.http.shortcut import FOUND, TEMPLATE, PreroutedRoute, RouteMatch, RouteTarget
 from app.core.cache.keys import EntryKeys
 from app.core.cache.results import Outcome
-from app.core.reply import Reply
+from app.core.responses import ResponseSender
+
+MAX_BYTES = 8 * 1024 * 1024
+"""The most memory that this takes of a process."""
+
+_LONGEST = 512
+"""Characters of a path and bytes of a query that are remembered."""
+_OVERHEAD = 1_000
+"""Bytes of what is remembered beside the strings."""
+
+Key = tuple[str, bytes]
+T = TypeVar("T")
 
 
 class _Aside:
@@ -71,9 +81,9 @@ class HttpCacheMiddleware:
                 # request as it came, so the name of the route goes with it.
                 scope[TEMPLATE] = route.template
                 scope = {**scope, "method": "GET"}
-            elif self._is_innermost and isinstance(send, Reply):
+            elif self._is_innermost and isinstance(send, ResponseSender):
                 scope[REPLY] = send
-            send = _completing(send, route.sender)
+            send = _completing(send, route.renderer)
         await self._app(scope, receive, send)
 
     async def _start(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,13 +104,13 @@ class HttpCacheMiddleware:
         # It has to be the only one: what is between two would not see what the outer one answers.
         mine = [number for number, one in enumerate(classes) if one is HttpCacheMiddleware]
         self._is_innermost = mine == [len(classes) - 1]
-        Shortcut.install(app.router)
+        PreroutedRoute.install(app.router)
         check_unserved(table.cached, table.uncached)
         if mine:
             check_middleware(classes[mine[-1] + 1 :])
             if any(map(compresses, classes[: mine[0]])):
                 for cached in table.cached:
-                    cached.sender.vary_by((), is_compressed=True)
+                    cached.renderer.vary_by((), is_compressed=True)
 
 
 class _Table:
@@ -111,7 +121,7 @@ class _Table:
         """All that are served, those of mounted applications included."""
         self.uncached: list[object] = []
         """The functions of the other routes."""
-        contexts = [(context, self._edge_route(context)) for context in _walk(routes)]
+        contexts = [(context, self._publish(context)) for context in _walk(routes)]
         last = max((i for i, (_, cached) in enumerate(contexts) if cached), default=-1)
         # An uncached route in front of a cached one may take its requests.
         relevant = [
@@ -124,7 +134,7 @@ class _Table:
         self._elsewhere = self._by_start.get(None, [])
         # What was found for a path and query stays right, unless a route looks at something else.
         self._remembers = all(
-            isinstance(route, (_EdgeRoute, _Aside)) or start is not None
+            isinstance(route, (_PublishedRoute, _Aside)) or start is not None
             for start, route in relevant
         )
         self._known: KnownPlaces[_Place] = KnownPlaces(_size_of)
@@ -147,13 +157,13 @@ class _Table:
             return None
         route, parameters = found
         address = route.address(parameters, scope["query_string"])
-        way = Found(route.way, scope["path"], parameters) if route.way is not None else None
+        way = RouteMatch(route.way, scope["path"], parameters) if route.way is not None else None
         place = route, address, way
         if plain and self._remembers and route.is_worth_knowing(address, scope["query_string"]):
             self._known.keep(key, place)
         return place
 
-    def _edge_route(self, context: RouteContext) -> "_EdgeRoute | None":
+    def _publish(self, context: RouteContext) -> "_PublishedRoute | None":
         """Check a route, and those of an application that is mounted there."""
         cached = context.endpoint
         refuse_elsewhere(context)
@@ -163,14 +173,14 @@ class _Table:
             cached.checked = True
             if not cached.public:
                 cached.varies_by = principal_calls(context.dependant)
-                cached.sender.vary_by(header_names(context.dependant))
-            return _EdgeRoute(context, cached)
+                cached.renderer.vary_by(header_names(context.dependant))
+            return _PublishedRoute(context, cached)
         self.uncached.append(cached)
         for inner in _walk(getattr(context, "routes", None) or ()):
-            self._edge_route(inner)
+            self._publish(inner)
         return None
 
-    def _search(self, scope: Scope) -> "tuple[_EdgeRoute, dict[str, str]] | None":
+    def _search(self, scope: Scope) -> "tuple[_PublishedRoute, dict[str, str]] | None":
         """The route, and its path parameters as text."""
         path = _path(scope)
         start = path.partition("/")[2].partition("/")[0]
@@ -178,7 +188,7 @@ class _Table:
         for route in self._by_start.get(start, self._elsewhere):
             if isinstance(route, _Aside):
                 return None
-            if isinstance(route, _EdgeRoute):
+            if isinstance(route, _PublishedRoute):
                 if (match := route.pattern.fullmatch(path)) is None:
                     continue
                 if scope["method"] == "HEAD" and any(_takes(head, scope) for head in self._heads):
@@ -191,19 +201,19 @@ class _Table:
         return None
 
 
-class _EdgeRoute:
+class _PublishedRoute:
     """One cached route, as the edge sees it."""
 
     def __init__(self, context: RouteContext, cached: CachedRoute) -> None:
         route_class: Any = type(context.original_route)
         handler = handler_for(context, cached)
-        self.way = Way(context, handler) if handler is not None else None
-        self.sender: Sender = cached.sender
+        self.way = RouteTarget(context, handler) if handler is not None else None
+        self.renderer: ResponseRenderer = cached.renderer
         self.template = context.path_format or ""
         self.pattern = context.path_regex
         self._cached = cached
         self._engine = cached.policy.cache.engine
-        self._reader: ParameterReader | None = None
+        self._reader: ArgumentReader | None = None
         self._declared = {
             field.alias for part in tree(context.dependant) for field in part.query_params
         }
@@ -256,8 +266,10 @@ class _EdgeRoute:
         outcome = Outcome.NEAR if seen.near else Outcome.HIT
         kind.count(outcome)
         scope[TEMPLATE] = self.template
-        ready = cached.sender.prepare(seen.value, outcome, entry, now, conditions(scope["headers"]))
-        if isinstance(send, Reply) and send.whole(ready):
+        ready = cached.renderer.render(
+            seen.value, outcome, entry, now, conditions(scope["headers"])
+        )
+        if isinstance(send, ResponseSender) and send.send_raw(ready):
             return True
         # A copy, because whoever is outside of us may add to it.
         headers = ready.headers.copy()
@@ -266,7 +278,40 @@ class _EdgeRoute:
         return True
 
 
-_Place = tuple[_EdgeRoute, EntryKeys | None, Found | None]
+class KnownPlaces(Generic[T]):
+    """Two generations: what was asked for since the younger one began survives the older one."""
+
+    def __init__(self, size_of: Callable[[T], int], max_bytes: int = MAX_BYTES) -> None:
+        """`size_of` says how many bytes of strings are kept for a place."""
+        self.young: dict[Key, T] = {}
+        """To be looked at first."""
+        self._old: dict[Key, T] = {}
+        self._size_of = size_of
+        self._max_bytes = max_bytes // 2
+        self._bytes = 0
+
+    def find(self, key: Key) -> T | None:
+        """What is known, where it is not in `young`."""
+        if (place := self._old.pop(key, None)) is not None:
+            self.keep(key, place)
+        return place
+
+    def keep(self, key: Key, place: T) -> None:
+        """Remember a place, unless the request is a long one."""
+        path, query = key
+        if len(path) + len(query) > _LONGEST:
+            return
+        self._bytes += _OVERHEAD + getsizeof(path) + getsizeof(query) + self._size_of(place)
+        if self._bytes > self._max_bytes:
+            self._old, self.young, self._bytes = self.young, {}, 0
+        self.young[key] = place
+
+
+def key_of(scope: Scope) -> Key:
+    return scope["path"], scope["query_string"]
+
+
+_Place = tuple[_PublishedRoute, EntryKeys | None, RouteMatch | None]
 """A cached route, where its answer is kept, and the way to it."""
 
 
@@ -310,7 +355,7 @@ def _takes(route: RouteContext, scope: Scope) -> bool:
     return match is Match.FULL
 
 
-def _completing(send: Send, sender: Sender) -> Send:
+def _completing(send: Send, sender: ResponseRenderer) -> Send:
     """For whatever a cached route answers, be it an error of one of its dependencies."""
 
     async def send_complete(message: MutableMapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from starlette.routing import Host, Match
 from starlette.types import Scope
 
 from app.core.cache import Cache
-from app.core.cache.http.known import KnownPlaces
+from app.core.cache.http.middleware import KnownPlaces
 from devservers.valkey import EmbeddedValkey
 from tests.core.cache.harness import open_cache
 from tests.core.cache.http.serving import Item, application, asking, exchange, serving, status

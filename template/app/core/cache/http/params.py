@@ -1,19 +1,24 @@
-"""Reading a route's parameters without FastAPI, exactly where that is certain to agree with it.
+"""The parameters of cached routes: as FastAPI is told of them, and as the middleware reads them.
 
-A parameter is read here if its type is plain, with no validator of its own, and only in the one
-spelling that the value has when written out: `/items/7` but not `/items/07`. Everything else is the
-route's to read. What is read here is not validated: an invalid value has no entry to be found.
+The middleware reads a parameter only where it is certain to agree with FastAPI: its type is plain,
+it has no validator of its own, and it is spelled as the value is when written out: `/items/7` but
+not `/items/07`. The route reads everything else. What is read here is not validated: an invalid
+value has no entry to be found.
 """
 
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 from urllib.parse import parse_qsl
 from uuid import UUID
 
+from fastapi import Depends, Request, Response
 from fastapi.dependencies.models import Dependant
+from fastapi.params import Depends as Dependency
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 from starlette.convertors import (
     Convertor,
     IntegerConvertor,
@@ -21,6 +26,10 @@ from starlette.convertors import (
     StringConvertor,
     UUIDConvertor,
 )
+
+REQUEST = "cache_request"
+RESPONSE = "cache_response"
+PRINCIPAL = "cache_principal"
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _LONGEST_QUERY = 4_096
@@ -54,7 +63,7 @@ _READERS: dict[Any, Callable[[str], Any]] = {
 _CONVERTORS = (StringConvertor, PathConvertor, IntegerConvertor, UUIDConvertor)
 
 
-class ParameterReader:
+class ArgumentReader:
     """Reads the parameters of one route."""
 
     def __init__(
@@ -96,7 +105,7 @@ def reader_for(
     convertors: dict[str, Convertor[Any]],
     signature: inspect.Signature,
     ignored: frozenset[str],
-) -> ParameterReader | None:
+) -> ArgumentReader | None:
     """The reader of a route, or None where FastAPI has to read the request."""
     if any(map(_has_to_run, dependant.dependencies)):
         return None
@@ -116,7 +125,7 @@ def reader_for(
     order = [name for name in signature.parameters if name not in ignored]
     if set(order) != set(path) | {name for name, _ in query.values()}:
         return None
-    return ParameterReader(path, query, defaults, order)
+    return ArgumentReader(path, query, defaults, order)
 
 
 def tree(dependant: Dependant) -> Iterator[Dependant]:
@@ -166,3 +175,52 @@ def _reader_of(field: Any) -> Callable[[str], Any] | None:
 
 def _keeps_text(convertor: Convertor[Any]) -> bool:
     return type(convertor) in _CONVERTORS
+
+
+def for_fastapi(
+    function: Callable[..., Any], hints: dict[str, Any], vary_by: Callable[..., Any] | None
+) -> inspect.Signature:
+    """The function's own parameters, resolved, and what the wrapper needs of a request.
+
+    Raises:
+        TypeError: a parameter that has no name for requests.
+    """
+    for p in inspect.signature(function).parameters.values():
+        if p.kind not in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+            raise TypeError(
+                f"{function.__name__} takes {str(p.replace(annotation=p.empty))!r}, which no "
+                "request can give by name: name each parameter, so that it is part of the key"
+            )
+    own = [
+        p.replace(annotation=hints.get(p.name, p.annotation))
+        for p in inspect.signature(function).parameters.values()
+    ]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    extra = [
+        inspect.Parameter(REQUEST, keyword, annotation=Request),
+        inspect.Parameter(RESPONSE, keyword, annotation=Response),
+    ]
+    if vary_by is not None:
+        principal = Annotated[Any, Depends(vary_by)]
+        extra.append(inspect.Parameter(PRINCIPAL, keyword, annotation=principal))
+    return inspect.Signature([*own, *extra], return_annotation=hints["return"])
+
+
+def for_callers(function: Callable[..., Any]) -> inspect.Signature:
+    """The function's parameters with the defaults that a request gets.
+
+    `Query(20)` stands for 20. What a dependency or a factory makes has no default: it is required.
+    """
+    parameters = [
+        p.replace(default=_plain_default(p.default), kind=inspect.Parameter.KEYWORD_ONLY)
+        for p in inspect.signature(function).parameters.values()
+    ]
+    return inspect.Signature(parameters)
+
+
+def _plain_default(default: Any) -> Any:
+    if isinstance(default, FieldInfo):
+        default = default.default
+    if isinstance(default, Dependency) or default is PydanticUndefined or default is ...:
+        return inspect.Parameter.empty
+    return default

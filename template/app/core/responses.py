@@ -2,12 +2,12 @@
 
 By way of ASGI a response is two messages. Each layer may copy its headers, and uvicorn looks at
 them one by one, again for each request: a third of the time of a response that comes from memory,
-though its bytes have been the same for a second. So where nothing but uvicorn is behind a `Reply`,
-it takes a response in one piece.
+though its bytes have been the same for a second. So where nothing but uvicorn is behind a
+`ResponseSender`, it takes a response in one piece.
 
-ASGI has no way to say that. `Reply.whole` does what `RequestResponseCycle.send` would, as it is in
-uvicorn 0.54 with httptools, and leaves to it what is not as usual. A uvicorn whose cycles have
-other attributes, and any other server, is answered through ASGI.
+ASGI has no way to say that. `ResponseSender.send_raw` does what `RequestResponseCycle.send` would,
+as it is in uvicorn 0.54 with httptools, and leaves to it what is not as usual. A uvicorn whose
+cycles have other attributes, and any other server, is answered through ASGI.
 """
 
 import re
@@ -58,7 +58,7 @@ _OF_THE_CONNECTION = (b"connection", b"transfer-encoding")
 _MOST_BYTES = 65_536
 
 
-class Ready:
+class PreparedResponse:
     """A response that is sent more than once."""
 
     __slots__ = ("_before", "_head", "body", "headers", "status")
@@ -94,7 +94,7 @@ class Ready:
         )
 
 
-class Reply:
+class ResponseSender:
     """The `send` of one request. It adds the request's id, and notes the status."""
 
     __slots__ = ("_id", "_send", "status")
@@ -115,7 +115,7 @@ class Reply:
             message = {**message, "headers": [*headers, (_ID, self._id)]}
         await self._send(message)
 
-    def whole(self, ready: Ready) -> bool:
+    def send_raw(self, ready: PreparedResponse) -> bool:
         """Answer in one piece. False if it has to go through ASGI: nothing is sent then."""
         cycle: Any = getattr(self._send, "__self__", None)
         if (

@@ -10,7 +10,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from app.core.application import Application
 from app.core.cache import Cache, HttpCacheMiddleware
 from app.core.observability.requests import RequestMiddleware
-from app.core.reply import Ready, Reply
+from app.core.responses import PreparedResponse, ResponseSender
 from tests.core.cache.http.serving import Item, exchange, serving
 
 
@@ -63,13 +63,13 @@ def asked(method: str = "GET", of: str = "items", **headers: str) -> str:
 def whole(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each hit left in one piece."""
     answers: list[bool] = []
-    original = Reply.whole
+    original = ResponseSender.send_raw
 
-    def watched(self: Reply, ready: Ready) -> bool:
+    def watched(self: ResponseSender, ready: PreparedResponse) -> bool:
         answers.append(original(self, ready))
         return answers[-1]
 
-    monkeypatch.setattr(Reply, "whole", watched)
+    monkeypatch.setattr(ResponseSender, "send_raw", watched)
     return answers
 
 

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.cache import Cache, HttpCacheMiddleware
-from app.core.cache.http.shortcut import Shortcut
+from app.core.cache.http.shortcut import PreroutedRoute
 from tests.core.cache.http.serving import application, asking, status
 
 NUMBER = "6b0a9a36-0f4e-4a35-8b55-2f0a5f2a5a33"
@@ -70,7 +70,7 @@ async def test_the_routes_stay_as_they_are_however_often_the_application_starts(
         async with app.router.lifespan_context(app), asking(app) as http:
             assert (await http.get("/v1/x")).json() == "x"
     assert app.routes == before
-    assert isinstance(app.router.middleware_stack, Shortcut)
+    assert isinstance(app.router.middleware_stack, PreroutedRoute)
     assert set(app.openapi()["paths"]) == {"/v1/{prefix}/{id_}", "/v1/{other}"}
 
 

@@ -12,14 +12,16 @@ import uvicorn
 from prometheus_client import REGISTRY
 from starlette.types import Message, Receive, Scope, Send
 
-from app.core import reply
+from app.core import responses
 from app.core.observability.requests import UNMATCHED, RequestMiddleware
-from app.core.reply import Headers, Ready, Reply
+from app.core.responses import Headers, PreparedResponse, ResponseSender
 from devservers.waiting import HANG
 
 # Another uvicorn than the one that is known, or none of httptools, is no fault of the service: it
 # is answered otherwise.
-pytestmark = pytest.mark.skipif(not reply.is_on(), reason="this uvicorn is answered through ASGI")
+pytestmark = pytest.mark.skipif(
+    not responses.is_on(), reason="this uvicorn is answered through ASGI"
+)
 
 BODY = b"the same for everybody"
 LENGTH = (b"content-length", b"%d" % len(BODY))
@@ -30,14 +32,14 @@ class Answering:
     """Answers in one piece where it can, unless the path is /asgi."""
 
     def __init__(self, headers: Headers = PLAIN, body: bytes = BODY) -> None:
-        self.ready = Ready(200, headers, body)
+        self.ready = PreparedResponse(200, headers, body)
         self.whole: list[bool] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        assert isinstance(send, Reply)
-        self.whole.append(scope["path"] != "/asgi" and send.whole(self.ready))
+        assert isinstance(send, ResponseSender)
+        self.whole.append(scope["path"] != "/asgi" and send.send_raw(self.ready))
         if not self.whole[-1]:
             headers = self.ready.headers.copy()
             await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -88,7 +90,7 @@ async def test_it_is_counted() -> None:
     labels = {"method": "GET", "route": UNMATCHED, "status": "203"}
     before = REGISTRY.get_sample_value("http_requests_total", labels) or 0
     app = Answering()
-    app.ready = Ready(203, PLAIN, BODY)
+    app.ready = PreparedResponse(203, PLAIN, BODY)
     async with serving(app, http="httptools") as port:
         answer = await exchange(port, "GET / HTTP/1.1", "GET / HTTP/1.1", CLOSING)
     assert answer.count(b"HTTP/1.1 203 Non-Authoritative Information\r\n") == 2
@@ -96,7 +98,7 @@ async def test_it_is_counted() -> None:
 
 
 def test_the_headers_of_the_server_are_those_of_now() -> None:
-    ready = Ready(200, PLAIN, BODY)
+    ready = PreparedResponse(200, PLAIN, BODY)
     for now in (b"1", b"1", b"2"):
         head = ready.head([(b"date", now)])
         assert head is not None
@@ -136,7 +138,7 @@ class NotPython:
 
 @pytest.mark.parametrize("cycle", [Less, More, NotPython])
 def test_a_cycle_of_another_kind_is_not_known(cycle: type[Any]) -> None:
-    assert not reply.is_known(cycle)
+    assert not responses.is_known(cycle)
 
 
 @pytest.mark.parametrize(
@@ -213,8 +215,8 @@ async def test_a_second_answer_goes_through_asgi_which_refuses_it() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            assert isinstance(send, Reply)
-            found.extend(send.whole(Ready(200, PLAIN, BODY)) for _ in range(2))
+            assert isinstance(send, ResponseSender)
+            found.extend(send.send_raw(PreparedResponse(200, PLAIN, BODY)) for _ in range(2))
 
     async with serving(app, http="httptools") as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -234,8 +236,8 @@ async def test_a_client_that_is_gone_gets_nothing() -> None:
         arrived.set()
         while (await receive())["type"] != "http.disconnect":
             pass
-        assert isinstance(send, Reply)
-        found.append(send.whole(Ready(200, PLAIN, BODY)))
+        assert isinstance(send, ResponseSender)
+        found.append(send.send_raw(PreparedResponse(200, PLAIN, BODY)))
 
     async with serving(app, http="httptools") as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -246,7 +248,7 @@ async def test_a_client_that_is_gone_gets_nothing() -> None:
 
 
 async def test_another_uvicorn_is_answered_through_asgi(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reply, "_cycle", None)
+    monkeypatch.setattr(responses, "_cycle", None)
     app = Answering()
     async with serving(app, http="httptools") as port:
         assert BODY in await exchange(port, "GET / HTTP/1.1", CLOSING)
@@ -259,8 +261,8 @@ async def test_without_a_server_it_is_a_send_like_any() -> None:
     async def send(message: Message) -> None:
         messages.append(message)
 
-    answering = Reply(send, b"id", 499)
-    assert not answering.whole(Ready(200, PLAIN, BODY))
+    answering = ResponseSender(send, b"id", 499)
+    assert not answering.send_raw(PreparedResponse(200, PLAIN, BODY))
     assert answering.status == 499
     await answering({"type": "http.response.start", "status": 200, "headers": PLAIN})
     assert answering.status == 200
