@@ -20,7 +20,7 @@ PROGRAM = """if True:
     import uvicorn
     from fastapi import FastAPI
 
-    from app.core.observability.drain import drain_on_sigterm
+    from app.core.observability.health import drain_on_sigterm
     from app.core.observability.health import Health, create_health_router
 
     health = Health()

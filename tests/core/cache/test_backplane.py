@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from app.core.cache import Cache, CachePolicy, CacheUnavailable, backplane
 from app.core.cache.backplane import Announcer
-from app.core.redis import ClientOptions, create_client, link
+from app.core.redis import ClientOptions, create_client, pubsub
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until
 from tests.core.cache.conftest import OpenCache
@@ -123,7 +123,7 @@ async def test_without_channels_invalidations_count_and_only_the_near_cache_is_o
     monkeypatch: pytest.MonkeyPatch,
     way: Callable[[CachePolicy[str]], Awaitable[None]],
 ) -> None:
-    monkeypatch.setattr(link, "_ASK_AGAIN_AFTER", 0.05)
+    monkeypatch.setattr(pubsub, "_ASK_AGAIN_AFTER", 0.05)
     monkeypatch.setattr(backplane, "_TRY_AGAIN_AFTER", 0)
     other = policy_of(cache)
     async with near_client(url_without_channels) as client:

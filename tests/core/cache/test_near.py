@@ -143,7 +143,8 @@ async def test_a_read_during_an_invalidation_does_not_keep_what_it_saw(
 
         monkeypatch.setattr(cache._store, name, slow)
     assert cache._backplane is not None
-    monkeypatch.setattr(cache._backplane._link, "_heard", lambda *_: None)  # news that comes late
+    # News that comes late.
+    monkeypatch.setattr(cache._backplane._link, "_on_message", lambda *_: None)
     await invalidate(policy)
     assert await read(policy, 2) == 2
 
@@ -206,7 +207,7 @@ async def test_it_comes_back_whatever_ended_the_link(
     listener, near = cache._backplane, cache._near
     assert listener is not None
     assert near is not None
-    heard, told = listener._link._heard, []
+    heard, told = listener._link._on_message, []
 
     def failing(channel: str, message: bytes | None) -> None:
         told.append(message)
@@ -214,7 +215,7 @@ async def test_it_comes_back_whatever_ended_the_link(
             raise RuntimeError("a mistake of ours")
         heard(channel, message)
 
-    monkeypatch.setattr(listener._link, "_heard", failing)
+    monkeypatch.setattr(listener._link, "_on_message", failing)
     await redis.publish(cache.keyspace.channel, "[]")
     await until(lambda: not near.is_online)
     await until(lambda: near.is_online)

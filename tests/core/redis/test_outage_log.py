@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from app.core.locks.node import Node
 from app.core.locks.subscriber import Subscriber
-from app.core.redis import Link, OutageLog, RedisClient
+from app.core.redis import OutageLog, PubSubConnection, RedisClient
 from app.core.tasks import Tasks
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until
@@ -59,7 +59,7 @@ async def link(client: RedisClient) -> AsyncIterator[Listening]:
     def heard(channel: str, message: bytes | None) -> None:
         listening.heard_subscription(channel)
 
-    running = Link(client, ["news"], heard=heard, lost=lambda: None)
+    running = PubSubConnection(client, ["news"], on_message=heard, on_disconnect=lambda: None)
     task = asyncio.create_task(running.run())
     yield listening
     task.cancel()

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from prometheus_client import Counter
 
-from app.core.observability.series import begin_at_zero
+from app.core.observability.metrics import begin_at_zero
 
 tokens = Counter(
     "access_tokens",

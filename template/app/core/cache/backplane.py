@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from app.core.cache.near import NearCache
-from app.core.redis import Command, Link, RedisClient, advice, is_refusal
+from app.core.redis import Command, PubSubConnection, RedisClient, advice, is_refusal
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +66,9 @@ class Backplane:
 
     def __init__(self, client: RedisClient, channel: str, near: NearCache) -> None:
         self._near = near
-        self._link = Link(client, [channel], heard=self._heard, lost=near.disconnected)
+        self._link = PubSubConnection(
+            client, [channel], on_message=self._heard, on_disconnect=near.disconnected
+        )
 
     @property
     def refusal(self) -> str | None:

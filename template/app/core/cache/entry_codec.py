@@ -163,7 +163,7 @@ class EntryCodec:
         return xfetch_gap(entry.cost, self.options.ttl, self.options.early_refresh)
 
     def count(self, outcome: Outcome) -> None:
-        metrics.tally.add(self._reads[outcome])
+        metrics.buffered.add(self._reads[outcome])
 
     def count_miss(self, reason: Miss) -> None:
         self._misses[reason].inc()

@@ -2,10 +2,9 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from app.core.observability.series import begin_at_zero
-from app.core.observability.tally import Tally
+from app.core.observability.metrics import BufferedMetrics, begin_at_zero
 
-tally = Tally()
+buffered = BufferedMetrics()
 """Counts reads. It comes before the metrics, because it has to tell them before they are asked."""
 
 reads = Counter(

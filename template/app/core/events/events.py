@@ -13,7 +13,7 @@ from app.core.events.position import NONE, EventId
 from app.core.events.stream import Stream
 from app.core.events.subscription import Subscription
 from app.core.events.turns import OwnTurn, SharedTurn
-from app.core.redis import Link, RedisClient, is_transient, refusals_of, stop_tasks
+from app.core.redis import PubSubConnection, RedisClient, is_transient, refusals_of, stop_tasks
 
 E = TypeVar("E", bound=Event)
 
@@ -156,13 +156,13 @@ class Events:
             self._subscriptions[key] = Subscription(stream, handlers, turn)
         return self._subscriptions[key]
 
-    def _link(self) -> Link:
+    def _link(self) -> PubSubConnection:
         publishers = {publisher for publisher, _ in self._subscriptions}
-        return Link(
+        return PubSubConnection(
             self._client,
             [keys.channel(publisher) for publisher in publishers],
-            heard=self._heard,
-            lost=metrics.link_losses.inc,
+            on_message=self._heard,
+            on_disconnect=metrics.link_losses.inc,
         )
 
     def _heard(self, channel: str, message: bytes | None) -> None:

@@ -4,7 +4,7 @@ from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from app.core.observability.series import begin_at_zero
+from app.core.observability.metrics import begin_at_zero
 
 published = Counter(
     "events_published",

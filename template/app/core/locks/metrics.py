@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from prometheus_client import Counter, Histogram
 
 from app.core.locks.errors import LockTimeout, LockUnavailable
-from app.core.observability.series import begin_at_zero
+from app.core.observability.metrics import begin_at_zero
 
 acquire_seconds = Histogram(
     "lock_acquire_seconds",

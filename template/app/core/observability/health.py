@@ -1,13 +1,18 @@
 """`GET /health/live` and `GET /health/ready`, for whoever decides to restart and to send requests.
 
 Live means that the process answers; it asks nothing else, because a restart of this service heals
-no other. Ready means that requests sent here will be served.
+no other. Ready means that requests sent here will be served. A service that is told to stop
+is first unready, and then, when nobody sends any more, it goes down.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic, perf_counter
+from types import FrameType
 from typing import Any, Literal
 
 import structlog
@@ -178,3 +183,39 @@ def _as_json(result: Result) -> dict[str, Any]:
     if result.error is not None:
         found["error"] = result.error
     return found
+
+
+@contextmanager
+def drain_on_sigterm(health: Health, delay: float) -> Iterator[None]:
+    """While this is open, SIGTERM makes the service unready, and stops it `delay` seconds later.
+
+    A server closes its port as soon as it is told to stop, while load balancers send requests until
+    they have seen that it is unready: `delay` should be a little longer than they take. A second
+    SIGTERM stops at once. Has to be opened on the running loop, after the server has set its own
+    handler, as in the lifespan; where there is no such handler it does nothing.
+    """
+    stop = signal.getsignal(signal.SIGTERM)
+    # Python runs signal handlers in the main thread only, and sets them there only.
+    if threading.current_thread() is not threading.main_thread() or not callable(stop):
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        if health.draining:
+            stop(number, frame)
+            return
+        health.drain()
+        loop.call_soon_threadsafe(_announce, delay)
+        loop.call_soon_threadsafe(loop.call_later, delay, stop, number, None)
+
+    signal.signal(signal.SIGTERM, drain)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, stop)
+
+
+def _announce(delay: float) -> None:
+    # Not in the signal handler: it may have interrupted a line that is just being written.
+    log.info("draining", seconds=delay)

@@ -1,18 +1,89 @@
-"""`GET /metrics`, in the format that the scraper asks for: Prometheus text or OpenMetrics."""
+"""Metrics: how they are counted at little cost, and `GET /metrics`, where they are read.
+
+The format is the one that the scraper asks for: Prometheus text or OpenMetrics.
+"""
 
 import os
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
 from hmac import compare_digest
+from itertools import product
 from pathlib import Path
 
 import structlog
 from fastapi import APIRouter, HTTPException, Request, Response
-from prometheus_client import REGISTRY, CollectorRegistry, disable_created_metrics
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 log = structlog.get_logger(__name__)
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_BUFFER_LIMIT = 100
+"""The most events that Prometheus is not told of yet."""
+
+
+def begin_at_zero(metric: Counter | Histogram, *labels: Iterable[str]) -> None:
+    """Create a series for each combination of the values of the labels.
+
+    Prometheus compares a counter with its value at the scrape before. A series that begins with its
+    first event has none, so `increase()` is 0 and no alert sees that event.
+
+    Args:
+        metric: has these labels, in this order.
+        labels: the values that each of them may have.
+    """
+    for values in product(*labels):
+        metric.labels(*values)
+
+
+class BufferedMetrics(Collector):
+    """Counts that are told to Prometheus a hundred at a time. It has no metrics of its own.
+
+    Telling it of each request as it ends takes 4 microseconds of a busy server, a tenth of a cached
+    response; of many in a row it takes 1 each. Whoever scrapes gets all of them.
+
+    Make it before the metrics: a registry asks its collectors in the order in which they came.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Counter, Histogram | None, float]] = deque()
+        # Where several processes share a port, another one may be asked for this one's.
+        self._most = 1 if _FOLDER in os.environ else _BUFFER_LIMIT
+        REGISTRY.register(self)
+
+    def add(self, total: Counter, seconds: Histogram | None = None, took: float = 0) -> None:
+        """Count one, and observe that it took so many seconds."""
+        self._waiting.append((total, seconds, took))
+        if len(self._waiting) >= self._most:
+            self._tell()
+
+    def collect(self) -> Iterable[Metric]:
+        self._tell()
+        return ()
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def _tell(self) -> None:
+        counts: dict[Counter, int] = {}
+        with suppress(IndexError):  # none is left: another thread may scrape, too
+            while True:
+                total, seconds, took = self._waiting.popleft()
+                if seconds is not None:
+                    seconds.observe(took)
+                counts[total] = counts.get(total, 0) + 1
+        for total, count in counts.items():
+            total.inc(count)
 
 
 def create_metrics_router(*, token: str = "") -> APIRouter:

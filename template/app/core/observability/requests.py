@@ -14,13 +14,12 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.observability.logging import reported, request_id
-from app.core.observability.series import begin_at_zero
-from app.core.observability.tally import Tally
+from app.core.observability.metrics import BufferedMetrics, begin_at_zero
 from app.core.responses import ResponseSender
 
 log = structlog.get_logger(__name__)
 
-_tally = Tally()
+_buffered = BufferedMetrics()
 total = Counter("http_requests", "Requests answered.", ["method", "route", "status"])
 seconds = Histogram(
     "http_request_duration_seconds",
@@ -110,7 +109,7 @@ class RequestMiddleware:
             meters = total.labels(method, route, str(status)), seconds.labels(method, route)
             if method != "other":
                 self._meters[method, route, status] = meters
-        _tally.add(*meters, took)
+        _buffered.add(*meters, took)
 
 
 async def internal_error(request: Request, error: Exception) -> JSONResponse:

@@ -4,6 +4,7 @@ from app.core.redis.batching import BatchReader
 from app.core.redis.clients import (
     ClientOptions,
     RedisClient,
+    RedisDependency,
     check_client,
     create_client,
     create_standalone_client,
@@ -13,14 +14,18 @@ from app.core.redis.clients import (
 )
 from app.core.redis.cluster import FairCluster
 from app.core.redis.commands import Command, CommandBatcher
-from app.core.redis.dependency import RedisDependency
-from app.core.redis.link import Link
-from app.core.redis.outage_log import OutageLog
-from app.core.redis.outages import advice, is_refusal, is_transient, is_unreadable, reply_code
+from app.core.redis.outages import (
+    OutageLog,
+    advice,
+    is_refusal,
+    is_transient,
+    is_unreadable,
+    reply_code,
+)
 from app.core.redis.pool import PoolTimeout
-from app.core.redis.probe import Probe, log_refusal
+from app.core.redis.pubsub import PubSubConnection
 from app.core.redis.refusals import Refusals, Refused
-from app.core.redis.report import ServerReport, UnsuitableServer, report
+from app.core.redis.report import Probe, ServerReport, UnsuitableServer, log_refusal, report
 from app.core.redis.script import Script, ScriptCall
 from app.core.redis.tasks import stop_tasks
 from app.core.redis.urls import RedisAddress, Topology, parse_url, with_login
@@ -31,10 +36,10 @@ __all__ = [
     "Command",
     "CommandBatcher",
     "FairCluster",
-    "Link",
     "OutageLog",
     "PoolTimeout",
     "Probe",
+    "PubSubConnection",
     "RedisAddress",
     "RedisClient",
     "RedisDependency",

@@ -8,24 +8,29 @@ may run twice), and a busy pool makes callers queue in order.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Depends
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
+from starlette.requests import HTTPConnection
 
 from app.core.redis.cluster import FairCluster
-from app.core.redis.connection import (
+from app.core.redis.pool import (
+    FairCheckout,
+    FairPool,
+    FairSentinelPool,
+    FairSlots,
     Learned,
     PlainConnection,
     SentinelConnection,
     SentinelTlsConnection,
     TlsConnection,
 )
-from app.core.redis.pool import FairCheckout, FairPool, FairSentinelPool, FairSlots
 from app.core.redis.refusals import Refusals
 from app.core.redis.urls import RedisAddress, Topology, parse_url
 
@@ -213,3 +218,13 @@ def pool_size(client: RedisClient) -> int:
         return client.pool_size
     assert isinstance(client, Redis)
     return int(client.connection_pool.max_connections)
+
+
+def get_redis(connection: HTTPConnection) -> RedisClient:
+    """Return the client for commands of the service's own, the same for every request."""
+    client: RedisClient = connection.app.state.redis
+    return client
+
+
+RedisDependency = Annotated[RedisClient, Depends(get_redis)]
+"""For a route: `async def visits(redis: RedisDependency) -> int: ...`."""

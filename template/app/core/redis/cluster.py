@@ -22,8 +22,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from app.core.redis.connection import Learned, PlainConnection, TlsConnection
-from app.core.redis.pool import FairSlots
+from app.core.redis.pool import FairSlots, Learned, PlainConnection, TlsConnection
 
 _PIPELINES = 4
 _LOST = (RedisConnectionError, RedisTimeoutError, ClusterDownError)

@@ -1,4 +1,4 @@
-"""What an error of Redis means: whether it is transient, and what to do about it.
+"""What an error of Redis means, what to do about it, and outages in the log.
 
 The first word of the server's reply decides. redis-py has classes for some of the words only (none
 for NOREPLICAS, MISCONF or BUSY), it leaves the word out of the message where it has one, and both
@@ -6,7 +6,11 @@ its pipelines and scripts before Redis 7 wrap the reply of a command into a sent
 """
 
 import re
+import time
+from collections.abc import Callable
+from typing import Any
 
+import structlog
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -17,6 +21,8 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+log = structlog.get_logger(__name__)
 
 _TRANSIENT = {
     "LOADING": "the server is reading its data from disk",
@@ -122,3 +128,36 @@ def advice(error: BaseException) -> str | None:
     """Return what to do about an error, in words for a log; None where only its text can tell."""
     code = reply_code(error) or ""
     return _TRANSIENT.get(code) or _PERMANENT.get(code)
+
+
+class OutageLog:
+    """For what tries again until it succeeds: `lost` each time that it fails, `back` when not."""
+
+    def __init__(
+        self, what: str, *, monotonic: Callable[[], float] = time.monotonic, **facts: Any
+    ) -> None:
+        """`what` begins the names of both lines, as in `redis.link_lost`; `facts` are on both."""
+        self._what = what
+        self._facts = facts
+        self._monotonic = monotonic
+        self._since: float | None = None
+        self._failures = 0
+
+    def lost(self, error: BaseException) -> None:
+        """Log the first failure, and count those that follow it."""
+        self._failures += 1
+        if self._since is None:
+            self._since = self._monotonic()
+            reason = f"{type(error).__name__}: {error}"
+            log.warning(f"{self._what}_lost", error=reason, advice=advice(error), **self._facts)
+
+    def back(self) -> None:
+        """Log that it is over, if it was lost."""
+        if self._since is not None:
+            log.info(
+                f"{self._what}_back",
+                seconds=round(self._monotonic() - self._since, 1),
+                failures=self._failures,
+                **self._facts,
+            )
+            self._since, self._failures = None, 0

@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import Counter
 from redis.exceptions import RedisError
 
-from app.core.observability.series import begin_at_zero
+from app.core.observability.metrics import begin_at_zero
 from app.core.redis.outages import advice, is_known, reply_code
 
 log = structlog.get_logger(__name__)

@@ -26,7 +26,7 @@ Comparison = Callable[[Any, Any], str | None]
 _PLAIN = frozenset({bool, bytes, date, float, int, str, timedelta, type(None), UUID})
 
 
-def unchanged(codec: Codec, value: Any, payload: bytes, *, key: bytes) -> bytes:
+def verify_round_trip(codec: Codec, value: Any, payload: bytes, *, key: bytes) -> bytes:
     """`payload`, if the codec turns it back into `value`.
 
     Raises:

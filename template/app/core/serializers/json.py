@@ -5,9 +5,9 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from app.core.serializers.comparison import unchanged
-from app.core.serializers.described import adapter_of, json_shape
+from app.core.serializers.comparison import verify_round_trip
 from app.core.serializers.protocol import DecodeError
+from app.core.serializers.type_info import adapter_of, json_shape
 
 # For types that are no models. A model with binary fields, or with infinite or missing numbers,
 # needs the same in its own configuration: JSON has no place for them.
@@ -30,7 +30,7 @@ class JsonCodec:
             )
         except PydanticSerializationError as error:
             raise ValueError(str(error)) from error
-        return unchanged(self, value, payload, key=key)
+        return verify_round_trip(self, value, payload, key=key)
 
     def loads(self, payload: bytes, *, key: bytes) -> Any:
         try:

@@ -18,9 +18,9 @@ from typing import Any
 import pydantic
 from pydantic import TypeAdapter, ValidationError
 
-from app.core.serializers.comparison import difference, unchanged
-from app.core.serializers.described import adapter_of, fingerprint
+from app.core.serializers.comparison import difference, verify_round_trip
 from app.core.serializers.protocol import DecodeError, SignatureError
+from app.core.serializers.type_info import adapter_of, fingerprint
 
 SHORTEST_KEY = 32
 """Characters of a signing key."""
@@ -57,7 +57,7 @@ class PickleCodec:
         except Exception as error:  # whatever a class raises that does not want to be pickled
             raise ValueError(f"it cannot be pickled: {error}") from error
         payload = self._signature(self._signing_keys[0], pickled, key) + pickled
-        return unchanged(self, value, payload, key=key)
+        return verify_round_trip(self, value, payload, key=key)
 
     def loads(self, payload: bytes, *, key: bytes) -> Any:
         signature, pickled = payload[:_SIZE], payload[_SIZE:]

@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter
 
-from app.core.observability.series import begin_at_zero
+from app.core.observability.metrics import begin_at_zero
 
 loads = Counter(
     "session_loads",

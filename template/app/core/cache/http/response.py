@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.core.responses import Headers, PreparedResponse, ResponseSender
 from app.core.serializers import DecodeError, NotStorable
-from app.core.serializers.described import fingerprint
+from app.core.serializers.type_info import fingerprint
 
 RESPONSE_FORMAT = 0
 """In place of a serializer's format: responses are bytes already."""

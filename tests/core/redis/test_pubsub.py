@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 from redis.asyncio import Redis
 
-from app.core.redis import Link
+from app.core.redis import PubSubConnection
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import PATIENCE, until
 from tests.core.redis.conftest import Connect
@@ -44,7 +44,9 @@ async def proxy(server: EmbeddedValkey) -> AsyncIterator[FaultProxy]:
 @asynccontextmanager
 async def linked(connect: Connect, url: str, deadline: float = PATIENCE) -> AsyncIterator[Owner]:
     owner = Owner()
-    link = Link(connect(url), ["news"], heard=owner.heard, lost=owner.lost, deadline=deadline)
+    link = PubSubConnection(
+        connect(url), ["news"], on_message=owner.heard, on_disconnect=owner.lost, deadline=deadline
+    )
     task = asyncio.create_task(link.run())
     try:
         await until(lambda: owner.subscriptions > 0)

@@ -16,8 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from app.core.redis.clients import RedisClient
-from app.core.redis.outage_log import OutageLog
-from app.core.redis.outages import is_refusal
+from app.core.redis.outages import OutageLog, is_refusal
 
 log = structlog.get_logger(__name__)
 
@@ -25,11 +24,11 @@ _RECONNECT_AFTER = 0.5
 _ASK_AGAIN_AFTER = 60.0
 """Seconds until another try, where the server does not allow it; people mend permissions."""
 
-Heard = Callable[[str, bytes | None], None]
+OnMessage = Callable[[str, bytes | None], None]
 """Takes the channel and the message; None is the confirmation of a subscription."""
 
 
-class Link:
+class PubSubConnection:
     """Listens to some channels over a connection of its own."""
 
     def __init__(
@@ -37,15 +36,15 @@ class Link:
         client: RedisClient,
         channels: Sequence[str],
         *,
-        heard: Heard,
-        lost: Callable[[], None],
+        on_message: OnMessage,
+        on_disconnect: Callable[[], None],
         deadline: float = 3.0,
     ) -> None:
-        """`lost` is called when the connection ends, and after `deadline` seconds of silence."""
+        """`on_disconnect` is called when it ends, and after `deadline` seconds of silence."""
         self._client = client
         self._channels = channels
-        self._heard = heard
-        self._lost = lost
+        self._on_message = on_message
+        self._on_disconnect = on_disconnect
         self._deadline = deadline
         self._ask_after = deadline / 3
         self._outage = OutageLog("redis.link", channels=channels)
@@ -56,40 +55,40 @@ class Link:
         """Listen until cancelled, over as many connections as it takes."""
         while True:
             try:
-                async with await open_pubsub(self._client) as link:
-                    await link.subscribe(*self._channels)
-                    await self._listen(link)
+                async with await open_pubsub(self._client) as pubsub:
+                    await pubsub.subscribe(*self._channels)
+                    await self._listen(pubsub)
             except (RedisError, OSError) as error:
                 self.refusal = str(error) if is_refusal(error) else None
                 self._outage.lost(error)
             except Exception:  # without this task nobody would hear anything any more
                 log.exception("redis.link_failed", channels=self._channels)
             finally:
-                self._lost()
+                self._on_disconnect()
             await asyncio.sleep(_ASK_AGAIN_AFTER if self.refusal else _RECONNECT_AFTER)
 
-    async def _listen(self, link: PubSub) -> None:
+    async def _listen(self, pubsub: PubSub) -> None:
         task = asyncio.current_task()
         assert task is not None
         heard = asked = monotonic()
         while True:
-            message = await link.get_message(timeout=self._ask_after)
+            message = await pubsub.get_message(timeout=self._ask_after)
             if task.cancelling():  # which redis-py took for its own timeout
                 raise asyncio.CancelledError
             now = monotonic()
             if message is not None:
                 heard = now
                 if message["type"] == "message":
-                    self._heard(message["channel"].decode(), message["data"])
+                    self._on_message(message["channel"].decode(), message["data"])
                 elif message["type"] == "subscribe":  # also when redis-py connected anew by itself
                     self.refusal = None
                     self._outage.back()
-                    self._heard(message["channel"].decode(), None)
+                    self._on_message(message["channel"].decode(), None)
             elif now - heard > self._deadline:
                 raise RedisConnectionError(f"no sign of life for {self._deadline} s")
             elif now - asked >= self._ask_after:
                 asked = now
-                await link.ping()
+                await pubsub.ping()
 
 
 async def open_pubsub(client: RedisClient) -> PubSub:
