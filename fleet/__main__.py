@@ -1,4 +1,4 @@
-"""The command `fleet`: rehearse an update of the template over all repositories, or push it."""
+"""The command `fleet`: an update of the template over all repositories; a patched core tested."""
 
 import argparse
 import json
@@ -7,13 +7,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from fleet.crew import visit
 from fleet.inventory import InvalidInventory, located, read_inventory
 from fleet.output import progress, summary
+from fleet.processes import CommandFailed
 from fleet.rehearsal import Plan, rehearse
 from fleet.report import write_report
-from fleet.results import GOOD
+from fleet.repository import NotAService
+from fleet.results import GOOD, without_credentials
 from fleet.status import status
+from fleet.verify import verify
+from fleet.workers import visit
 
 SCHEMA = 1
 INTERRUPTED = 130
@@ -37,6 +40,15 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("status", parents=[common], help="versions, without trying an update")
     update = commands.add_parser("update", parents=[common, trying], help="rehearse the update")
     update.add_argument("--push", action="store_true", help="push a branch to each repository")
+    checked = commands.add_parser(
+        "verify", help="run the template's tests of app/core on a service"
+    )
+    checked.add_argument("service", type=Path, help="its folder, taken as it is")
+    checked.add_argument(
+        "tests", nargs="*", help="paths such as tests/core/locks (all of its parts)"
+    )
+    checked.add_argument("--template", metavar="URL", help="where the template is (now)")
+    checked.add_argument("--fast", action="store_true", help="leave out the slow tests")
     report = commands.add_parser("report", parents=[common, trying], help="rehearse, write HTML")
     report.add_argument("--output", type=Path, default=Path("fleet.html"), metavar="FILE")
     return found
@@ -60,6 +72,8 @@ def unusable(output: Path) -> str:
 
 def main() -> int:
     given = parser().parse_args()
+    if given.command == "verify":
+        return verified(given)
     try:
         repositories = read_inventory(given.file)
     except InvalidInventory as error:
@@ -98,6 +112,18 @@ def main() -> int:
     else:
         print(summary(results))
     return 0 if all(result.state in GOOD for result in results) else 1
+
+
+def verified(given: argparse.Namespace) -> int:
+    template = located(given.template, Path.cwd()) if given.template else None
+    try:
+        return verify(given.service.absolute(), template, given.tests, fast=given.fast)
+    except (CommandFailed, NotAService, OSError) as error:
+        print(f"fleet: {without_credentials(str(error))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fleet: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def renew(clone: Clone, plan: Plan, folder: Path, cache: Path, *, update: bool) 
         "trust": plan.trust,
     }
     # -P: not from the clone, where a module may have the name of one that is needed.
-    command = [sys.executable, "-P", "-m", "fleet.renewal", json.dumps(given)]
+    command = [sys.executable, "-P", "-m", "fleet.copier_worker", json.dumps(given)]
     environment = {
         "PYTHONPATH": str(PACKAGES),
         "COPIER_CACHE_DIR": str(cache),

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from fleet.copier_worker import ANSWERS
 from fleet.processes import CommandFailed, Processes
-from fleet.renewal import ANSWERS
 
 GIT_SECONDS = 120.0
 

@@ -2,10 +2,10 @@
 # requires-python = ">=3.11"
 # dependencies = ["copier>=9.19.1"]
 # ///
-"""The Cookiecutter door: Cookiecutter asks the questions, Copier writes the service.
+"""The Cookiecutter engine: Cookiecutter asks the questions, Copier writes the service.
 
-So both doors write the same bytes, and a service knows its template and its answers whichever
-door it came through. Cookiecutter renders this file, runs it in the service's folder, and removes
+So both engines write the same bytes, and a service knows its template and its answers whichever
+of them made it. Cookiecutter renders this file, runs it in the service's folder, and removes
 that folder when it fails, unless it was there before.
 """
 

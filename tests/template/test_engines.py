@@ -1,4 +1,4 @@
-"""Two doors: Cookiecutter gives the bytes that Copier gives, and a service that updates."""
+"""Two engines: Cookiecutter gives the bytes that Copier gives, and a service that updates."""
 
 import os
 import shutil
@@ -106,7 +106,7 @@ def cookiecutter(
         pytest.param("git+", ["--checkout", "v999.0.0"], "v999.0.0", id="a release"),
     ],
 )
-def test_a_remote_template_gives_a_release_with_either_door(
+def test_a_remote_template_gives_a_release_with_either_engine(
     wiring_template: Path, tmp_path: Path, prefix: str, checkout: list[str], version: str
 ) -> None:
     """Cookiecutter takes the newest commit instead: the hook sees to it that Copier does not."""

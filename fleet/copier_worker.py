@@ -1,6 +1,6 @@
 """Copier's part, run as a process of its own: in threads, and with a shared cache, Copier fails.
 
-python -m fleet.renewal '{"service": ..., "scratch": ..., "update": ..., "to": ..., "trust": ...}'
+python -m fleet.copier_worker '{"service": ..., "scratch": ..., "update": ..., ...}'
 prints the files that had drifted before the update, as JSON.
 """
 
