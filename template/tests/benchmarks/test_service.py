@@ -1,14 +1,18 @@
 """What is measured is this service: with its cache, and really without."""
 
 import asyncio
+from collections.abc import Callable
 from time import perf_counter
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
+from app.core.cache import Kept, keep
 from benchmarks import traffic
 from benchmarks.client import PATIENCE, at_once, per_second, steadily
 from benchmarks.routes import cached_paths
+from benchmarks.serve import returning_values
 from benchmarks.server import Service, ServiceFailed, running
 from devservers.server import free_port
 from devservers.waiting import HANG
@@ -37,6 +41,25 @@ def test_the_service_with_and_without_its_cache(cached: bool) -> None:
     with running(cached=cached) as [service]:
         assert asyncio.run(ask(service)) == [cached] * 3
         assert service.loads() == (1 if cached else 0)
+
+
+async def awaited(number: int) -> Kept[int]:
+    return keep(number, ttl=5)
+
+
+def threaded(number: int) -> Kept[int] | int:
+    return keep(number)
+
+
+@pytest.mark.parametrize("function", [awaited, threaded])
+async def test_without_the_cache_routes_answer_with_the_value_alone(
+    function: Callable[..., object],
+) -> None:
+    app = FastAPI()
+    app.get("/{number}")(returning_values(function))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        assert (await client.get("/7")).json() == 7
 
 
 @pytest.mark.usefixtures("environment")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import assert_type
 
-from app.core.cache import Cache, CachedFunction, CachePolicy
+from app.core.cache import Cache, CachedFunction, CachePolicy, Kept, do_not_keep, keep
 
 
 class Item:
@@ -41,3 +41,46 @@ async def example(cache: Cache) -> None:
     await find()  # type: ignore[call-arg]  # nothing
     find.key(id=1)  # type: ignore[call-arg]  # another name
     await find.invalidate(1, 2, 3)  # type: ignore[call-arg, arg-type]  # too many
+
+
+async def said_by_loaders(cache: Cache) -> None:
+    policy = cache.policy("item", Item, ttl=60)
+
+    async def load() -> Kept[Item]:
+        return keep(Item(), ttl=5)
+
+    async def either() -> Kept[Item] | Item:
+        return do_not_keep(Item())
+
+    async def maybe() -> Kept[Item] | Kept[None] | None:
+        return keep(None)
+
+    async def maybe_not() -> Kept[Item | None]:
+        return keep(None, ttl=5)
+
+    async def load_many(ids: Sequence[int]) -> dict[int, Item | Kept[Item]]:
+        return {id_: keep(Item()) for id_ in ids}
+
+    assert_type(await policy.get_or_load(1, load), Item)
+    assert_type(await policy.get_or_load(1, either), Item)
+    assert_type(await policy.get_or_load(1, maybe), Item | None)
+    assert_type(await policy.get_or_load(1, maybe_not), Item | None)
+    assert_type(await policy.refresh(1, load), Item)
+    assert_type(await policy.get_or_load_many([1, 2], load_many), dict[int, Item | None])
+
+    @policy.cached()
+    async def find(id_: int) -> Kept[Item]:
+        return keep(Item())
+
+    @policy.cached()
+    async def search(name: str) -> int | str:
+        return name
+
+    assert_type(await find(1), Item)
+    assert_type(await find.refresh(1), Item)
+    assert_type(await search("x"), int | str)
+
+    async def wrong() -> Kept[str]:
+        return keep("")
+
+    await policy.get_or_load(1, wrong)  # type: ignore[arg-type]  # not an Item

@@ -3,6 +3,7 @@
 from app.core.cache.cache import Cache
 from app.core.cache.function import CachedFunction
 from app.core.cache.http import CachedRoute, HttpCacheMiddleware
+from app.core.cache.kept import Kept, do_not_keep, keep
 from app.core.cache.keys import UnkeyableType
 from app.core.cache.outage import CacheUnavailable
 from app.core.cache.policy import CachePolicy
@@ -14,5 +15,8 @@ __all__ = [
     "CachedFunction",
     "CachedRoute",
     "HttpCacheMiddleware",
+    "Kept",
     "UnkeyableType",
+    "do_not_keep",
+    "keep",
 ]

@@ -270,7 +270,11 @@ class Engine:
                 return old
             if reply.holder != holder:  # the one before is done, or dead: this one has its time
                 holder, since = reply.holder, monotonic()
-            late = impatient or _is_late(started, since, codec.options.lease_wait)
+            late = (
+                impatient
+                or read.miss_reason is Miss.NOT_KEPT  # what others load is not for this process
+                or _is_late(started, since, codec.options.lease_wait)
+            )
             if reply.outcome is LeaseOutcome.HELD and not late:
                 await asyncio.sleep(poll * random.uniform(0.5, 1.5))
                 poll = min(poll * 1.6, _LONGEST_POLL)

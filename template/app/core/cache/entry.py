@@ -29,8 +29,6 @@ _COMPRESSED = 2
 #   created, fresh until, stale until, error until (ms since 1970); cost (ms); number of versions
 _HEADER = Struct(">2sBBB8s8s8sQQQQIB")
 _CHECKSUM_SIZE = 4
-# What stands for a value that was asked for once: the first bytes of an entry, and an id.
-_MARK = _MAGIC + bytes([_FORMAT, 0x80, 0])
 
 
 class Miss(StrEnum):
@@ -48,6 +46,15 @@ class Miss(StrEnum):
     FUTURE = "future"
     UNAVAILABLE = "unavailable"
     FIRST_ASK = "first_ask"
+    NOT_KEPT = "not_kept"
+
+
+# What stands in place of a value that is not there: the first bytes of an entry, and an id.
+_MARKS = {
+    Miss.FIRST_ASK: _MAGIC + bytes([_FORMAT, 0x80, 0]),
+    Miss.NOT_KEPT: _MAGIC + bytes([_FORMAT, 0x80, 1]),
+}
+_MEANINGS = {head: reason for reason, head in _MARKS.items()}
 
 
 @dataclass(slots=True)
@@ -102,9 +109,13 @@ def encode(
     return raw + crc32(raw).to_bytes(_CHECKSUM_SIZE, "big")
 
 
-def mark() -> bytes:
-    """What is stored where a value is kept at the second ask only, and this was the first one."""
-    return _MARK + token_bytes(ID_SIZE)
+def mark(reason: Miss) -> bytes:
+    """What is stored in place of a value, so that readers know why it is not there.
+
+    FIRST_ASK: it is kept at the second ask only, and this was the first one. NOT_KEPT: its loader
+    did not want it kept.
+    """
+    return _MARKS[reason] + token_bytes(ID_SIZE)
 
 
 def decode(
@@ -118,7 +129,7 @@ def decode(
     if raw is None:
         return Miss.ABSENT
     if len(raw) < _HEADER.size + _CHECKSUM_SIZE or raw[:2] != _MAGIC or raw[2] != _FORMAT:
-        return Miss.FIRST_ASK if raw.startswith(_MARK) else Miss.FORMAT
+        return _MEANINGS.get(raw[:ID_OFFSET], Miss.FORMAT)
     (_, _, flags, format_, id_, schema_, key_, created, fresh, stale, error, cost, count) = (
         _HEADER.unpack_from(raw)
     )

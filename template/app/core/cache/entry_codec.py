@@ -64,14 +64,28 @@ class EntryCodec:
         self._misses = {reason: metrics.misses.labels(policy, reason) for reason in Miss}
         self._load_seconds = metrics.load_seconds.labels(policy)
 
-    def new_entry(self, value: Any, cost: float, versions: bytes) -> Entry:
-        """The entry of a value that was just loaded in `cost` seconds; without its payload."""
+    def new_entry(
+        self, value: Any, cost: float, versions: bytes, own_ttl: float | None = None
+    ) -> Entry:
+        """The entry of a value that was just loaded in `cost` seconds; without its payload.
+
+        `own_ttl` is what its loader says, in seconds; 0: it is not kept; None: as the policy says.
+        """
         options, created, ttl = self.options, now_ms(), self.options.ttl
         stale, error = options.stale_while_revalidate, options.stale_if_error
-        if options.negative_ttl is not None and self._is_negative(value):
+        negative_ttl = options.negative_ttl if self._is_negative(value) else None
+        if own_ttl is not None:
+            # What is fresh for half as long is stale for half as long. What is fresh for longer is
+            # not: the policy says how stale a value may be.
+            share = min(1.0, own_ttl / options.ttl)
+            ttl, stale, error = own_ttl, stale * share, error * share
+            if self._allowance is not None:
+                ttl = min(ttl, SECOND_ASK_WITHIN)
+        elif negative_ttl is not None:
+            ttl = negative_ttl
+        if negative_ttl is not None:
             # Whoever asks for what does not exist decides how many of these there are: once more
             # as long is margin enough.
-            ttl = options.negative_ttl
             stale, error = min(stale, ttl), min(error, ttl)
         fresh_until = created + round(ttl * 1000 * (1 - random.uniform(0, options.jitter)))
         return Entry(
@@ -88,7 +102,7 @@ class EntryCodec:
 
     def pack(self, entry: Entry, value: Any, keys: EntryKeys) -> bytes | None:
         """The bytes to store for a value, or None if it is not to be stored."""
-        if entry.fresh_until <= entry.created:  # a negative_ttl of 0
+        if entry.fresh_until <= entry.created:  # not to be kept, or a negative_ttl of 0
             return None
         try:
             if not entry.negative:
@@ -112,7 +126,7 @@ class EntryCodec:
         if self._allowance is None:
             return raw, ttl
         if not read.id:
-            return mark(), SECOND_ASK_WITHIN
+            return mark(Miss.FIRST_ASK), SECOND_ASK_WITHIN
         if self._allowance.take(len(raw)):
             return raw, ttl
         metrics.stores.labels(self.policy, "over_budget").inc()
@@ -160,7 +174,8 @@ class EntryCodec:
         )
 
     def _xfetch_gap(self, entry: Entry) -> float:
-        return xfetch_gap(entry.cost, self.options.ttl, self.options.early_refresh)
+        lifetime = (entry.fresh_until - entry.created) / 1000
+        return xfetch_gap(entry.cost, lifetime, self.options.early_refresh)
 
     def count(self, outcome: Outcome) -> None:
         metrics.buffered.add(self._reads[outcome])

@@ -19,8 +19,9 @@ import structlog
 
 from app.core.cache import metrics
 from app.core.cache.concurrency import Bulkhead
-from app.core.cache.entry import Entry
+from app.core.cache.entry import Entry, Miss, mark
 from app.core.cache.entry_codec import EntryCodec
+from app.core.cache.kept import plain, ttl_of
 from app.core.cache.keys import EntryKeys
 from app.core.cache.outage import CacheUnavailable, Recovery
 from app.core.cache.results import CacheResult, Outcome, ReadResult, fallback, now_ms
@@ -137,13 +138,13 @@ class Filler:
                 raise
             log.warning("cache.load_failed", policy=codec.policy, error=repr(error))
             return old
-        loaded = {key: values.get(key) for key in granted}
+        results = {key: values.get(key) for key in granted}
         entries = await self._keep(
-            codec, list(zip(requests, loaded.values(), strict=True)), cost, list(versions.values())
+            codec, list(zip(requests, results.values(), strict=True)), cost, list(versions.values())
         )
         return {
-            key: CacheResult(value, Outcome.MISS, entry.created, entry.fresh_until, as_of)
-            for (key, value), entry in zip(loaded.items(), entries, strict=True)
+            key: CacheResult(plain(result), Outcome.MISS, entry.created, entry.fresh_until, as_of)
+            for (key, result), entry in zip(results.items(), entries, strict=True)
         }
 
     async def load_only(
@@ -162,20 +163,30 @@ class Filler:
             log.warning("cache.load_failed", policy=codec.policy, error=repr(error))
             return old
         now = now_ms()
-        return {key: CacheResult(values.get(key), Outcome.MISS, now, now, as_of) for key in wanted}
+        return {
+            key: CacheResult(plain(values.get(key)), Outcome.MISS, now, now, as_of)
+            for key in wanted
+        }
 
     async def _keep(
         self,
         codec: EntryCodec,
-        values: Sequence[tuple[LeaseRequest, Any]],
+        results: Sequence[tuple[LeaseRequest, Any]],
         cost: float,
         versions: Sequence[bytes],
     ) -> list[Entry]:
-        """Store loaded values under their leases; `cost` in seconds. Returns their entries."""
+        """Store what was loaded under its leases; `cost` in seconds. Returns its entries."""
         entries, full, empty = [], [], []
-        for request, value in values:
-            entry = codec.new_entry(value, cost, b"".join(versions))
+        for request, result in results:
+            value, own_ttl = plain(result), ttl_of(result)
+            entry = codec.new_entry(value, cost, b"".join(versions), own_ttl)
             entries.append(entry)
+            if own_ttl == 0:
+                # The lease goes back at once, and whoever waits for it does not wait for the next
+                # load, of which he would get nothing either. So the mark outlives that one.
+                not_kept = mark(Miss.NOT_KEPT), codec.options.loader_timeout
+                full.append((request.keys, request.token, *not_kept))
+                continue
             raw = codec.pack(entry, value, request.keys)
             ttl = (max(entry.stale_until, entry.error_until) - entry.created) / 1000
             admitted = raw and (
@@ -183,9 +194,8 @@ class Filler:
             )
             if admitted:
                 full.append((request.keys, request.token, *admitted))
-            elif (
-                request.read.id
-            ):  # what is there now has been overtaken: it goes, under the same lease
+            elif request.read.id:
+                # What is there now has been overtaken: it goes, under the same lease.
                 full.append((request.keys, request.token, b"", 0))
             else:
                 empty.append(request)

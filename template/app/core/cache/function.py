@@ -15,18 +15,21 @@ from typing import (
     Generic,
     Literal,
     ParamSpec,
+    Protocol,
     TypeVar,
     Union,
     cast,
     get_args,
     get_origin,
     get_type_hints,
+    overload,
 )
 from uuid import UUID
 
 from pydantic import BaseModel
 
 from app.core.cache.entry_codec import Lookup
+from app.core.cache.kept import Kept, plain_type
 from app.core.cache.keys import canonical
 from app.core.cache.loader_safety import check_outlives
 from app.core.cache.options import SecondAsk
@@ -113,7 +116,7 @@ class CachedFunction(Generic[P, R]):
     def __init__(
         self,
         policy: "CachePolicy[Any]",
-        function: Callable[P, Awaitable[R]],
+        function: Callable[P, Awaitable[R | Kept[R]]],
         tags: Tags,
         ignore: Sequence[str],
     ) -> None:
@@ -121,9 +124,16 @@ class CachedFunction(Generic[P, R]):
         if "return" not in hints:
             raise TypeError(f"{function.__name__} needs a return annotation to be cached")
         check_outlives(function.__name__, hints)
+        returns = plain_type(hints["return"])
+        if returns != hints["return"] and get_origin(hints["return"]) is not Kept:
+            # Callers would be told by the annotation that they may get either.
+            raise TypeError(
+                f"{function.__name__} returns a value with its ttl or without: annotate Kept[...] "
+                "alone, and return keep(value) for the ttl of the policy"
+            )
         self._policy = policy
         self._function = function
-        self._codec = policy.codec(hints["return"])
+        self._codec = policy.codec(returns)
         self._arguments = Arguments(function, tags, ignore, hints)
         functools.update_wrapper(self, function)
 
@@ -150,6 +160,16 @@ class CachedFunction(Generic[P, R]):
             self._arguments.key(arguments), self._arguments.tags(arguments)
         )
         return Lookup(self._codec, keys, lambda: self._function(*args, **kwargs))
+
+
+class CacheFunction(Protocol):
+    """A decorator of functions, whether or not they say how long their results are kept."""
+
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[Kept[R]]], /) -> CachedFunction[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> CachedFunction[P, R]: ...
 
 
 def _as_tags(tags: Iterable[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from time import monotonic
 from typing import TypedDict
 
-_LONGEST = 10 * 365 * 24 * 3600
+LONGEST = 10 * 365 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +55,8 @@ class PolicyOptions:
             if value is not None and not (value >= 0 and math.isfinite(value)):
                 raise ValueError(f"{field.name} must be 0 or more, not {value!r}")
         for name in ("ttl", "stale_while_revalidate", "stale_if_error", "negative_ttl"):
-            if (getattr(self, name) or 0) > _LONGEST:
-                raise ValueError(f"{name} must be {_LONGEST} seconds (ten years) at most")
+            if (getattr(self, name) or 0) > LONGEST:
+                raise ValueError(f"{name} must be {LONGEST} seconds (ten years) at most")
         if self.ttl <= 0:
             raise ValueError("ttl must be more than 0 seconds")
         if self.jitter > 0.5:

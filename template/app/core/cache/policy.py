@@ -14,8 +14,9 @@ from typing import (
 )
 
 from app.core.cache.entry_codec import EntryCodec, Lookup
-from app.core.cache.function import CachedFunction, Tags
+from app.core.cache.function import CachedFunction, CacheFunction, Tags
 from app.core.cache.http.route import CachedRoute
+from app.core.cache.kept import Kept, plain_type
 from app.core.cache.keys import EntryKeys, canonical
 from app.core.cache.many import ManyReader
 from app.core.cache.options import PolicyOptions, SecondAsk
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class CachePolicy(Generic[T]):
@@ -44,12 +44,16 @@ class CachePolicy(Generic[T]):
 
     @overload
     async def get_or_load(
-        self, key: Any, loader: Callable[[], Awaitable[T]], *, tags: Sequence[str] = ()
+        self, key: Any, loader: Callable[[], Awaitable[T | Kept[T]]], *, tags: Sequence[str] = ()
     ) -> T: ...
 
     @overload
     async def get_or_load(
-        self, key: Any, loader: Callable[[], Awaitable[T | None]], *, tags: Sequence[str] = ()
+        self,
+        key: Any,
+        loader: Callable[[], Awaitable[T | Kept[T | None] | None]],
+        *,
+        tags: Sequence[str] = (),
     ) -> T | None: ...
 
     async def get_or_load(
@@ -57,8 +61,9 @@ class CachePolicy(Generic[T]):
     ) -> Any:
         """The value of `key`, from the cache or from `loader`.
 
-        None is a value too, kept as "there is none" for `negative_ttl`. `key` is anything with a
-        canonical text: an id, or a tuple of what the value depends on.
+        None is a value too, kept as "there is none" for `negative_ttl`. A loader that returns
+        `keep(value, ttl=...)` or `do_not_keep(value)` decides itself how long its value is kept.
+        `key` is anything with a canonical text: an id, or a tuple of what the value depends on.
         `tags` name what else can invalidate it, and are the same at every read of the key.
 
         Raises:
@@ -74,21 +79,21 @@ class CachePolicy(Generic[T]):
     async def get_or_load_many(
         self,
         keys: Sequence[K],
-        loader: Callable[[Sequence[K]], Awaitable[Mapping[K, T]]],
+        loader: Callable[[Sequence[K]], Awaitable[Mapping[K, T | Kept[T | None]]]],
         *,
         tags: Sequence[str] = (),
     ) -> dict[K, T | None]:
         """The values of `keys`; `loader` gets those that are missing and returns what it finds.
 
-        A key that it leaves out is kept as "there is none". Round trips: 1 when all are there, 3
-        when some are not.
+        A key that it leaves out is kept as "there is none"; `keep` and `do_not_keep` are for each
+        value. Round trips: 1 when all are there, 3 when some are not.
         """
         codec = self._codec_for(loader, of_many=True)
         entries = {key: self.entry_keys(canonical(key), tags) for key in dict.fromkeys(keys)}
         return await ManyReader(self._cache.engine, codec, entries, loader).get()
 
     async def refresh(
-        self, key: Any, loader: Callable[[], Awaitable[T]], *, tags: Sequence[str] = ()
+        self, key: Any, loader: Callable[[], Awaitable[T | Kept[T]]], *, tags: Sequence[str] = ()
     ) -> T:
         """Load the value of `key` now, and keep it instead of the old one, as a nightly job does.
 
@@ -125,19 +130,19 @@ class CachePolicy(Generic[T]):
             [self._cache.keyspace.policy_version(self.name)], strict=strict
         )
 
-    def cached(
-        self, *, tags: Tags = (), ignore: Sequence[str] = ()
-    ) -> Callable[[Callable[P, Awaitable[R]]], CachedFunction[P, R]]:
+    def cached(self, *, tags: Tags = (), ignore: Sequence[str] = ()) -> CacheFunction:
         """Cache a function: its arguments are the key, its return annotation is the type.
 
         `tags` are fixed, or computed by a function of (some of) the same parameters. `ignore` names
-        parameters that the value does not depend on, such as a client.
+        parameters that the value does not depend on, such as a client. A function that is annotated
+        to return `Kept[Item]` says with each result how long it is kept; callers get an `Item`.
 
         Raises (when decorating):
-            TypeError: no return annotation, or a parameter that cannot be part of a key.
+            TypeError: no return annotation, or one of `Kept[Item] | Item`; a parameter that cannot
+                be part of a key.
         """
 
-        def decorate(function: Callable[P, Awaitable[R]]) -> CachedFunction[P, R]:
+        def decorate(function: Callable[P, Awaitable[Any]]) -> CachedFunction[P, Any]:
             self.reserve(function.__name__)
             return CachedFunction(self, function, tags, ignore)
 
@@ -155,7 +160,8 @@ class CachePolicy(Generic[T]):
     ) -> Callable[[Callable[..., Any]], CachedRoute]:
         """Cache the responses of a route; goes under `@router.get(...)`.
 
-        The path and query parameters are the key.
+        The path and query parameters are the key. What returns `keep(...)` or `do_not_keep(...)`,
+        annotated as `Kept[Item]`, decides itself how long its response is kept.
 
         Args:
             public: everybody gets the same answer. A hit is answered before the route's
@@ -221,6 +227,7 @@ class CachePolicy(Generic[T]):
         returns = get_type_hints(loader).get("return")
         if of_many:  # it returns a mapping of keys to values
             returns = (get_args(returns) or (None,))[-1]
+        returns = plain_type(returns)
         if returns is None:
             raise TypeError(
                 f"the policy {self.name!r} does not know the type of its values: give it one, "

@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from struct import Struct
 from struct import error as StructError
@@ -16,6 +16,7 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.types import Receive, Scope, Send
 
+from app.core.cache.kept import Kept
 from app.core.responses import Headers, PreparedResponse, ResponseSender
 from app.core.serializers import DecodeError, NotStorable
 from app.core.serializers.type_info import fingerprint
@@ -171,8 +172,11 @@ class ResponseBuilder:
     def returns_response(self) -> bool:
         return self._body is None
 
-    async def build(self, arguments: dict[str, Any]) -> StoredResponse:
+    async def build(self, arguments: dict[str, Any]) -> StoredResponse | Kept[StoredResponse]:
         """The function's answer, to be kept or, with `unstorable`, for one request only.
+
+        What the function does not want kept is for those who wait for it, and they are told not to
+        keep it either.
 
         Raises:
             ServerErrorResponse: a server error, for one request only.
@@ -182,6 +186,14 @@ class ResponseBuilder:
             result = await self._call(arguments)
         except AnyHTTPException as error:
             return _from_error(error)
+        if not isinstance(result, Kept):
+            return self._stored(result)
+        response = self._stored(result.value)
+        if result.ttl == 0 and find(response.headers, b"cache-control") is None:
+            response.headers.append((b"cache-control", b"no-store"))
+        return replace(result, value=response)
+
+    def _stored(self, result: Any) -> StoredResponse:
         if isinstance(result, Response):
             return _from_response(result)
         assert self._body is not None

@@ -31,6 +31,7 @@ from app.core.cache.http.response import (
     StoredResponse,
     is_negative,
 )
+from app.core.cache.kept import Kept, plain, plain_type
 from app.core.cache.keys import EntryKeys, canonical
 from app.core.cache.loader_safety import check_outlives
 from app.core.cache.options import SecondAsk
@@ -83,6 +84,7 @@ class CachedRoute:
         if "return" not in hints:
             raise TypeError(f"{name} needs a return annotation to be cached")
         check_outlives(name, hints)
+        hints["return"] = plain_type(hints["return"])
         self.policy = policy
         self.public = public
         self.vary_by = vary_by
@@ -215,15 +217,16 @@ class CachedRoute:
         # For one principal: what dependencies have set in context variables is right for it.
         context = None if self.public else copy_context()
 
-        async def produce() -> StoredResponse:
+        async def produce() -> StoredResponse | Kept[StoredResponse]:
             if context is not None:
                 adopt(context)
             try:
-                made.append(await self.builder.build(arguments))
+                result = await self.builder.build(arguments)
             except ServerErrorResponse as failed:
                 made.append(failed.response)
                 raise
-            return made[-1]
+            made.append(plain(result))
+            return result
 
         at, seen = request.scope.get(SEEN, (None, None))
         kind = self._made_up if self.arguments.is_made_up(arguments) else self.kind
@@ -249,7 +252,7 @@ class CachedRoute:
     async def _produce(self, arguments: dict[str, Any]) -> tuple[StoredResponse, CacheResult]:
         """The response for this request, of which nothing is kept."""
         try:
-            stored = await self.builder.build(arguments)
+            stored: StoredResponse = plain(await self.builder.build(arguments))
         except ServerErrorResponse as failed:
             stored = failed.response
         now = int(time() * 1000)
