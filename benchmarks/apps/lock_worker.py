@@ -31,9 +31,9 @@ async def ours(urls: Sequence[str]) -> AsyncIterator[Hold]:
         for client in clients:
             stack.push_async_callback(client.aclose)
         if len(clients) == 1:
-            from app.core.locks.lua import LuaStore
+            from app.core.locks.node import Node
 
-            store = LuaStore(clients[0])
+            store = Node(clients[0])
         else:
             from app.core.locks.redlock import RedlockStore
 

@@ -15,8 +15,8 @@ from app.core.access.acl import acl_users
 from app.core.cache import Cache
 from app.core.events import Event, Events
 from app.core.locks import Locks
-from app.core.locks.lua import LuaStore
 from app.core.locks.metrics import renewals
+from app.core.locks.node import Node
 from app.core.redis import ClientOptions, RedisClient, create_client, report, with_login
 from app.core.serializers.json import JsonSerializer
 from app.core.sessions import Sessions
@@ -112,9 +112,7 @@ async def test_cache(connect: Connect) -> None:
 
 async def test_locks(connect: Connect) -> None:
     client = connect("locks")
-    async with Locks(
-        LuaStore(client, timeout=HANG), prefix="orders:lock", quarantine=0.05
-    ) as locks:
+    async with Locks(Node(client, timeout=HANG), prefix="orders:lock", quarantine=0.05) as locks:
         renewed = renewals.labels("renewed")
         before = renewed._value.get()
         async with locks.hold("a", ttl=3, timeout=HANG) as first:

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.core.locks import Lease, Locks
-from app.core.locks.lua import LuaStore
+from app.core.locks.node import Node
 from app.core.locks.redlock import RedlockStore
 from app.core.redis import ClientOptions, create_client
 from devservers.valkey import EmbeddedValkey
@@ -86,6 +86,14 @@ class Nodes:
             return len(await self.holders(name)) >= len(self.majority)
 
         await until(enough, what=f"a majority for {name!r}")
+
+    async def held_everywhere(self, name: str) -> None:
+        """Wait until every server has a lock: the last votes may come after the grant."""
+
+        async def by_all() -> bool:
+            return len(await self.holders(name)) == len(self.servers)
+
+        await until(by_all, what=f"the last votes for {name!r}")
 
     async def expire(self, name: str) -> None:
         """Let the servers' time for one lock be over, as if their clocks had moved on."""
@@ -174,7 +182,7 @@ async def open_locks(
             for url in urls
         ]
         store = (
-            LuaStore(clients[0], timeout=node_timeout)
+            Node(clients[0], timeout=node_timeout)
             if strategy == "lua"
             else RedlockStore(
                 clients, node_timeout=node_timeout, ttl_share=0.5, settle_timeout=node_timeout

@@ -7,14 +7,14 @@ import pytest
 from redis.asyncio import Redis
 
 from app.core.locks import Locks
-from app.core.locks.lua import LuaStore
+from app.core.locks.node import Node
 from app.core.locks.redlock import RedlockStore
 from tests.core.locks.nodes import Nodes, open_locks
 
 
 @pytest.fixture
 def locks() -> Locks:
-    return Locks(LuaStore(Redis()), prefix="test:lock", max_ttl=30)
+    return Locks(Node(Redis()), prefix="test:lock", max_ttl=30)
 
 
 @pytest.mark.parametrize("ttl", [0, -1, 0.05, 30.1, math.nan, math.inf, None, "5", True])
@@ -55,7 +55,7 @@ async def test_try_acquire_checks_too(locks: Locks) -> None:
 )
 def test_construction(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Locks(LuaStore(Redis()), **{"prefix": "test:lock", **options})
+        Locks(Node(Redis()), **{"prefix": "test:lock", **options})
 
 
 @pytest.mark.parametrize("nodes", [0, 1, 2, 4])

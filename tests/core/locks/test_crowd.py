@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from app.core.locks import Locks, LockTimeout, LockUnavailable
-from app.core.locks.lua import LuaStore
 from app.core.locks.node import Node
 from app.core.locks.redlock import RedlockStore
 from app.core.redis import create_standalone_client
@@ -30,7 +29,7 @@ async def few_connections(nodes: Nodes) -> AsyncIterator[Locks]:
         for client in clients:
             stack.push_async_callback(client.aclose)
         store = (
-            LuaStore(clients[0], timeout=NODE_TIMEOUT)
+            Node(clients[0], timeout=NODE_TIMEOUT)
             if nodes.strategy == "lua"
             else RedlockStore(
                 clients, node_timeout=NODE_TIMEOUT, ttl_share=0.5, settle_timeout=NODE_TIMEOUT

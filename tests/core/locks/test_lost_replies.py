@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.core.locks import Locks, LockUnavailable
-from app.core.locks.lua import LuaStore
+from app.core.locks.node import Node
 from devservers.waiting import HANG, until
 from tests.core.locks.conftest import RecordFault
 from tests.core.locks.nodes import PREFIX, Nodes, open_locks, plain_client
@@ -117,7 +117,7 @@ async def test_a_lost_grant_that_is_refused_when_repeated_is_given_back(
     [url] = single.urls
     async with (
         plain_client(url) as client,
-        Locks(LuaStore(client), prefix=PREFIX, quarantine=60, max_ttl=60) as locks,
+        Locks(Node(client), prefix=PREFIX, quarantine=60, max_ttl=60) as locks,
     ):
         await single.end_quarantine()
         async with locks.hold("warm-up"):  # the server learns the script

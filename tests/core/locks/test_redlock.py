@@ -174,11 +174,7 @@ async def test_a_lock_held_on_a_minority_is_lost(redlock: Nodes) -> None:
     async with open_locks("redlock", redlock.urls) as locks:
         lease = await locks.try_acquire("name", ttl=60)
         assert lease is not None
-
-        async def everywhere() -> bool:
-            return len(await redlock.holders("name")) == len(redlock.servers)
-
-        await until(everywhere, what="the last votes")
+        await redlock.held_everywhere("name")
         for server in redlock.servers[:2]:
             await ask(server.url, "DEL", lock_key("name"))
         await lease.extend()

@@ -28,7 +28,7 @@ class Move:
 
     def __init__(self, cluster: EmbeddedCluster, name: str) -> None:
         self._cluster = cluster
-        self.slot = key_slot(_KEYS.lock(name).encode())
+        self.slot = key_slot(_KEYS.of(name).lock.encode())
         owner = len(cluster.nodes) * self.slot // 16_384
         self.source: ClusterNode = cluster.nodes[owner]
         self.target: ClusterNode = cluster.nodes[(owner + 1) % len(cluster.nodes)]
@@ -65,9 +65,11 @@ class Move:
 
 def neighbours(name: str) -> Iterator[str]:
     """Other names, in the same slot."""
-    marker = _KEYS.restart_marker(name)
+    marker = _KEYS.of(name).restart_marker
     return (
-        other for number in range(10_000) if _KEYS.restart_marker(other := f"n{number}") == marker
+        other
+        for number in range(10_000)
+        if _KEYS.of(other := f"n{number}").restart_marker == marker
     )
 
 

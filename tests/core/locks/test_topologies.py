@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from app.core.locks import LockLost, Locks
-from app.core.locks.lua import LuaStore
+from app.core.locks.node import Node
 from app.core.redis import create_client
 from devservers.waiting import HANG, until
 from tests.core.locks.clock import Clock
@@ -24,7 +24,7 @@ async def locks_at(
     url: str, *, quarantine: float = 0, max_ttl: float = 600, node_timeout: float = NODE_TIMEOUT
 ) -> AsyncIterator[Locks]:
     client = create_client(url, patient(node_timeout))
-    store = LuaStore(client, timeout=node_timeout)
+    store = Node(client, timeout=node_timeout)
     try:
         async with Locks(store, prefix=PREFIX, quarantine=quarantine, max_ttl=max_ttl) as locks:
             yield locks

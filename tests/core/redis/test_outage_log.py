@@ -10,7 +10,6 @@ from structlog.testing import capture_logs
 from app.core.locks.node import Node
 from app.core.locks.subscriber import Subscriber
 from app.core.redis import OutageLog, PubSubConnection, RedisClient
-from app.core.tasks import Tasks
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until
 from tests.core.redis.conftest import Connect
@@ -68,8 +67,8 @@ async def link(client: RedisClient) -> AsyncIterator[Listening]:
 @asynccontextmanager
 async def lock_subscriber(client: RedisClient) -> AsyncIterator[Listening]:
     listening = Listening()
-    node = Node(client, label="0", timeout=1, background=Tasks())
-    subscriber = Subscriber(node.subscribe, 0, listening)
+    [source] = Node(client, timeout=1).listeners()
+    subscriber = Subscriber(source, 0, listening)
     subscriber.want("released")
     yield listening
     await subscriber.close()

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from app.core.cache import Cache
 from app.core.events import Event, Events
 from app.core.locks import Locks
-from app.core.locks.lua import LuaStore
+from app.core.locks.node import Node
 from app.core.redis import ClientOptions, create_client
 from app.core.serializers.json import JsonSerializer
 from app.core.sessions import Sessions
@@ -128,7 +128,7 @@ async def test_all_parts_do_their_work(
         await numbers.invalidate("one")
         assert await numbers.get_or_load("one", load) == 2
 
-        locks = Locks(LuaStore(client("locks"), timeout=PATIENCE), prefix="poor:lock", quarantine=0)
+        locks = Locks(Node(client("locks"), timeout=PATIENCE), prefix="poor:lock", quarantine=0)
         await stack.enter_async_context(locks)
         async with locks.hold("a", ttl=30, timeout=PATIENCE):
             pass

@@ -34,7 +34,7 @@ _DAY = 86_400.0
 class Locks:
     """Locks that processes share, on one Redis or on a quorum of them, as the store decides.
 
-        async with Locks(LuaStore(client), prefix="orders:lock") as locks:
+        async with Locks(Node(client), prefix="orders:lock") as locks:
             async with locks.hold("invoice:42", ttl=10, timeout=5) as lease:
                 ...
 
@@ -56,7 +56,7 @@ class Locks:
         """Does no I/O. All times are in seconds.
 
         Args:
-            store: `LuaStore` or `RedlockStore`.
+            store: `Node` or `RedlockStore`.
             prefix: starts every key; say the service, so that services can share a server.
             max_ttl: the longest ttl that anybody may ask for.
             max_hold: the longest a `hold` is renewed for; then its body is cancelled.
@@ -122,12 +122,12 @@ class Locks:
         Raises:
             RedisError, OSError, TimeoutError: locks cannot be granted; the message says why.
         """
-        self._notifier.unheard = not await self._store.check(listening=False)
+        self._notifier.unheard = not await self._store.probe(listening=False)
 
     async def _look(self) -> None:
         """Log what the servers refuse, before somebody needs it."""
         with suppress(*NodeError):
-            self._notifier.unheard = not await self._store.check(listening=True)
+            self._notifier.unheard = not await self._store.probe(listening=True)
 
     def hold(self, name: str, *, ttl: float = 10.0, timeout: float = 5.0) -> Hold:
         """Hold the lock `name` for an `async with` block.

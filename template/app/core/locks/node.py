@@ -1,10 +1,17 @@
-"""One server, or one cluster, that keeps locks: the scripts with names, times and errors."""
+"""Locks on one Redis: a single server, the primary that sentinels name, or a cluster.
+
+One atomic script per step. A lock is as available as its server, and after a crash, FLUSHALL or a
+failover the quarantine (see `Locks`) stands between a forgotten lock and a second grant. What no
+quarantine covers is a primary that is cut off and goes on granting to the clients on its side: set
+`min-replicas-to-write`, and check the fence where it matters.
+"""
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import RedisCluster
@@ -12,48 +19,72 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import NoScriptError, RedisError, ResponseError, SlotNotCoveredError
 
 from app.core.locks import metrics
-from app.core.locks.rights import WITHOUT, Finding, in_script
-from app.core.locks.scripts import ACQUIRE, CHECK, CHECK_MARKER, EXTEND, RAISE_FENCE, RELEASE, VOUCH
-from app.core.locks.store import Claim, Granted, LockKeys, Reason, Refused, StoreOptions
+from app.core.locks.scripts import (
+    ACQUIRE,
+    CHECK_MARKER,
+    EXTEND,
+    PROBE,
+    RAISE_FENCE,
+    RELEASE,
+    VOUCH,
+    MarkerState,
+    moved,
+)
+from app.core.locks.store import (
+    Claim,
+    Granted,
+    LockKeys,
+    PubSubFactory,
+    Reason,
+    Refused,
+    Released,
+    StoreOptions,
+)
 from app.core.redis import (
     PoolTimeout,
     RedisClient,
     Script,
+    is_refusal,
     log_refusal,
     pool_size,
     reply_code,
 )
+from app.core.redis import Refused as ServerRefused
 from app.core.tasks import Tasks
 
 NodeError = (RedisError, OSError, TimeoutError)
+"""What a node raises that did not do as asked."""
 
 _CLUSTER_TAGS = 64
-_CHECKED_AT_ONCE = 4
-_RESERVED = 3
-"""Connections that are left for listening, for renewals, and for what goes on in the background."""
-_EXTENDED_AT_ONCE = 500
+_MARKERS_AT_ONCE = 4
+_RESERVED_CONNECTIONS = 3
+"""For listening, for renewals, and for what goes on in the background."""
+_CLAIMS_AT_ONCE = 500
+"""Leases that are renewed in one round trip."""
 _EXTEND_SHARE = 0.25
+"""Of the shortest ttl: the longest that a renewal takes."""
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
+"""Seconds between two attempts to release what is left on a server."""
+_REST = 0.25
+"""Seconds for which a node that failed is better left alone, where there are others."""
 _HELD, _QUARANTINE = 0, -1
 
+OPTIONAL = {
+    "INFO": "a replica that was promoted, or a restart on an older snapshot, may grant a lock that "
+    "is held: only a server that is empty is noticed",
+    "PUBSUB": "waiting processes may all try at once when a lock is released",
+    "PUBLISH": "no process is told of a release: those who wait ask ten times a second",
+    "SUBSCRIBE": "this process is not told of releases: it asks ten times a second while it waits",
+}
+"""Commands that locks can go without, and what is missing then."""
 
-@dataclass(frozen=True, slots=True)
-class _MarkerState:
-    """What a server answers about one marker."""
-
-    wait_ms: int
-    """For how long locks beside the marker are refused."""
-    server: str
-    """The server, and its replication history."""
-    before: str
-    """Who wrote the marker before, if this server did not know itself in it."""
-    steady: bool
-    """The server has run for longer than any lock lasts, and was never a replica."""
+# What comes before the reply of a command to a script.
+_IN_SCRIPT = re.compile(r"(?:@?user_script: ?\d+: |ERR |-)+")
 
 
-def was_lost(error: BaseException) -> bool:
-    """Whether a claim that failed with this error may have been granted all the same.
+def may_be_granted(error: BaseException) -> bool:
+    """Return whether a claim that failed with this error may have been granted all the same.
 
     It was not if the server answered with an error, or was not even asked.
     """
@@ -61,139 +92,84 @@ def was_lost(error: BaseException) -> bool:
 
 
 class Node:
-    """Runs the scripts; every call ends within `timeout` seconds."""
+    """A store of locks behind one client. Several of them make a quorum."""
+
+    quorum = 1
 
     def __init__(
-        self, client: RedisClient, *, label: str, timeout: float, background: Tasks
+        self,
+        client: RedisClient,
+        *,
+        timeout: float = 0.5,
+        label: str = "redis",
+        tasks: Tasks | None = None,
     ) -> None:
-        """`label` names the node in metrics."""
-        self._client = client
-        self._label = label
-        self._timeout = timeout
-        self._background = background
-        self._unreleased: dict[str, tuple[Claim, float]] = {}
-        self._releasing: asyncio.Task[None] | None = None
+        """Do no I/O.
+
+        Args:
+            client: should not retry by itself.
+            timeout: the longest that one command may take in all, in seconds.
+            label: names the node in metrics.
+            tasks: own what goes on in the background, if the node is one of several.
+        """
         self.is_cluster = isinstance(client, RedisCluster)
+        self._client = client
+        self._timeout = timeout
+        self._label = label
+        self._tasks = Tasks() if tasks is None else tasks
         self._tags = _CLUSTER_TAGS if self.is_cluster else 1
         self._keys = LockKeys("lock", tags=self._tags)
-        self._logged: set[str] = set()
         self._quarantine_ms = 0
         self._fence_ttl_ms = 0
+        self._resting_until = 0.0
+        self._leftovers: dict[str, tuple[Claim, float]] = {}
+        self._releasing: asyncio.Task[None] | None = None
+        self._logged: set[str] = set()
 
     def configure(self, options: StoreOptions) -> None:
         self._keys = LockKeys(options.prefix, tags=self._tags)
         self._quarantine_ms = int(options.quarantine * 1000)
         self._fence_ttl_ms = int(options.fence_ttl * 1000)
 
-    def channel(self, name: str) -> str:
-        return self._keys.channel(name)
-
     @property
     def capacity(self) -> int:
-        """How many commands may be under way at once."""
-        return max(1, pool_size(self._client) - _RESERVED)
+        return max(1, pool_size(self._client) - _RESERVED_CONNECTIONS)
 
-    async def check_nodes(self) -> bool:
-        """Connect, and start the quarantine of a server without memory.
-
-        Returns:
-            Whether a quarantine was ended, because nothing can have been forgotten.
-
-        Raises:
-            NodeError: it did not answer.
-        """
-        if not self.is_cluster or not self._quarantine_ms:
-            await self._check_marker(self._keys.restart_markers()[0])
-            return False
-        states: dict[str, _MarkerState] = {}
-        slots = asyncio.Semaphore(_CHECKED_AT_ONCE)
-
-        async def look_at(marker: str) -> None:
-            async with slots:
-                states[marker] = await self._check_marker(marker)
-
-        outcomes = await asyncio.gather(
-            *map(look_at, self._keys.restart_markers()), return_exceptions=True
-        )
-        vouched = [
-            await self._run(VOUCH, [marker], [server, self._quarantine_ms])
-            for marker, server in _moved(states).items()
-        ]
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return any(vouched)
-
-    async def _check_marker(self, marker: str) -> _MarkerState:
-        wait_ms, server, before, steady = await self._run(
-            CHECK_MARKER, [marker], [self._quarantine_ms]
-        )
-        return _MarkerState(wait_ms, server.decode(), before.decode(), bool(steady))
-
-    async def check(self, *, listening: bool) -> list[Finding]:
-        """Do all that locks do, on keys of its own, and log what is refused for the first time.
-
-        Args:
-            listening: subscribe, too, which takes a connection for a moment.
-
-        Raises:
-            NodeError: it did not answer.
-        """
-        found = []
-        for marker in self._a_marker_of_each_server():
-            keys = [f"{marker}:check", f"{marker}:check:hash"]
-            try:
-                refused = await self._run(CHECK, keys, [self._keys.channel("check")])
-            except ResponseError as error:
-                found.append(Finding(self._label, "EVALSHA", error))
-            else:
-                found += [
-                    Finding(self._label, command.decode(), in_script(reply))
-                    for command, reply in zip(refused[::2], refused[1::2], strict=True)
-                ]
-        if listening:
-            found += await self._check_listening()
-        for finding in found:
-            self._log(finding)
-        self._logged &= {finding.command for finding in found} | {"SUBSCRIBE"}
-        return found
-
-    async def _check_listening(self) -> list[Finding]:
-        async with asyncio.timeout(self._timeout):
-            pubsub = await self.subscribe()
-            try:
-                await pubsub.subscribe(self._keys.channel("check"))
-                await pubsub.get_message(timeout=None)
-            except ResponseError as error:
-                return [Finding(self._label, "SUBSCRIBE", error)]
-            finally:
-                await pubsub.aclose()
-        return []
-
-    def _log(self, finding: Finding) -> None:
-        if finding.command in self._logged:
-            return
-        self._logged.add(finding.command)
-        is_channel = "channel" in str(finding.error)
-        target = self._keys.channel("*") if is_channel else f"{self._keys.prefix}:*"
-        without = WITHOUT.get(finding.command, "there are no locks")
-        log_refusal("locks", self._client, finding.command, target, finding.error, without=without)
-
-    def _a_marker_of_each_server(self) -> list[str]:
-        markers = self._keys.restart_markers()
-        return [markers[group[0]] for group in self._by_server(markers)]
+    @property
+    def is_resting(self) -> bool:
+        """Whether a command has failed here just now."""
+        return time.monotonic() < self._resting_until
 
     async def acquire(self, claim: Claim) -> Granted | Refused:
-        """Claim a name here; claiming again with the same token gives the same fence.
+        try:
+            return await self.try_claim(claim)
+        except NodeError as error:
+            if is_refusal(error):
+                raise
+            return await self._claim_again(claim, maybe_granted=may_be_granted(error))
+
+    async def _claim_again(self, claim: Claim, *, maybe_granted: bool) -> Granted | Refused:
+        """The reply may be all that was lost, and the same token gets the same answer."""
+        try:
+            answer = await self.try_claim(claim)
+        except NodeError as error:
+            if maybe_granted or may_be_granted(error):
+                self.release_later(claim)
+            raise
+        if maybe_granted and isinstance(answer, Refused):
+            self.release_later(claim)  # the first attempt may have been granted, or still be
+        return answer
+
+    async def try_claim(self, claim: Claim) -> Granted | Refused:
+        """Claim a name once; claiming it again with the same token gives the same fence.
 
         Raises:
             NodeError: it did not answer, so the claim may have been granted or not.
         """
-        name = claim.name
         code, value = await self._run(
             ACQUIRE,
-            [self._keys.lock(name), self._keys.fence(name), self._keys.restart_marker(name)],
-            [claim.token, claim.ttl_ms, self._quarantine_ms, self._fence_ttl_ms],
+            self._keys.of(claim.name),
+            (claim.token, claim.ttl_ms, self._quarantine_ms, self._fence_ttl_ms),
         )
         if code == _HELD:
             # Somebody may have set the key by hand, and without expiry.
@@ -208,72 +184,174 @@ class Node:
         Raises:
             NodeError: it did not answer.
         """
-        keys = [self._keys.lock(claim.name), self._keys.fence(claim.name)]
-        answer = await self._run(RAISE_FENCE, keys, [claim.token, fence, self._fence_ttl_ms])
-        return bool(answer)
+        keys = self._keys.of(claim.name)
+        arguments = (claim.token, fence, self._fence_ttl_ms)
+        return bool(await self._run(RAISE_FENCE, (keys.lock, keys.fence), arguments))
 
-    async def release(self, claim: Claim) -> int | None:
-        """Give a claim back; how many processes were told, or None when it was not ours.
+    async def release(self, claim: Claim) -> Released:
+        try:
+            return await self._release(claim)
+        except NodeError:
+            self.release_later(claim)
+            return Released(confirmed=False, listeners=0)
 
-        Raises:
-            NodeError: it did not answer.
-        """
-        keys = [self._keys.lock(claim.name)]
-        told = await self._run(RELEASE, keys, [claim.token, self._keys.channel(claim.name)])
-        return None if told < 0 else int(told)
+    async def _release(self, claim: Claim) -> Released:
+        channel = self._keys.channel(claim.name)
+        told = await self._run(RELEASE, (self._keys.of(claim.name).lock,), (claim.token, channel))
+        return Released(confirmed=told >= 0, listeners=max(0, told))
 
     def release_later(self, claim: Claim) -> None:
-        """Release, in the background, a claim that may be here, unless it expires first."""
-        self._unreleased[claim.token] = (claim, time.monotonic() + claim.ttl)
+        self._leftovers[claim.token] = (claim, time.monotonic() + claim.ttl)
         if self._releasing is None or self._releasing.done():
-            self._releasing = self._background.start(self._release_all())
+            self._releasing = self._tasks.start(self._release_leftovers())
 
-    async def _release_all(self) -> None:
+    async def _release_leftovers(self) -> None:
         # One claim after the other: a server that is away is asked once a second, however many
         # claims it may have.
         pause = _FIRST_PAUSE
-        while self._unreleased:
-            token, (claim, _) = next(iter(self._unreleased.items()))
+        while self._leftovers:
+            token, (claim, _) = next(iter(self._leftovers.items()))
             try:
-                await self.release(claim)
-                del self._unreleased[token]
+                await self._release(claim)
+                del self._leftovers[token]
             except NodeError:
                 now = time.monotonic()
-                self._unreleased = {
+                self._leftovers = {
                     token: (claim, expires)
-                    for token, (claim, expires) in self._unreleased.items()
+                    for token, (claim, expires) in self._leftovers.items()
                     if expires > now
                 }
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def extend(self, claims: Sequence[Claim]) -> list[bool | None]:
-        """True extended, False not ours, None unknown, for each claim. Never raises NodeError."""
         answers: list[bool | None] = [None] * len(claims)
         # All leases of a process wait for the slowest server: none may run out meanwhile.
-        patience = min(self._timeout, _EXTEND_SHARE * min(claim.ttl for claim in claims))
+        seconds = min(self._timeout, _EXTEND_SHARE * min(claim.ttl for claim in claims))
 
-        async def extend_group(positions: list[int]) -> None:
-            for start in range(0, len(positions), _EXTENDED_AT_ONCE):
-                chunk = positions[start : start + _EXTENDED_AT_ONCE]
+        async def extend_on_server(positions: list[int]) -> None:
+            for start in range(0, len(positions), _CLAIMS_AT_ONCE):
+                chunk = positions[start : start + _CLAIMS_AT_ONCE]
                 try:
-                    codes = await self._extend_together([claims[p] for p in chunk], patience)
+                    replies = await self._extend_together([claims[p] for p in chunk], seconds)
                 except NodeError:
                     return
-                for position, code in zip(chunk, codes, strict=True):
-                    answers[position] = code if code is None else bool(code)
+                for position, reply in zip(chunk, replies, strict=True):
+                    answers[position] = reply
 
         # A frozen shard must not keep the leases on the others from being renewed.
-        keys = [self._keys.lock(claim.name) for claim in claims]
-        await asyncio.gather(*(extend_group(group) for group in self._by_server(keys)))
+        groups = self._by_server([self._keys.of(claim.name).lock for claim in claims])
+        await asyncio.gather(*map(extend_on_server, groups))
         return answers
 
-    async def subscribe(self) -> PubSub:
-        """A fresh, unconnected subscriber; its connection counts against the client's pool.
+    async def _extend_together(self, claims: Sequence[Claim], seconds: float) -> list[bool | None]:
+        commands = [
+            ((self._keys.of(claim.name).lock,), (claim.token, claim.ttl_ms)) for claim in claims
+        ]
+        try:
+            async with asyncio.timeout(seconds):
+                replies = await self._pipeline([EXTEND.by_digest(*command) for command in commands])
+                if any(isinstance(reply, NoScriptError) for reply in replies):
+                    replies = await self._pipeline([EXTEND.in_full(*c) for c in commands])
+        except NodeError as error:
+            self._note_failure(error)
+            raise
+        for reply in replies:
+            if isinstance(reply, Exception):
+                self._note_failure(reply)
+        return [None if isinstance(reply, Exception) else bool(reply) for reply in replies]
 
-        Raises:
-            NodeError: the cluster could not be discovered.
-        """
+    async def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
+
+    async def check_nodes(self) -> bool:
+        with suppress(*NodeError):  # which are counted; the next refusal checks again
+            if self.is_cluster and self._quarantine_ms:
+                return await self._check_all_markers()
+            await self._check_marker(self._keys.restart_markers()[0])
+        return False
+
+    async def _check_all_markers(self) -> bool:
+        states: dict[str, MarkerState] = {}
+        slots = asyncio.Semaphore(_MARKERS_AT_ONCE)
+
+        async def check(marker: str) -> None:
+            with suppress(*NodeError):
+                async with slots:
+                    states[marker] = await self._check_marker(marker)
+
+        await asyncio.gather(*map(check, self._keys.restart_markers()))
+        vouched = [
+            await self._run(VOUCH, (marker,), (server, self._quarantine_ms))
+            for marker, server in moved(states).items()
+        ]
+        return any(vouched)
+
+    async def _check_marker(self, marker: str) -> MarkerState:
+        wait_ms, server, before, steady = await self._run(
+            CHECK_MARKER, (marker,), (self._quarantine_ms,)
+        )
+        return MarkerState(wait_ms, server.decode(), before.decode(), bool(steady))
+
+    async def probe(self, *, listening: bool) -> bool:
+        refused: dict[str, ResponseError] = {}
+        for marker in self._marker_of_each_server():
+            refused |= await self._try_commands(marker)
+        if listening:
+            refused |= await self._try_listening()
+        self._log_refused(refused)
+        needed = [command for command in refused if command not in OPTIONAL]
+        if needed:
+            reasons = (f"{self._label}: {command}: {refused[command]}" for command in needed)
+            raise ServerRefused("; ".join(reasons))
+        return "PUBLISH" not in refused
+
+    async def _try_commands(self, marker: str) -> dict[str, ResponseError]:
+        keys = (f"{marker}:probe", f"{marker}:probe:hash")
+        try:
+            refused = await self._run(PROBE, keys, (self._keys.channel("probe"),))
+        except ResponseError as error:
+            return {"EVALSHA": error}
+        return {
+            command.decode(): ResponseError(_IN_SCRIPT.sub("", reply.decode(), count=1))
+            for command, reply in zip(refused[::2], refused[1::2], strict=True)
+        }
+
+    async def _try_listening(self) -> dict[str, ResponseError]:
+        async with asyncio.timeout(self._timeout):
+            pubsub = await self._subscribe()
+            try:
+                await pubsub.subscribe(self._keys.channel("probe"))
+                await pubsub.get_message(timeout=None)
+            except ResponseError as error:
+                return {"SUBSCRIBE": error}
+            finally:
+                await pubsub.aclose()
+        return {}
+
+    def _log_refused(self, refused: Mapping[str, ResponseError]) -> None:
+        """Log what was not refused the last time."""
+        for command, error in refused.items():
+            if command in self._logged:
+                continue
+            about_channel = "channel" in str(error)
+            target = self._keys.channel("*") if about_channel else f"{self._keys.prefix}:*"
+            without = OPTIONAL.get(command, "there are no locks")
+            log_refusal("locks", self._client, command, target, error, without=without)
+        # SUBSCRIBE is not tried each time.
+        self._logged = {*refused, *(self._logged & {"SUBSCRIBE"})}
+
+    def channel(self, name: str) -> str:
+        return self._keys.channel(name)
+
+    def listeners(self) -> Sequence[PubSubFactory]:
+        return [self._subscribe]
+
+    async def _subscribe(self) -> PubSub:
         client = self._client
         if isinstance(client, RedisCluster):
             await client.initialize()
@@ -282,8 +360,24 @@ class Node:
             return pubsub
         return client.pubsub()
 
-    def failed(self, error: BaseException) -> None:
+    async def close(self) -> None:
+        await self._tasks.stop(2 * self._timeout)
+
+    async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await script.run(self._client, keys, arguments)
+        except NodeError as error:
+            self._note_failure(error)
+            raise
+
+    def _note_failure(self, error: Exception) -> None:
         metrics.node_errors.labels(self._label, type(error).__name__).inc()
+        self._resting_until = time.monotonic() + _REST
+
+    def _marker_of_each_server(self) -> list[str]:
+        markers = self._keys.restart_markers()
+        return [markers[group[0]] for group in self._by_server(markers)]
 
     def _by_server(self, keys: Sequence[str]) -> list[list[int]]:
         """The positions of the keys, in a list for each server that has some of them."""
@@ -297,52 +391,3 @@ class Node:
                 server = None
             groups.setdefault(server.name if server else "", []).append(position)
         return list(groups.values())
-
-    async def _extend_together(self, claims: Sequence[Claim], patience: float) -> list[int | None]:
-        commands = [
-            ([self._keys.lock(claim.name)], [claim.token, claim.ttl_ms]) for claim in claims
-        ]
-        try:
-            async with asyncio.timeout(patience):
-                codes = await self._pipeline([EXTEND.by_digest(*command) for command in commands])
-                if any(isinstance(code, NoScriptError) for code in codes):
-                    codes = await self._pipeline([EXTEND.in_full(*command) for command in commands])
-        except NodeError as error:
-            self.failed(error)
-            raise
-        for code in codes:
-            if isinstance(code, Exception):
-                self.failed(code)
-        return [None if isinstance(code, Exception) else int(code) for code in codes]
-
-    async def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        return replies
-
-    async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await script.run(self._client, keys, arguments)
-        except NodeError as error:
-            self.failed(error)
-            raise
-
-
-def _moved(states: Mapping[str, _MarkerState]) -> dict[str, str]:
-    """Return the markers that moved here with their slots, and the servers where they are now.
-
-    Nothing was forgotten if the server that wrote the marker is still the same (it speaks for other
-    markers), and the one that has it now has known itself for longer than any lock lasts: from
-    another marker, or because it has run for that long. A server that took over from a failed one
-    knows itself in no marker, and whoever gave away its last one can no longer speak.
-    """
-    alive = {state.server for state in states.values()}
-    trusted = {state.server for state in states.values() if not state.wait_ms or state.steady}
-    return {
-        marker: state.server
-        for marker, state in states.items()
-        if state.wait_ms and state.before in alive and state.server in trusted
-    }

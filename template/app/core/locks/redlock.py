@@ -24,8 +24,7 @@ from typing import Any, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.core.locks.node import Node, NodeError, was_lost
-from app.core.locks.rights import needed, tells_of_releases
+from app.core.locks.node import Node, may_be_granted
 from app.core.locks.store import (
     Claim,
     Granted,
@@ -44,8 +43,6 @@ Answers = dict[Node, asyncio.Task[T]]
 
 _PAUSE = 0.01
 """Seconds by which a wait is longer than it should be when the process has stood still."""
-_REST = 0.25
-"""Seconds for which a node that failed is not asked again while there is a majority without it."""
 
 
 class NoMajority(RedisError):
@@ -79,65 +76,42 @@ class RedlockStore:
         """
         if len(clients) < 3 or len(clients) % 2 == 0:
             raise ValueError(f"Redlock needs 3, 5 or 7 independent nodes, not {len(clients)}")
-        self._background = Tasks()
+        self.quorum = len(clients) // 2 + 1
+        self._tasks = Tasks()
         self._nodes = [
-            Node(client, label=str(number), timeout=settle_timeout, background=self._background)
+            Node(client, timeout=settle_timeout, label=str(number), tasks=self._tasks)
             for number, client in enumerate(clients)
         ]
         self._node_timeout = node_timeout
         self._ttl_share = ttl_share
         self._settle_timeout = settle_timeout
-        self._resting_until = dict.fromkeys(self._nodes, 0.0)
         self._unsettled: dict[str, Answers[Granted | Refused]] = {}
-
-    @property
-    def quorum(self) -> int:
-        return len(self._nodes) // 2 + 1
 
     def configure(self, options: StoreOptions) -> None:
         for node in self._nodes:
             node.configure(options)
 
-    def channel(self, name: str) -> str:
-        return self._nodes[0].channel(name)
-
-    def listeners(self) -> Sequence[PubSubFactory]:
-        return [node.subscribe for node in self._nodes]
-
     @property
     def capacity(self) -> int:
         return min(node.capacity for node in self._nodes)
 
-    async def check_nodes(self) -> bool:
-        await asyncio.gather(*(node.check_nodes() for node in self._nodes), return_exceptions=True)
-        return False
-
-    async def check(self, *, listening: bool) -> bool:
-        checks = (node.check(listening=listening) for node in self._nodes)
-        outcomes = await asyncio.gather(*checks, return_exceptions=True)
-        answers = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
-        if sum(not needed(found) for found in answers) < self.quorum:
-            reasons = [needed(o) if isinstance(o, list) else repr(o) for o in outcomes]
-            raise ServerRefused("; ".join(reason for reason in reasons if reason))
-        return sum(map(tells_of_releases, answers)) >= self.quorum
-
     async def acquire(self, claim: Claim) -> Granted | Refused:
-        answers = {node: self._ask(node, node.acquire(claim)) for node in self._awake()}
+        answers = {node: self._ask(node.try_claim(claim)) for node in self._awake()}
         self._track(claim, answers)
-        patience = self._patience(claim)
-        voters = await self._collect(answers, lambda vote: isinstance(vote, Granted), patience)
+        timeout = self._vote_timeout(claim)
+        voters = await self._collect(answers, lambda vote: isinstance(vote, Granted), timeout)
         if len(voters) >= self.quorum:
             fence = max(vote.fence for vote in voters.values() if isinstance(vote, Granted))
-            if await self._raise_fence(claim, fence, list(voters), patience):
+            if await self._raise_fence(claim, fence, list(voters), timeout):
                 return Granted(fence)
         for node, answer in answers.items():
-            self._background.start(self._release_on(node, claim, answer))
+            self._tasks.start(self._release_on(node, claim, answer))
         if len(voters) >= self.quorum:
             raise NoMajority("a majority granted the lock and was gone before it stored the fence")
         return self._refusal(answers)
 
     async def extend(self, claims: Sequence[Claim]) -> list[bool | None]:
-        answers = {node: self._ask(node, node.extend(claims)) for node in self._nodes}
+        answers = {node: self._ask(node.extend(claims)) for node in self._nodes}
         waiting: Collection[asyncio.Task[list[bool | None]]] = answers.values()
         # None takes longer than its own timeout.
         while waiting and len(answers) - len(waiting) < self.quorum:
@@ -145,7 +119,7 @@ class RedlockStore:
         # Renewals are not urgent: hear every node out that answers in time, as one that lags
         # for one lease may be needed for the next.
         if waiting:
-            await asyncio.wait(waiting, timeout=min(self._patience(claim) for claim in claims))
+            await asyncio.wait(waiting, timeout=min(self._vote_timeout(claim) for claim in claims))
         ballots = [task.result() for task in answers.values() if _answered(task)]
         return [
             self._verdict([ballot[position] for ballot in ballots])
@@ -155,37 +129,53 @@ class RedlockStore:
     async def release(self, claim: Claim) -> Released:
         unsettled = self._unsettled.get(claim.token, {})
         answers = {
-            node: self._background.start(self._release_on(node, claim, unsettled.get(node)))
+            node: self._tasks.start(self._release_on(node, claim, unsettled.get(node)))
             for node in self._nodes
         }
-        told = await self._collect(answers, lambda told: told is not None, self._node_timeout)
-        confirmed = len(told) >= self.quorum
-        return Released(confirmed, max((count or 0 for count in told.values()), default=0))
+        confirmed = await self._collect(
+            answers, lambda released: released.confirmed, self._node_timeout
+        )
+        return Released(
+            confirmed=len(confirmed) >= self.quorum,
+            listeners=max((released.listeners for released in confirmed.values()), default=0),
+        )
 
     def release_later(self, claim: Claim) -> None:
         for node in self._nodes:
             node.release_later(claim)
 
+    async def check_nodes(self) -> bool:
+        await asyncio.gather(*(node.check_nodes() for node in self._nodes))
+        return False
+
+    async def probe(self, *, listening: bool) -> bool:
+        probes = (node.probe(listening=listening) for node in self._nodes)
+        outcomes = await asyncio.gather(*probes, return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if len(self._nodes) - len(failures) < self.quorum:
+            raise ServerRefused("; ".join(str(f) or repr(f) for f in failures))
+        return outcomes.count(True) >= self.quorum
+
+    def channel(self, name: str) -> str:
+        return self._nodes[0].channel(name)
+
+    def listeners(self) -> Sequence[PubSubFactory]:
+        return [listener for node in self._nodes for listener in node.listeners()]
+
     async def close(self) -> None:
-        await self._background.stop(2 * self._settle_timeout)
+        await self._tasks.stop(2 * self._settle_timeout)
 
-    def _ask(self, node: Node, question: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = self._background.start(question)
-        # An error that comes late has nobody left to be raised to.
-        task.add_done_callback(partial(self._note_error, node))
+    def _ask(self, question: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = self._tasks.start(question)
+        task.add_done_callback(_take_note)  # an error that comes late has nobody to be raised to
         return task
-
-    def _note_error(self, node: Node, task: asyncio.Task[Any]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            self._resting_until[node] = time.monotonic() + _REST
 
     def _awake(self) -> list[Node]:
         """The nodes to ask: those that failed just now get a rest, if enough others are left."""
-        now = time.monotonic()
-        awake = [node for node in self._nodes if self._resting_until[node] <= now]
+        awake = [node for node in self._nodes if not node.is_resting]
         return awake if len(awake) >= self.quorum else self._nodes
 
-    def _patience(self, claim: Claim) -> float:
+    def _vote_timeout(self, claim: Claim) -> float:
         return min(self._node_timeout, self._ttl_share * claim.ttl)
 
     def _track(self, claim: Claim, answers: Answers[Granted | Refused]) -> None:
@@ -200,10 +190,10 @@ class RedlockStore:
             task.add_done_callback(partial(settled, node))
 
     async def _collect(
-        self, answers: Answers[T], counts: Callable[[T], bool], patience: float
+        self, answers: Answers[T], counts: Callable[[T], bool], seconds: float
     ) -> dict[Node, T]:
         """The answers that count, as soon as they are a majority or can no longer become one."""
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + seconds
         paused = False
         while True:
             good = {
@@ -221,29 +211,26 @@ class RedlockStore:
             # answered meanwhile is still to be read.
             late = time.monotonic() - deadline
             if late > _PAUSE and not paused:
-                deadline, paused = time.monotonic() + patience, True
+                deadline, paused = time.monotonic() + seconds, True
 
     async def _raise_fence(
-        self, claim: Claim, fence: int, voters: Sequence[Node], patience: float
+        self, claim: Claim, fence: int, voters: Sequence[Node], seconds: float
     ) -> bool:
-        answers = {node: self._ask(node, node.raise_fence(claim, fence)) for node in voters}
-        return len(await self._collect(answers, bool, patience)) >= self.quorum
+        answers = {node: self._ask(node.raise_fence(claim, fence)) for node in voters}
+        return len(await self._collect(answers, bool, seconds)) >= self.quorum
 
     async def _release_on(
         self, node: Node, claim: Claim, acquire: asyncio.Task[Granted | Refused] | None
-    ) -> int | None:
-        """Release on one node, however long it takes; how many were told or None if not ours."""
+    ) -> Released:
+        """Release on one node, however long it takes, but not before its own acquire has ended."""
         if acquire is not None:
             await asyncio.wait([acquire])
             if _left_nothing(acquire):
-                return None
+                return Released(confirmed=False, listeners=0)
         if node in self._awake():
-            try:
-                return await node.release(claim)
-            except NodeError:
-                self._resting_until[node] = time.monotonic() + _REST
+            return await node.release(claim)
         node.release_later(claim)
-        return None
+        return Released(confirmed=False, listeners=0)
 
     def _refusal(self, answers: Answers[Granted | Refused]) -> Refused:
         votes = [task.result() for task in answers.values() if _answered(task)]
@@ -252,7 +239,7 @@ class RedlockStore:
             refused = [error for error in errors if is_refusal(error)]
             if len(self._nodes) - len(refused) < self.quorum:
                 raise refused[0]
-            why = next((error for error in errors if not was_lost(error)), None)
+            why = next((error for error in errors if not may_be_granted(error)), None)
             raise NoMajority(self._silent(len(self._nodes) - len(votes), why))
         refusals = [vote for vote in votes if isinstance(vote, Refused)]
         held = sum(refusal.reason is Reason.HELD for refusal in refusals)
@@ -280,6 +267,10 @@ def _answered(task: asyncio.Task[T]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
 
 
+def _take_note(task: asyncio.Task[Any]) -> None:
+    _error(task)
+
+
 def _error(task: asyncio.Task[Any]) -> BaseException | None:
     return task.exception() if task.done() and not task.cancelled() else None
 
@@ -289,4 +280,4 @@ def _left_nothing(acquire: asyncio.Task[Granted | Refused]) -> bool:
     if _answered(acquire):
         return isinstance(acquire.result(), Refused)
     error = _error(acquire)
-    return error is not None and not was_lost(error)
+    return error is not None and not may_be_granted(error)

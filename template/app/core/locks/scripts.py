@@ -15,6 +15,9 @@ The rules the scripts keep together:
 * PUBLISH is a courtesy: where the user may not do it, the release is done all the same.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from app.core.redis import Script
 
 # The marker says which server wrote it: by its replication id, which changes with every restart and
@@ -125,7 +128,7 @@ return 1
 # KEYS two of its own. ARGV channel. Does what the others do, to see what is refused: answers the
 # name of each such command, followed by the error. What a replica refuses is an error of the whole,
 # after which the connection is made anew.
-_CHECK = """
+_PROBE = """
 local refused, demoted = {}, nil
 local function try(command, ...)
   local answer = redis.pcall(command, ...)
@@ -155,4 +158,35 @@ ACQUIRE = Script(_ACQUIRE)
 EXTEND = Script(_EXTEND)
 RELEASE = Script(_RELEASE)
 RAISE_FENCE = Script(_RAISE_FENCE)
-CHECK = Script(_CHECK)
+PROBE = Script(_PROBE)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkerState:
+    """What a server answers about one restart marker."""
+
+    wait_ms: int
+    """For how long locks beside the marker are refused."""
+    server: str
+    """The server, and its replication history."""
+    before: str
+    """Who wrote the marker before, if this server did not know itself in it."""
+    steady: bool
+    """The server has run for longer than any lock lasts, and was never a replica."""
+
+
+def moved(states: Mapping[str, MarkerState]) -> dict[str, str]:
+    """Return the markers that moved here with their slots, and the servers where they are now.
+
+    Nothing was forgotten if the server that wrote the marker is still the same (it speaks for other
+    markers), and the one that has it now has known itself for longer than any lock lasts: from
+    another marker, or because it has run for that long. A server that took over from a failed one
+    knows itself in no marker, and whoever gave away its last one can no longer speak.
+    """
+    alive = {state.server for state in states.values()}
+    trusted = {state.server for state in states.values() if not state.wait_ms or state.steady}
+    return {
+        marker: state.server
+        for marker, state in states.items()
+        if state.wait_ms and state.before in alive and state.server in trusted
+    }

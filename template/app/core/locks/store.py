@@ -8,7 +8,7 @@ from binascii import crc32
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from redis.asyncio.client import PubSub
 
@@ -91,7 +91,7 @@ class LockStore(Protocol):
             Whether some locks that were refused so far need not be.
         """
 
-    async def check(self, *, listening: bool) -> bool:
+    async def probe(self, *, listening: bool) -> bool:
         """Do what locks do, and log what the servers refuse; with `listening` SUBSCRIBE as well.
 
         Returns:
@@ -137,6 +137,16 @@ class LockStore(Protocol):
         """Wait, for a bounded time, until everything that runs in the background is done."""
 
 
+class KeysOfLock(NamedTuple):
+    """The keys of one lock."""
+
+    lock: str
+    """Holds the token of the claim; exists while the lock is held."""
+    fence: str
+    restart_marker: str
+    """Of the server; shared with other locks."""
+
+
 class LockKeys:
     """Keys of one service; the keys of one lock share a hash tag, so a cluster keeps them together.
 
@@ -148,20 +158,12 @@ class LockKeys:
         self.prefix = prefix
         self._tags = tags
 
-    def lock(self, name: str) -> str:
-        return f"{self.prefix}:{{{self._tag(name)}}}:held:{name}"
-
-    def fence(self, name: str) -> str:
-        return f"{self.prefix}:{{{self._tag(name)}}}:fence:{name}"
-
-    def restart_marker(self, name: str) -> str:
-        return f"{self.prefix}:{{{self._tag(name)}}}:restart"
+    def of(self, name: str) -> KeysOfLock:
+        slot = f"{self.prefix}:{{{crc32(name.encode()) % self._tags}}}"
+        return KeysOfLock(f"{slot}:held:{name}", f"{slot}:fence:{name}", f"{slot}:restart")
 
     def restart_markers(self) -> list[str]:
         return [f"{self.prefix}:{{{tag}}}:restart" for tag in range(self._tags)]
 
     def channel(self, name: str) -> str:
         return f"{self.prefix}:released:{name}"
-
-    def _tag(self, name: str) -> int:
-        return crc32(name.encode()) % self._tags
