@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.core.access import DEVELOPMENT_SECRET, Logins, Policy, PolicyError, load_policy
+from app.core.access import DEVELOPMENT_SECRET, Policy, PolicyError, RedisCredentials, load_policy
 from app.core.access.acl import acl_file
-from app.core.access.command import Command, roles_module
+from app.core.access.cli import CommandLine, roles_module
 from app.settings import Settings, SettingsError, load_settings
 
 _POLICY = Path(__file__).with_name("access.toml")
@@ -34,7 +34,7 @@ def policy(service: str) -> Policy:
 def derived() -> dict[Path, str]:
     """The files that follow from the policy, as they have to be."""
     service: str = Settings.model_fields["service_name"].default
-    development = Logins(service, [DEVELOPMENT_SECRET])
+    development = RedisCredentials(service, [DEVELOPMENT_SECRET])
     return {
         _ROOT / "deploy/redis/users.acl": acl_file(policy(service), development),
         _ROOT / "app/access_roles.py": roles_module(policy(service)),
@@ -43,9 +43,9 @@ def derived() -> dict[Path, str]:
 
 def main(arguments: Sequence[str]) -> int:
     settings = load_settings()
-    command = Command(
+    command = CommandLine(
         policy(settings.service_name),
-        settings.logins,
+        settings.redis_credentials,
         derived=derived(),
         issuer=settings.access_issuer,
         audience=settings.access_audience,

@@ -53,7 +53,7 @@ def put_under_rules(url: str, admin: str) -> str:
 
 def grant(url: str, admin: str, settings: Settings) -> None:
     """Give the users of a service to a server, as `admin`, or as its default user."""
-    users = acl_users(policy(settings.service_name), settings.logins)
+    users = acl_users(policy(settings.service_name), settings.redis_credentials)
     with closing(_connect(url, admin)) as redis:
         for user, rules in users.items():
             redis.execute_command("ACL", "SETUSER", user, "reset", *rules)
@@ -71,7 +71,7 @@ class RuledValkey(EmbeddedValkey):
         self._settings = settings or load_settings()
 
     def _prepare(self) -> None:
-        rules = acl_users(policy(self._settings.service_name), self._settings.logins)
+        rules = acl_users(policy(self._settings.service_name), self._settings.redis_credentials)
         rules["default"] = ["on", "nopass", "~*", "&*", "+@all"]
         lines = [f"user {user} {' '.join(words)}\n" for user, words in rules.items()]
         (self.folder / "users.acl").write_text("".join(lines), "utf-8")

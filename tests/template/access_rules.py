@@ -16,7 +16,7 @@ from tests.template.answers import ROOT
 
 sys.path.append(str(ROOT / "template"))  # behind this repository, which has a `benchmarks`, too
 
-from app.core.access import DEVELOPMENT_SECRET, Logins, Policy, load_policy
+from app.core.access import DEVELOPMENT_SECRET, Policy, RedisCredentials, load_policy
 from app.core.access.acl import acl_file
 
 RULES = ROOT / "template/deploy/redis/users.acl.jinja"
@@ -41,7 +41,7 @@ def rules() -> str:
     with tempfile.TemporaryDirectory() as folder:
         policy = shipped_policy(Path(folder), _SERVICE)
     lines = []
-    for line in acl_file(policy, Logins(_SERVICE, [DEVELOPMENT_SECRET])).splitlines():
+    for line in acl_file(policy, RedisCredentials(_SERVICE, [DEVELOPMENT_SECRET])).splitlines():
         role = re.sub(rf"^user (?:{_SERVICE}-)?(\S+).*", r"\1", line)
         line = line.replace(_SERVICE, "{{ service_name }}")
         if role in _CONDITIONS:

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
-from app.core.access import DEVELOPMENT_SECRET, Logins
+from app.core.access import DEVELOPMENT_SECRET, RedisCredentials
 from app.core.access.tokens import ASYMMETRIC
 from app.core.redis import RedisAddress, with_login
 from app.core.secret_strength import weaknesses
@@ -39,7 +39,7 @@ class AccessSettings(RedisSettings):
     @field_validator("access_secrets")
     @classmethod
     def _access_secrets_are_valid(cls, secrets: SecretStr) -> SecretStr:
-        Logins("any", listed(secrets.get_secret_value()))
+        RedisCredentials("any", listed(secrets.get_secret_value()))
         return secrets
 
     @field_validator("access_algorithms")
@@ -64,9 +64,9 @@ class AccessSettings(RedisSettings):
         return address
 
     @property
-    def logins(self) -> Logins:
-        """The users that the service is in Redis."""
-        return Logins(self.service_name, self._access_secrets)
+    def redis_credentials(self) -> RedisCredentials:
+        """The users of the service in Redis, and their passwords."""
+        return RedisCredentials(self.service_name, self._access_secrets)
 
     @property
     def _access_secrets(self) -> list[str]:
@@ -78,7 +78,9 @@ class AccessSettings(RedisSettings):
 
     def as_role(self, url: str, role: str) -> str:
         """The servers of a URL, with the login of a role."""
-        return with_login(url, self.logins.user(role), self.logins.password(role))
+        return with_login(
+            url, self.redis_credentials.user(role), self.redis_credentials.password(role)
+        )
 
     def _unsafe(self) -> list[str]:
         found = super()._unsafe()

@@ -73,7 +73,7 @@ def test_with_the_acl_file_nobody_gets_in_without_a_role(
     settings: Settings, tmp_path: Path
 ) -> None:
     path = tmp_path / "users.acl"
-    path.write_text(acl_file(policy(settings.service_name), settings.logins))
+    path.write_text(acl_file(policy(settings.service_name), settings.redis_credentials))
     with EmbeddedValkey(aclfile=str(path)) as server:
         with Redis.from_url(server.url) as redis, pytest.raises(AuthenticationError):
             redis.ping()
@@ -87,7 +87,7 @@ def test_a_server_allows_what_the_policy_allows_and_nothing_else(
 ) -> None:
     pipeline = admin.pipeline(transaction=False)
     for case in matrix:
-        user = settings.logins.user(case.role)
+        user = settings.redis_credentials.user(case.role)
         pipeline.execute_command("ACL", "DRYRUN", user, *case.words)
     replies = pipeline.execute(raise_on_error=False)
     wrong = [
@@ -143,7 +143,7 @@ def test_the_matrix_notices_a_rule_that_is_too_wide(
     admin: Redis, matrix: list[Case], settings: Settings
 ) -> None:
     """The control: with one right too many, what has to be denied is allowed."""
-    user = settings.logins.user("cache")
+    user = settings.redis_credentials.user("cache")
     admin.execute_command("ACL", "SETUSER", user, "~*")
     forbidden = [case for case in matrix if case.role == "cache" and not case.allowed]
     replies = [admin.execute_command("ACL", "DRYRUN", user, *case.words) for case in forbidden]
@@ -153,7 +153,7 @@ def test_the_matrix_notices_a_rule_that_is_too_wide(
 def test_who_is_switched_off_is_gone_when_their_connections_are_closed(
     server: EmbeddedValkey, admin: Redis, settings: Settings
 ) -> None:
-    user = settings.logins.user("service")
+    user = settings.redis_credentials.user("service")
     with Redis.from_url(
         settings.as_role(server.url, "service"), single_connection_client=True
     ) as redis:

@@ -11,7 +11,7 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from app.core.access import DEVELOPMENT_SECRET, Logins, Policy
+from app.core.access import DEVELOPMENT_SECRET, Policy, RedisCredentials
 from app.core.access.acl import acl_users
 from app.core.access.audit import Audit
 from app.core.access.denials import is_denial
@@ -21,14 +21,14 @@ from devservers.waiting import HANG, until
 from tests.support.cluster import EmbeddedCluster
 from tests.support.sentinel import ReplicatedValkey
 
-LOGINS = Logins("orders", [DEVELOPMENT_SECRET])
+CREDENTIALS = RedisCredentials("orders", [DEVELOPMENT_SECRET])
 Connect = Callable[[str, str], RedisClient]
 
 
 def put_under_rules(server: EmbeddedValkey, policy: Policy) -> None:
     with Redis(port=server.port) as admin:
         admin.execute_command("ACL", "LOG", "RESET")
-        for user, rules in acl_users(policy, LOGINS).items():
+        for user, rules in acl_users(policy, CREDENTIALS).items():
             admin.execute_command("ACL", "SETUSER", user, "reset", *rules)
 
 
@@ -40,7 +40,7 @@ async def connect() -> AsyncIterator[Connect]:
             options = ClientOptions(
                 name=role, timeout=HANG, connect_timeout=HANG, pool_timeout=HANG, pool_size=4
             )
-            login = with_login(url, LOGINS.user(role), LOGINS.password(role))
+            login = with_login(url, CREDENTIALS.user(role), CREDENTIALS.password(role))
             client = create_client(login, options)
             stack.push_async_callback(client.aclose)
             return client
@@ -49,7 +49,7 @@ async def connect() -> AsyncIterator[Connect]:
 
 
 def audit(client: RedisClient) -> Audit:
-    users = {LOGINS.user(role): role for role in ("reader", "writer")}
+    users = {CREDENTIALS.user(role): role for role in ("reader", "writer")}
     return Audit(client, users=users, prefix="orders:access", interval=0.02)
 
 
@@ -185,7 +185,7 @@ async def test_without_info_nothing_is_counted_and_all_else_is_told(
 ) -> None:
     put_under_rules(server, policy)
     with Redis(port=server.port) as admin:
-        admin.execute_command("ACL", "SETUSER", LOGINS.user("audit"), "-info")
+        admin.execute_command("ACL", "SETUSER", CREDENTIALS.user("audit"), "-info")
         looking, reader = audit(connect(server.url, "audit")), connect(server.url, "reader")
         [line] = [line for line in await lines_of(looking) if line["event"].startswith("access.")]
         assert (line["event"], line["missing"]) == ("access.audit_cannot_count", "+info")

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
-from app.core.access import DEVELOPMENT_SECRET, Logins, Policy
+from app.core.access import DEVELOPMENT_SECRET, Policy, RedisCredentials
 from app.core.access.acl import acl_users
 from app.core.cache import Cache
 from app.core.events import Event, Events
@@ -26,7 +26,7 @@ from tests.support.cluster import EmbeddedCluster
 from tests.support.sentinel import ReplicatedValkey
 from tests.template.access_rules import shipped_policy
 
-LOGINS = Logins("orders", [DEVELOPMENT_SECRET])
+CREDENTIALS = RedisCredentials("orders", [DEVELOPMENT_SECRET])
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def url(request: pytest.FixtureRequest, shipped: Policy) -> Iterator[str]:
 def _put_under_rules(servers: Sequence[EmbeddedValkey], policy: Policy) -> None:
     for server in servers:
         with Redis(port=server.port) as admin:
-            for user, rules in acl_users(policy, LOGINS).items():
+            for user, rules in acl_users(policy, CREDENTIALS).items():
                 admin.execute_command("ACL", "SETUSER", user, *rules)
 
 
@@ -67,8 +67,8 @@ class Connect:
         self._url = url
         self._stack = stack
 
-    def __call__(self, role: str, logins: Logins = LOGINS) -> RedisClient:
-        login = with_login(self._url, logins.user(role), logins.password(role))
+    def __call__(self, role: str, credentials: RedisCredentials = CREDENTIALS) -> RedisClient:
+        login = with_login(self._url, credentials.user(role), credentials.password(role))
         options = ClientOptions(name=role, timeout=HANG, connect_timeout=HANG, pool_timeout=HANG)
         client = create_client(login, options)
         self._stack.push_async_callback(client.aclose)
@@ -183,13 +183,13 @@ async def test_events_of_another_service_need_its_stream_and_channel(
             "channels": ("billing:events", "orders:events"),
         }
     )
-    logins = Logins("billing", [DEVELOPMENT_SECRET])
+    credentials = RedisCredentials("billing", [DEVELOPMENT_SECRET])
     with EmbeddedValkey() as server:
         _put_under_rules([server], shipped)
         for role, heard_all in (billing.roles["events"], False), (allowed, True):
             with Redis(port=server.port) as admin:
                 for user, rules in acl_users(
-                    replace(billing, roles={"events": role}), logins
+                    replace(billing, roles={"events": role}), credentials
                 ).items():
                     admin.execute_command("ACL", "SETUSER", user, "reset", *rules)
             async with AsyncExitStack() as stack:
@@ -197,7 +197,7 @@ async def test_events_of_another_service_need_its_stream_and_channel(
                 publisher = await stack.enter_async_context(
                     Events(connect("events"), service="orders")
                 )
-                subscriber = Events(connect("events", logins), service="billing")
+                subscriber = Events(connect("events", credentials), service="billing")
                 heard = asyncio.Event()
 
                 @subscriber.on("orders", Told)

@@ -6,7 +6,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError
 
-from app.core.access import DEVELOPMENT_SECRET, Logins, Policy, PolicyError, load_policy
+from app.core.access import DEVELOPMENT_SECRET, Policy, PolicyError, RedisCredentials, load_policy
 from app.core.access.acl import acl_file
 from app.core.redis import parse_url, with_login
 from devservers.valkey import EmbeddedValkey
@@ -64,26 +64,26 @@ def test_a_policy_that_is_not_there(tmp_path: Path) -> None:
 
 def test_passwords_differ_by_role_service_and_secret() -> None:
     found = {
-        Logins(service, [secret]).password(role)
+        RedisCredentials(service, [secret]).password(role)
         for service in ("orders", "billing")
         for secret in ("one", "two")
         for role in ("reader", "writer")
     }
     assert len(found) == 8
-    assert Logins("orders", [DEVELOPMENT_SECRET]).password("reader") == DEVELOPMENT_SECRET
+    assert RedisCredentials("orders", [DEVELOPMENT_SECRET]).password("reader") == DEVELOPMENT_SECRET
 
 
 @pytest.mark.parametrize("secrets", [[], [""], ["one", "one"], ["1", "2", "3", "4", "5"]])
 def test_a_ring_of_secrets_has_some_and_each_once(secrets: list[str]) -> None:
     with pytest.raises(ValueError, match="access"):
-        Logins("orders", secrets)
+        RedisCredentials("orders", secrets)
 
 
 def test_the_acl_file_has_no_password_in_it(policy: Policy) -> None:
-    logins = Logins("orders", ["a secret"])
-    text = acl_file(policy, logins)
+    credentials = RedisCredentials("orders", ["a secret"])
+    text = acl_file(policy, credentials)
     assert "a secret" not in text
-    assert logins.password("reader") not in text
+    assert credentials.password("reader") not in text
 
 
 def test_secrets_are_rotated_without_a_moment_in_which_nobody_gets_in(
@@ -92,25 +92,25 @@ def test_secrets_are_rotated_without_a_moment_in_which_nobody_gets_in(
     """New secret in front, new ACL file, ACL LOAD, deploy, drop the old one."""
     path = tmp_path / "users.acl"
     before, during, after = (
-        Logins("orders", secrets) for secrets in (["old"], ["new", "old"], ["new"])
+        RedisCredentials("orders", secrets) for secrets in (["old"], ["new", "old"], ["new"])
     )
 
-    def who_gets_in(*asking: Logins) -> list[bool]:
-        return [_gets_in(server, logins) for logins in asking]
+    def who_gets_in(*asking: RedisCredentials) -> list[bool]:
+        return [_gets_in(server, credentials) for credentials in asking]
 
     path.write_text(acl_file(policy, before) + "user operator on nopass +acl|load\n")
     with EmbeddedValkey(aclfile=str(path)) as server:
         operator = Redis(port=server.port, username="operator", password="any")
         assert who_gets_in(before, during) == [True, False]
-        for logins, expected in (during, [True, True]), (after, [False, True]):
-            path.write_text(acl_file(policy, logins) + "user operator on nopass +acl|load\n")
+        for credentials, expected in (during, [True, True]), (after, [False, True]):
+            path.write_text(acl_file(policy, credentials) + "user operator on nopass +acl|load\n")
             operator.execute_command("ACL", "LOAD")
             assert who_gets_in(before, during) == expected
         operator.close()
 
 
-def _gets_in(server: EmbeddedValkey, logins: Logins) -> bool:
-    url = with_login(server.url, logins.user("reader"), logins.password("reader"))
+def _gets_in(server: EmbeddedValkey, credentials: RedisCredentials) -> bool:
+    url = with_login(server.url, credentials.user("reader"), credentials.password("reader"))
     with Redis.from_url(url) as redis:
         try:
             return bool(redis.ping())

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm
 
-from app.core.access import DEVELOPMENT_SECRET, KeySource, Policy, TokenRules, Verifier
-from app.core.access.keys import DevelopmentKeys, KeysUnavailable
+from app.core.access import DEVELOPMENT_SECRET, JwksClient, Policy, TokenRules, Verifier
+from app.core.access.jwks import DevelopmentKeys, KeysUnavailable
 from app.core.access.tokens import InvalidToken
 from devservers.server import free_port
 from devservers.waiting import HANG, until
@@ -46,9 +46,9 @@ def _encoded(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-def patient(place: str, **options: Any) -> KeySource:
+def patient(place: str, **options: Any) -> JwksClient:
     """Keys from there, with time for a fetch on a busy machine."""
-    return KeySource(place, timeout=HANG, **options)
+    return JwksClient(place, timeout=HANG, **options)
 
 
 async def is_believed(verifier: Verifier, token: str) -> bool:

@@ -6,23 +6,22 @@ service can do more than the role may.
 """
 
 from app.core.access.access import Access
+from app.core.access.acl import DEVELOPMENT_SECRET, RedisCredentials
 from app.core.access.denials import answer_denial
 from app.core.access.dependency import IdentityDependency, RoleRedis, get_identity
-from app.core.access.identity import Identity
-from app.core.access.keys import KeySource
-from app.core.access.passwords import DEVELOPMENT_SECRET, Logins
+from app.core.access.jwks import JwksClient
 from app.core.access.policy import Policy, PolicyError, load_policy
-from app.core.access.tokens import TokenRules, Verifier
+from app.core.access.tokens import Identity, TokenRules, Verifier
 
 __all__ = [
     "DEVELOPMENT_SECRET",
     "Access",
     "Identity",
     "IdentityDependency",
-    "KeySource",
-    "Logins",
+    "JwksClient",
     "Policy",
     "PolicyError",
+    "RedisCredentials",
     "RoleRedis",
     "TokenRules",
     "Verifier",

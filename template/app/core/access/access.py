@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from app.core.access import metrics
 from app.core.access.audit import Audit
-from app.core.access.keys import KeysUnavailable
+from app.core.access.jwks import KeysUnavailable
 from app.core.access.policy import Policy
 from app.core.access.tokens import Verifier
 from app.core.redis import RedisClient, stop_tasks

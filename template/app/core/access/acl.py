@@ -5,8 +5,41 @@
 Users of other services, of operators and of sentinels are further lines of the same file.
 """
 
-from app.core.access.passwords import Logins
+import hmac
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from hashlib import sha256
+
 from app.core.access.policy import Policy, Role
+
+DEVELOPMENT_SECRET = "for-development-only-everybody-knows-this-access-secret"
+_LIMIT = 4
+
+
+class RedisCredentials:
+    """The users of one service."""
+
+    def __init__(self, service: str, secrets: Sequence[str]) -> None:
+        """Raises ValueError if there is no secret, or the same one twice."""
+        if not secrets or not all(secrets):
+            raise ValueError("access needs at least one secret, and no empty one")
+        if len(set(secrets)) < len(secrets):
+            raise ValueError("access has the same secret twice")
+        if len(secrets) > _LIMIT:
+            raise ValueError(f"access takes {_LIMIT} secrets: drop those that are rolled out")
+        self._service = service
+        self._secrets = tuple(secrets)
+
+    def user(self, role: str) -> str:
+        return f"{self._service}-{role}"
+
+    def password(self, role: str) -> str:
+        return _password(self._secrets[0], self.user(role))
+
+    def hashes(self, role: str) -> list[str]:
+        """SHA-256 of every password that the server accepts, as an ACL file has them."""
+        user = self.user(role)
+        return [sha256(_password(secret, user).encode()).hexdigest() for secret in self._secrets]
 
 
 def acl_rules(policy: Policy, role: Role) -> list[str]:
@@ -22,21 +55,27 @@ def acl_rules(policy: Policy, role: Role) -> list[str]:
     ]
 
 
-def acl_users(policy: Policy, logins: Logins) -> dict[str, list[str]]:
+def acl_users(policy: Policy, credentials: RedisCredentials) -> dict[str, list[str]]:
     """The rules of every user, with hashes of their passwords."""
     return {
-        logins.user(name): [
+        credentials.user(name): [
             "on",
             "resetpass",
-            *(f"#{digest}" for digest in logins.hashes(name)),
+            *(f"#{digest}" for digest in credentials.hashes(name)),
             *acl_rules(policy, role),
         ]
         for name, role in policy.roles.items()
     }
 
 
-def acl_file(policy: Policy, logins: Logins) -> str:
+def acl_file(policy: Policy, credentials: RedisCredentials) -> str:
     """The text of `users.acl`. There are no comments in such a file."""
     users = {"default": ["off", "resetpass", "resetkeys", "resetchannels", "-@all"]}
-    users |= acl_users(policy, logins)
+    users |= acl_users(policy, credentials)
     return "".join(f"user {name} {' '.join(rules)}\n" for name, rules in users.items())
+
+
+def _password(secret: str, user: str) -> str:
+    if secret == DEVELOPMENT_SECRET:
+        return secret  # there is nothing to keep, and one can log in by hand
+    return urlsafe_b64encode(hmac.digest(secret.encode(), user.encode(), "sha256")).decode()

@@ -5,7 +5,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from app.core.access import metrics
-from app.core.access.identity import Identity
+from app.core.access.tokens import Identity
 from app.core.redis import reply_code
 
 log = structlog.get_logger(__name__)

@@ -16,9 +16,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from app.core.access import metrics
 from app.core.access.access import Access
 from app.core.access.denials import record_denial
-from app.core.access.identity import Identity
-from app.core.access.keys import KeysUnavailable
-from app.core.access.tokens import InvalidToken
+from app.core.access.jwks import KeysUnavailable
+from app.core.access.tokens import Identity, InvalidToken
 from app.core.redis import RedisClient
 
 log = structlog.get_logger(__name__)

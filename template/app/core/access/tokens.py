@@ -4,16 +4,15 @@ What may verify a token is fixed by the settings and by the keys, never by the t
 key, and that key has one algorithm.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jwt
 from jwt.exceptions import ExpiredSignatureError, PyJWTError
 
 from app.core.access import metrics
-from app.core.access.identity import Identity
-from app.core.access.keys import Keys, UnknownKey
+from app.core.access.jwks import Keys, UnknownKey
 from app.core.access.policy import Policy
 
 ASYMMETRIC = frozenset(
@@ -31,6 +30,16 @@ _USELESS = (
 
 class InvalidToken(Exception):
     """A token that proves nothing; the message is for the log, not for whoever sent it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a verified token says of its bearer, and the role that follows from it."""
+
+    subject: str
+    role: str | None
+    """None: the policy has no role for these claims."""
+    claims: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

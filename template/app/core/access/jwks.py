@@ -51,7 +51,7 @@ class Keys(Protocol):
     async def close(self) -> None: ...
 
 
-class KeySource:
+class JwksClient:
     """The key set at one place."""
 
     def __init__(

@@ -4,27 +4,27 @@ from pathlib import Path
 
 import pytest
 
-from app.core.access import DEVELOPMENT_SECRET, Logins, Policy, TokenRules, Verifier
+from app.core.access import DEVELOPMENT_SECRET, Policy, RedisCredentials, TokenRules, Verifier
 from app.core.access.acl import acl_file
-from app.core.access.command import Command, roles_module
-from app.core.access.keys import DevelopmentKeys
+from app.core.access.cli import CommandLine, roles_module
+from app.core.access.jwks import DevelopmentKeys
 from tests.core.access.conftest import AUDIENCE, ISSUER
 
-LOGINS = Logins("orders", ["a secret"])
+CREDENTIALS = RedisCredentials("orders", ["a secret"])
 
 
 @pytest.fixture
-def command(policy: Policy, tmp_path: Path) -> Command:
+def command(policy: Policy, tmp_path: Path) -> CommandLine:
     derived = {tmp_path / "deploy/users.acl": "the rules\n", tmp_path / "roles.py": "the roles\n"}
-    return Command(policy, LOGINS, derived=derived, issuer=ISSUER, audience=AUDIENCE)
+    return CommandLine(policy, CREDENTIALS, derived=derived, issuer=ISSUER, audience=AUDIENCE)
 
 
-def run(command: Command, *arguments: str) -> int:
+def run(command: CommandLine, *arguments: str) -> int:
     return command.run(arguments, name="access", about="")
 
 
 def test_the_table_says_who_may_do_what(
-    command: Command, capsys: pytest.CaptureFixture[str]
+    command: CommandLine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(command) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
@@ -39,7 +39,7 @@ def test_the_table_says_who_may_do_what(
 
 
 def test_check_notices_what_is_old_or_missing(
-    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: CommandLine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(command, "check") == 1
     assert run(command, "write") == 0
@@ -53,16 +53,16 @@ def test_check_notices_what_is_old_or_missing(
 
 
 def test_acl_and_login_follow_the_secrets(
-    command: Command, policy: Policy, capsys: pytest.CaptureFixture[str]
+    command: CommandLine, policy: Policy, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(command, "acl") == 0
-    assert capsys.readouterr().out == acl_file(policy, LOGINS)
+    assert capsys.readouterr().out == acl_file(policy, CREDENTIALS)
     assert run(command, "login", "reader") == 0
-    assert capsys.readouterr().out.split() == ["orders-reader", LOGINS.password("reader")]
+    assert capsys.readouterr().out.split() == ["orders-reader", CREDENTIALS.password("reader")]
 
 
 async def test_a_token_is_good_with_the_development_key(
-    command: Command, policy: Policy, capsys: pytest.CaptureFixture[str]
+    command: CommandLine, policy: Policy, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(command, "token", "ann", "groups=writers", "groups=others") == 0
     rules = TokenRules(issuer=ISSUER, audience=AUDIENCE, algorithms=["HS256"])
@@ -73,7 +73,7 @@ async def test_a_token_is_good_with_the_development_key(
 
 @pytest.mark.parametrize("arguments", [["login", "nobody"], ["token", "ann", "groups"], ["x"]])
 def test_wrong_arguments_are_said(
-    command: Command, arguments: list[str], capsys: pytest.CaptureFixture[str]
+    command: CommandLine, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         run(command, *arguments)

@@ -8,21 +8,20 @@ from pathlib import Path
 
 import jwt
 
-from app.core.access.acl import acl_file
-from app.core.access.keys import DEVELOPMENT_ALGORITHM, DEVELOPMENT_KEY_ID
-from app.core.access.passwords import DEVELOPMENT_SECRET, Logins
+from app.core.access.acl import DEVELOPMENT_SECRET, RedisCredentials, acl_file
+from app.core.access.jwks import DEVELOPMENT_ALGORITHM, DEVELOPMENT_KEY_ID
 from app.core.access.policy import Policy
 
 _TOKEN_SECONDS = 12 * 3600
 
 
-class Command:
+class CommandLine:
     """One service's policy, and the files that follow from it."""
 
     def __init__(
         self,
         policy: Policy,
-        logins: Logins,
+        credentials: RedisCredentials,
         *,
         derived: Mapping[Path, str],
         issuer: str,
@@ -30,7 +29,7 @@ class Command:
     ) -> None:
         """`derived` are files by path, as they have to be."""
         self._policy = policy
-        self._logins = logins
+        self._credentials = credentials
         self._derived = derived
         self._issuer = issuer
         self._audience = audience
@@ -44,9 +43,11 @@ class Command:
             case "check":
                 return self._check()
             case "acl":
-                print(acl_file(self._policy, self._logins), end="")
+                print(acl_file(self._policy, self._credentials), end="")
             case "login":
-                print(self._logins.user(options.role), self._logins.password(options.role))
+                print(
+                    self._credentials.user(options.role), self._credentials.password(options.role)
+                )
             case "token":
                 print(self._token(options.subject, options.claim))
             case _:
