@@ -26,7 +26,7 @@ import httpx
 from fastapi import APIRouter
 
 from app.core.cache import Cache
-from app.core.events import Event, Events, Missed
+from app.core.events import Event, Events, EventsLost
 
 
 class ItemUpdated(Event, name="item.updated"):
@@ -41,8 +41,8 @@ def create_catalog_router(cache: Cache, events: Events) -> APIRouter:
     async def forget(event: ItemUpdated) -> None:
         await cache.invalidate_tags(f"item:{event.item_id}")
 
-    @events.on("orders", Missed)
-    async def forget_all(event: Missed) -> None:
+    @events.on("orders", EventsLost)
+    async def forget_all(event: EventsLost) -> None:
         await names.clear()
 
     @router.get("/{item_id}")

@@ -74,7 +74,7 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
         "core/sessions", "core.sessions", "session_", "accounts", "argon2",
     ),
     ("events", True): (
-        "core/events", "core.events", "events_kept", "events_buffer_limit",
+        "core/events", "core.events", "events_max_length", "events_buffer_limit",
         "items/events", "items.events", "test_events",
     ),
     ("access", True): (

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.core.events import Event, Events, EventsUnavailable, Missed
+from app.core.events import Event, Events, EventsLost, EventsUnavailable
 from app.core.redis import ClientOptions, RedisClient, create_client
 from devservers.valkey import EmbeddedValkey
 
@@ -83,7 +83,7 @@ async def following(
     every_process: bool = False,
     **options: Any,
 ) -> AsyncIterator[Events]:
-    """A process of a subscriber that keeps the numbers it is handed, and each `Missed`."""
+    """A process of a subscriber that keeps the numbers it is handed, and each `EventsLost`."""
     async with connected(url, patience) as client:
         events = Events(client, service=service, **options)
 
@@ -91,8 +91,8 @@ async def following(
         async def take(event: Counted) -> None:
             seen.append(event.number)
 
-        @events.on("orders", Missed, every_process=every_process)
-        async def clear(event: Missed) -> None:
+        @events.on("orders", EventsLost, every_process=every_process)
+        async def clear(event: EventsLost) -> None:
             seen.append(event)
 
         async with events:

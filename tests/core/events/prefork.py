@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from app.core.events import Events, outbox, turns
+from app.core.events import Events, consumer, publish
 from app.core.redis import ClientOptions, create_client
 from devservers.waiting import until
 from tests.core.events.conftest import PATIENCE, Counted
@@ -37,7 +37,7 @@ async def work(events: Events, numbers: range, parent: int) -> None:
 
 def main(url: str, workers: int, share: int, *, same: bool) -> None:
     if same:
-        for module in (outbox, turns):
+        for module in (publish, consumer):
             setattr(module, "token_hex", "{:x}".format)  # noqa: B010
     events = load(url)
     parent = os.getpid()

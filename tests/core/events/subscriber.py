@@ -7,7 +7,7 @@ from tests.core.events.conftest import subscribing
 
 
 async def main(url: str, ttl: float) -> None:
-    async with subscribing(url, lambda event: print(event.number, flush=True), turn_ttl=ttl):
+    async with subscribing(url, lambda event: print(event.number, flush=True), ownership_ttl=ttl):
         print("ready", flush=True)
         await asyncio.Event().wait()
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from redis.asyncio import Redis
 
-from app.core.events import Missed
+from app.core.events import EventsLost
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until
 from tests.core.events.conftest import Counted, following, publishing, subscribing
@@ -73,16 +73,18 @@ async def test_another_process_goes_on_for_one_that_is_gone(
             await until(lambda: is_still(process))
             before = numbers(output)
             async with subscribing(
-                server.url, lambda event: received.append(event.number), turn_ttl=TTL
+                server.url, lambda event: received.append(event.number), ownership_ttl=TTL
             ):
                 for number in range(50, 100):
                     await orders.publish(Counted(number=number))
                 await until(lambda: received[-1:] == [99])
-                if end == signal.SIGSTOP:  # it wakes up, and has lost its turn
+                if end == signal.SIGSTOP:  # it wakes up, and owns the stream no more
                     process.send_signal(signal.SIGCONT)
                     await orders.publish(Counted(number=100))
                     await until(lambda: received[-1:] == [100])
-                    await until(lambda: "_lost" in output.read_text(), what="that it notices")
+                    await until(
+                        lambda: "ownership_lost" in output.read_text(), what="that it notices"
+                    )
     assert before == list(range(len(before)))
     assert received == list(range(received[0], received[-1] + 1))
     assert received[0] in (len(before), len(before) - 1)
@@ -126,7 +128,7 @@ async def test_through_a_failover() -> None:
             await asyncio.to_thread(valkeys.wait_for_new_primary, old)
             await until(lambda: seen[-1:] == [99])
     received = [number for number in seen if isinstance(number, int)]
-    lost = [missed.count for missed in seen if isinstance(missed, Missed)]
+    lost = [each.count for each in seen if isinstance(each, EventsLost)]
     assert received == sorted(set(received))
     assert len(received) + sum(count or 0 for count in lost) == 100
 

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.core.events import Events, Missed
+from app.core.events import Events, EventsLost
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import HANG, until
 from tests.core.events.conftest import Counted, connected, is_well, publishing, subscribing
@@ -157,11 +157,11 @@ async def test_one_process_gets_an_event_or_every_one(
         assert sorted([mine, theirs]) == [[], list(range(200))]
 
 
-async def test_events_that_were_cut_off_are_reported(redis: Redis, server: EmbeddedValkey) -> None:
+async def test_events_that_were_trimmed_are_reported(redis: Redis, server: EmbeddedValkey) -> None:
     """The stream keeps 100, and as many more as fit into its last piece."""
     received: list[int] = []
-    missed: list[int | None] = []
-    async with publishing(server.url, kept=100) as orders:
+    lost: list[int | None] = []
+    async with publishing(server.url, max_length=100) as orders:
         async with subscribing(server.url, lambda event: None):
             pass
         await publish(orders, range(2_000))
@@ -172,11 +172,11 @@ async def test_events_that_were_cut_off_are_reported(redis: Redis, server: Embed
             async def take(event: Counted) -> None:
                 received.append(event.number)
 
-            @billing.on("orders", Missed)
-            async def clear(event: Missed) -> None:
-                missed.append(event.count)
+            @billing.on("orders", EventsLost)
+            async def clear(event: EventsLost) -> None:
+                lost.append(event.count)
 
             async with billing:
                 await until(lambda: received[-1:] == [1_999])
-    assert missed == [2_000 - len(received)]
+    assert lost == [2_000 - len(received)]
     assert 100 <= len(received) < 400

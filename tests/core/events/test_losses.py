@@ -15,9 +15,8 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from app.core.events import Events, Missed
-from app.core.events.position import NONE, EventId
-from app.core.events.stream import Stream
+from app.core.events import Events, EventsLost
+from app.core.events.stream import NONE, EventId, Stream
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until
 from tests.core.events.conftest import Counted, connected, following, is_well, publishing
@@ -173,7 +172,7 @@ async def test_who_lost_events_is_told_and_nobody_else(
         await publish(orders, 8, 9, 10)
         late = await follow_until(fault.url, 10)
         await until(lambda: seen[-1:] == [10])
-    assert late == [Missed(count=5), 8, 9, 10]
+    assert late == [EventsLost(count=5), 8, 9, 10]
     assert seen == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
 
 
@@ -227,7 +226,7 @@ async def test_a_publisher_that_knows_no_better_publishes_first(
         late = await follow_until(fault.url, 9)
         await until(lambda: seen[-1:] == [9])
     assert seen == list(range(1, 10))
-    assert late == [1, 7, 8, 9] if control else [1, 7, 8, Missed(count=5), 9]
+    assert late == [1, 7, 8, 9] if control else [1, 7, 8, EventsLost(count=5), 9]
 
 
 async def test_what_a_subscriber_heard_of_is_missed_if_its_publisher_is_gone_as_well() -> None:
@@ -242,8 +241,8 @@ async def test_what_a_subscriber_heard_of_is_missed_if_its_publisher_is_gone_as_
             seen.append(event.number)
             await handled.wait()
 
-        @billing.on("orders", Missed)
-        async def clear(event: Missed) -> None:
+        @billing.on("orders", EventsLost)
+        async def clear(event: EventsLost) -> None:
             seen.append(event)
 
         async with billing:
@@ -259,12 +258,12 @@ async def test_what_a_subscriber_heard_of_is_missed_if_its_publisher_is_gone_as_
                 await publish(orders, 5)
                 handled.set()
                 await until(lambda: seen[-1:] == [5])
-    assert seen == [1, Missed(count=3), 5]
+    assert seen == [1, EventsLost(count=3), 5]
 
 
 def billing_has_heard(events: Events, number: int) -> bool:
     [subscription] = events._subscriptions.values()
-    return subscription._heard.number >= number
+    return subscription._announced.number >= number
 
 
 @pytest.mark.parametrize("kind", [emptied, flushed])
@@ -283,7 +282,7 @@ async def test_a_position_that_is_lost_is_not_a_new_subscriber(kind: Kind) -> No
         await until(lambda: seen == [1, 2, 3, 4])
         await fault.strike()
         await publish(orders, 5, 6, 7)
-        assert await follow_until(fault.url, 7) == [Missed(count=None), 5, 6, 7]
+        assert await follow_until(fault.url, 7) == [EventsLost(count=None), 5, 6, 7]
         # From now on its position is known again.
         await publish(orders, 8)
         assert await follow_until(fault.url, 8) == [8]
@@ -304,17 +303,17 @@ async def test_a_lost_position_is_known_however_late_the_publisher_is_that_remem
         await fault.strike()
         await publish(other, 5)
         await publish(one, 6, 7)
-        assert await follow_until(fault.url, 7) == [5, Missed(count=None), 6, 7]
+        assert await follow_until(fault.url, 7) == [5, EventsLost(count=None), 6, 7]
 
 
 async def test_a_process_knows_where_its_service_was_when_the_server_does_not() -> None:
-    """Both processes of the subscriber live: the one whose turn it was goes on."""
+    """Both processes of the subscriber live: the owner of the stream goes on."""
     seen: list[object] = []
     async with (
         emptied(EmbeddedValkey) as fault,
         publishing(fault.url, patience=PATIENCE) as orders,
-        following(fault.url, seen, patience=PATIENCE, turn_ttl=1.0),
-        following(fault.url, seen, patience=PATIENCE, turn_ttl=1.0),
+        following(fault.url, seen, patience=PATIENCE, ownership_ttl=1.0),
+        following(fault.url, seen, patience=PATIENCE, ownership_ttl=1.0),
     ):
         await publish(orders, 1, 2, 3, 4)
         await until(lambda: seen == [1, 2, 3, 4])
@@ -343,7 +342,7 @@ async def test_a_process_that_starts_while_redis_is_away_knows_whether_it_came_t
             await until(lambda: is_well(billing))
             await publish(orders, 3)
             await until(lambda: seen[-1:] == [3])
-    assert seen == ([Missed(count=None), 3] if published else [3])
+    assert seen == ([EventsLost(count=None), 3] if published else [3])
 
 
 async def test_a_stream_that_is_older_than_the_position_is_read_all_the_same(
@@ -360,7 +359,7 @@ async def test_a_stream_that_is_older_than_the_position_is_read_all_the_same(
         async with publishing(server.url) as orders:
             await publish(orders, 2, 3)
             await until(lambda: seen[-1:] == [3])
-    assert seen == [1, Missed(count=None), 2, 3]
+    assert seen == [1, EventsLost(count=None), 2, 3]
 
 
 @asynccontextmanager
@@ -394,5 +393,5 @@ async def test_where_info_is_not_allowed_who_lost_events_is_told_too(
         await publish(orders, 6, 7)
         late = await follow_until(fault.url, 7)
         await until(lambda: seen[-1:] == [7])
-    assert late == [1, 2, Missed(count=None), 6, 7]
+    assert late == [1, 2, EventsLost(count=None), 6, 7]
     assert seen == [1, 2, 3, 4, 5, 6, 7]

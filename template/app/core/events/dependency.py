@@ -15,6 +15,7 @@ from app.core.events.events import Events
 
 
 def get_events(connection: HTTPConnection) -> Events:
+    """Return the events of the application that answers."""
     events: Events = connection.app.state.events
     return events
 

@@ -11,9 +11,9 @@ class Event(BaseModel):
         class ItemUpdated(Event, name="item.updated"):
             item_id: UUID
 
-    Fields that the model of a subscriber lacks are left out, so a publisher may add some at any
-    time. Whoever takes one away or changes its meaning gives the event a new name, and publishes
-    both until nobody listens to the old one.
+    Fields that a subscriber's model lacks are ignored, so a publisher may add fields at any time.
+    If you remove a field or change its meaning, give the event a new name, and publish both until
+    nobody subscribes to the old one.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -26,13 +26,14 @@ class Event(BaseModel):
             cls.event_name = name
 
 
-class Missed(Event, name="missed"):
+class EventsLost(Event, name="events.lost"):
     """Events of a publisher are gone for good.
 
-    The stream was cut before they were read, its server forgot them, or their publisher had no room
-    for them while Redis was away. You do not publish it; those who subscribe to it are handed it,
-    where the events would have come. A cache clears what depends on the publisher then.
+    The stream was trimmed before they were read, its server forgot them, or their publisher had no
+    room for them while Redis was away. Nobody publishes this event: a subscriber to it receives it
+    in the place of the lost events. A cache, for instance, then drops what depends on the
+    publisher.
     """
 
     count: int | None
-    """How many there were, if that can be known."""
+    """How many events were lost; None if nobody can know."""

@@ -5,27 +5,26 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
-from app.core.events import keys, metrics
-from app.core.events.event import Event, Missed
-from app.core.events.handling import Handlers
-from app.core.events.outbox import EventsUnavailable, Outbox
-from app.core.events.position import NONE, EventId
-from app.core.events.stream import Stream
-from app.core.events.subscription import Subscription
-from app.core.events.turns import OwnTurn, SharedTurn
-from app.core.redis import PubSubConnection, RedisClient, is_transient, refusals_of, stop_tasks
+from app.core.events import metrics
+from app.core.events.consumer import BroadcastConsumer, ExclusiveConsumer
+from app.core.events.event import Event, EventsLost
+from app.core.events.publish import EventsUnavailable, PublishBuffer
+from app.core.events.stream import NONE, EventId, Stream
+from app.core.events.subscription import Handlers, Subscription
+from app.core.redis import PubSubConnection, RedisClient, is_transient, refusals_of
+from app.core.tasks import Tasks
 
 E = TypeVar("E", bound=Event)
 
-_PATIENCE = 5.0
-"""Seconds that the end waits for an event that is being handled, and for those to be sent."""
+_STOP_GRACE = 5.0
+"""Seconds that the end waits for events that are being handled, and then for those to be sent."""
 
 
 class Events:
     """Publishes the events of a service, and hands it those of other services.
 
-    Subscribe before entering it. Entering starts the tasks that send and read; leaving lets the
-    event that is being handled end, and sends what waits. The client stays the caller's.
+    Subscribe before entering it. Entering starts the tasks that send and read. Leaving waits for
+    the events that are being handled, and sends what is left. The client stays the caller's.
     """
 
     def __init__(
@@ -33,53 +32,58 @@ class Events:
         client: RedisClient,
         *,
         service: str,
-        kept: int = 100_000,
-        most_waiting: int = 10_000,
+        max_length: int = 100_000,
+        buffer_limit: int = 10_000,
         transient: Callable[[Exception], bool] = is_transient,
         handler_timeout: float = 30.0,
-        turn_ttl: float = 10.0,
+        ownership_ttl: float = 10.0,
     ) -> None:
         """Make the events of `service`, whose name is how others subscribe to them.
 
         Args:
-            kept: how many events stay in Redis for subscribers that are behind or away.
-            most_waiting: how many may wait in this process while Redis is away. Of those that come
-                then, only the number is kept, and subscribers are told it (`Missed`).
+            client: has a pool of its own.
+            service: the name of this service.
+            max_length: how many events stay in Redis for subscribers that are behind or away.
+            buffer_limit: how many events may wait in this process while Redis is away. Those that
+                come then are dropped, and subscribers are told how many (`EventsLost`).
             transient: says which errors of handlers are no fault of the event, such as an outage:
-                it is tried again until they have passed. Any other error is taken for one of the
-                event, which is skipped after three attempts.
-            handler_timeout: the longest one attempt may take, in seconds.
-            turn_ttl: after so many seconds another process goes on for one that has died.
+                the handler is tried again until they have passed. Any other error counts against
+                the event, which is skipped after three attempts.
+            handler_timeout: the longest one attempt of a handler may take, in seconds.
+            ownership_ttl: seconds until another process goes on for one that has died.
         """
         self._client = client
         self._service = service
-        self._outbox = Outbox(Stream(client, service), length=kept, limit=most_waiting)
+        stream = Stream(client, service)
+        self._buffer = PublishBuffer(stream, max_length=max_length, limit=buffer_limit)
         self._transient = transient
         self._handler_timeout = handler_timeout
-        self._turn_ttl = turn_ttl
+        self._ownership_ttl = ownership_ttl
         self._subscriptions: dict[tuple[str, bool], Subscription] = {}
-        self._running: list[asyncio.Task[None]] = []
+        self._tasks = Tasks()
 
     def on(
         self, publisher: str, event_type: type[E], *, every_process: bool = False
     ) -> Callable[[Callable[[E], Awaitable[None]]], Callable[[E], Awaitable[None]]]:
-        """Have a function handle the events of that type that the service `publisher` publishes.
+        """Have a function handle the events of a type that the service `publisher` publishes.
 
-        One process of this service handles each, in order, and the service goes on where it
-        stopped, also after a restart. If a process dies while it handles an event, that one comes
-        again: handlers have to bear that. An event that comes while they fail waits, and all
-        behind it.
+        One process of this service handles each event, in order, and goes on where the service
+        stopped, also after a restart. If a process dies while it handles an event, that event comes
+        again: handlers must tolerate that. While an event is tried again, all behind it wait.
 
-        With `every_process` each process of this service handles all of them, from its own start
-        on: for what it keeps in its memory.
+        Args:
+            publisher: the name of the service whose events they are.
+            event_type: which of its events.
+            every_process: each process of this service handles all of them, from its own start on:
+                for what it keeps in its memory.
 
         Raises:
             ValueError: the event has no name.
-            RuntimeError: the events are running already.
+            RuntimeError: the service has started already.
         """
         if not event_type.event_name:
             raise ValueError(f"{event_type.__name__} needs a name: class ...(Event, name='...')")
-        if self._running:
+        if self._tasks:
             raise RuntimeError("subscribe before the service starts")
         subscription = self._subscription(publisher, every_process)
 
@@ -90,32 +94,33 @@ class Events:
         return subscribe
 
     async def publish(self, event: Event, *, strict: bool = False) -> None:
-        """Publish an event, after the change that it tells of is committed. One round trip.
+        """Publish an event; do it after the change it tells of is committed. One round trip.
 
-        While Redis is away the event waits in this process and is sent, in order, when Redis is
+        While Redis is away the event waits in this process, and is sent in order when Redis is
         back. It is lost if the process ends before that.
 
         Raises:
-            ValueError: the event has no name, or one that is not to be published.
-            RuntimeError: the events are not running.
-            EventsUnavailable: with `strict`, if it is not known to be in Redis (it is still sent).
+            ValueError: the event has no name, or is `EventsLost`.
+            RuntimeError: the service has not started, or has ended.
+            EventsUnavailable: with `strict`, if the event is not known to be in Redis (it is still
+                sent).
         """
-        if not event.event_name or isinstance(event, Missed):
+        if not event.event_name or isinstance(event, EventsLost):
             raise ValueError(f"{type(event).__name__} is not to be published")
-        if not self._running:
+        if not self._tasks:
             raise RuntimeError("the service has not started, or has ended")
-        await self._outbox.put(event, strict=strict)
+        await self._buffer.put(event, strict=strict)
 
     async def check(self) -> None:
-        """For the health page.
+        """Check for the health page that events are sent and read.
 
         Raises:
-            EventsUnavailable: events cannot be sent, or none can be read; it says why.
+            EventsUnavailable: they are not; the message says why.
             Refused: Redis has lately refused something that events need.
         """
-        if self._outbox.error is not None:
+        if self._buffer.error is not None:
             raise EventsUnavailable(
-                f"{len(self._outbox)} events wait for Redis: {self._outbox.error}"
+                f"{len(self._buffer)} events wait for Redis: {self._buffer.error}"
             )
         for (publisher, _), subscription in self._subscriptions.items():
             if subscription.error is not None:
@@ -124,10 +129,9 @@ class Events:
 
     async def __aenter__(self) -> Self:
         await asyncio.gather(*(each.start() for each in self._subscriptions.values()))
-        tasks = [self._outbox.run()]
+        self._tasks.start(self._buffer.run())
         if self._subscriptions:
-            tasks.append(self._link().run())
-        self._running = [asyncio.create_task(task) for task in tasks]
+            self._tasks.start(self._announcements().run())
         return self
 
     async def __aexit__(
@@ -136,37 +140,38 @@ class Events:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await asyncio.gather(*(each.stop(_PATIENCE) for each in self._subscriptions.values()))
-        await self._outbox.drain(_PATIENCE)
-        await stop_tasks(self._running)
-        self._running = []
-        self._outbox.close()
+        await asyncio.gather(*(each.stop(_STOP_GRACE) for each in self._subscriptions.values()))
+        await self._buffer.drain(_STOP_GRACE)
+        await self._tasks.stop()
+        self._buffer.close()
 
     def _subscription(self, publisher: str, every_process: bool) -> Subscription:
         key = (publisher, every_process)
         if key not in self._subscriptions:
             metrics.expect_publisher(publisher)
             stream = Stream(self._client, publisher)
-            handlers = Handlers(publisher, transient=self._transient, timeout=self._handler_timeout)
-            turn = (
-                OwnTurn(stream)
-                if every_process
-                else SharedTurn(self._client, stream, self._service, ttl=self._turn_ttl)
+            handlers = Handlers(
+                publisher, is_transient=self._transient, timeout=self._handler_timeout
             )
-            self._subscriptions[key] = Subscription(stream, handlers, turn)
+            consumer = (
+                BroadcastConsumer(stream)
+                if every_process
+                else ExclusiveConsumer(self._client, stream, self._service, ttl=self._ownership_ttl)
+            )
+            self._subscriptions[key] = Subscription(stream, handlers, consumer)
         return self._subscriptions[key]
 
-    def _link(self) -> PubSubConnection:
-        publishers = {publisher for publisher, _ in self._subscriptions}
+    def _announcements(self) -> PubSubConnection:
+        channels = {each.stream.channel for each in self._subscriptions.values()}
         return PubSubConnection(
             self._client,
-            [keys.channel(publisher) for publisher in publishers],
-            on_message=self._heard,
-            on_disconnect=metrics.link_losses.inc,
+            list(channels),
+            on_message=self._wake_subscriptions,
+            on_disconnect=metrics.disconnects.inc,
         )
 
-    def _heard(self, channel: str, message: bytes | None) -> None:
-        announced = EventId.parse(message) if message else NONE
-        for (publisher, _), subscription in self._subscriptions.items():
-            if keys.channel(publisher) == channel:
-                subscription.wake(announced)
+    def _wake_subscriptions(self, channel: str, message: bytes | None) -> None:
+        newest = EventId.parse(message) if message else NONE
+        for subscription in self._subscriptions.values():
+            if subscription.stream.channel == channel:
+                subscription.wake(newest)

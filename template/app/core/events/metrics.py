@@ -1,4 +1,4 @@
-"""What the events tell Prometheus. Labels are names of services and of events: both are few."""
+"""Metrics of events. Labels are names of services and of events: both are few."""
 
 from functools import cache
 
@@ -20,8 +20,8 @@ handled = Counter(
     "Events by outcome: ok, retried, failed (given up), invalid (not as the model says), unknown.",
     ["publisher", "outcome"],
 )
-missed = Counter(
-    "events_missed", "Times at which events were gone before they were read.", ["publisher"]
+lost = Counter(
+    "events_lost", "Times at which events were lost before they were read.", ["publisher"]
 )
 lag_seconds = Histogram(
     "events_lag_seconds",
@@ -29,16 +29,16 @@ lag_seconds = Histogram(
     ["publisher"],
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60, 600),
 )
-link_losses = Counter("events_link_losses", "Wake-up connections that were lost.")
+disconnects = Counter("events_disconnects", "Pub/sub connections that were lost.")
 
 
 @cache
 def expect_event(name: str) -> None:
-    """Have the series of an event that is published here."""
+    """Begin the series of an event that is published here."""
     begin_at_zero(published, [name], ("sent", "dropped"))
 
 
 def expect_publisher(publisher: str) -> None:
-    """Have the series of a service whose events are read here."""
+    """Begin the series of a service whose events are read here."""
     begin_at_zero(handled, [publisher], ("ok", "retried", "failed", "invalid", "unknown"))
-    begin_at_zero(missed, [publisher])
+    begin_at_zero(lost, [publisher])

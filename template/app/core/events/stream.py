@@ -1,17 +1,22 @@
-"""The stream of one publisher: its events of a while, in order.
+"""The stream of one publisher: its events of a while, in order, and offsets in it.
 
-`position.py` says how they are numbered. The publishers and the readers know what was confirmed and
-what was announced; so they notice what a server has forgotten, and nobody else could.
+A Redis that is restarted, or replaced by a replica, may have forgotten the newest events, even
+confirmed ones. What is published then belongs to a new life of the stream, so an id that is given
+out again is never taken for the event that had it before. Lives only grow: a reader finds what is
+new after its offset, whatever was forgotten and whatever the clocks of the servers say.
+
+Publishers know what was confirmed, and readers what was announced: that is how a loss is noticed.
+The server itself cannot know what it has forgotten.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import time_ns
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import structlog
 
-from app.core.events import keys
-from app.core.events.position import NONE, EventId, Position, Record
+from app.core.events.event import EventsLost
 from app.core.redis import RedisClient, Script
 
 log = structlog.get_logger(__name__)
@@ -21,7 +26,9 @@ _NO_HISTORY = (
     "number cannot be told"
 )
 _LOSS_TTL = 7 * 86_400
-"""Seconds for which a subscriber without a position is taken for one whose position was lost."""
+"""Seconds for which a subscriber without an offset is taken for one whose offset was lost."""
+_MAX_LIVES = 8
+"""How many lives of a stream an offset remembers."""
 
 # KEYS: stream, history, loss, last batch of the sender
 # ARGV: channel, length of the stream, number of the batch, life and number of the newest event that
@@ -103,13 +110,128 @@ return {text(new), 1}
 """)
 
 
+def key_of(publisher: str, name: str, *, service: str | None = None) -> str:
+    """Return the key of what `service` keeps about the stream of `publisher`.
+
+    A hash tag keeps all that belongs to one publisher on the same node of a cluster.
+    """
+    return f"{service or publisher}:events:{{{publisher}}}:{name}"
+
+
+def channel_of(publisher: str) -> str:
+    """Return the channel on which new events of `publisher` are announced."""
+    return f"{publisher}:events"
+
+
+class EventId(NamedTuple):
+    """The id of an event: in Redis, that of its entry in the stream, `<life>-<number>`."""
+
+    life: int
+    """When this life of the stream began: microseconds since 1970."""
+    number: int
+    """One more than that of the event before, and of any that its publisher knew of."""
+
+    def __str__(self) -> str:
+        return f"{self.life}-{self.number}"
+
+    @classmethod
+    def parse(cls, text: bytes) -> Self:
+        life, _, number = text.partition(b"-")
+        return cls(int(life), int(number))
+
+
+NONE = EventId(0, 0)
+"""Before the first event of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An event as it is in the stream."""
+
+    id: EventId
+    name: str
+    data: bytes
+    published: float
+    """Seconds since 1970."""
+    after: EventId | None = None
+    """In the first event of a life: the last event before it."""
+    known: EventId | None = None
+    """An event of an earlier life that its publisher knew to be in the stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """How far a subscriber has come: the last event that it has handled."""
+
+    ends: tuple[EventId, ...] = (NONE,)
+    """The last event handled of each of the latest lives; that of the current one comes first."""
+
+    @property
+    def last(self) -> EventId:
+        return self.ends[0]
+
+    def includes(self, id_: EventId) -> bool:
+        """Return whether the event was handled, or reported as lost."""
+        return any(id_.life == end.life and id_.number <= end.number for end in self.ends)
+
+    def rewind(self, to: EventId) -> "Offset":
+        """Return an offset right before an event of a life that is older than ours."""
+        return Offset((EventId(to.life, to.number - 1), *self.ends[: _MAX_LIVES - 1]))
+
+    def advance(
+        self, record: Record, *, announced: EventId = NONE
+    ) -> tuple["Offset", EventsLost | None]:
+        """Return the offset after the next record, and what was lost between here and there.
+
+        Args:
+            record: the next one in the stream.
+            announced: the newest event that was announced.
+        """
+        ends = {end.life: end.number for end in self.ends}
+        counts = [self._trimmed(record)]
+        if record.after and record.after != NONE:
+            ends[record.after.life] = max(ends.get(record.after.life, 0), record.after.number)
+        for known in (record.known, announced):
+            if known and min(ends) <= known.life < record.id.life:
+                counts.append(known.number - ends[known.life] if known.life in ends else None)
+                ends[known.life] = max(ends.get(known.life, 0), known.number)
+        ends.pop(record.id.life, None)
+        others = sorted((EventId(*end) for end in ends.items()), reverse=True)
+        offset = Offset((record.id, *others[: _MAX_LIVES - 1]))
+        if None in counts:
+            return offset, EventsLost(count=None)
+        total = sum(max(0, count) for count in counts if count)
+        return offset, EventsLost(count=total) if total else None
+
+    def _trimmed(self, record: Record) -> int | None:
+        """Return how many events between here and the record were trimmed; None if unknown."""
+        before = record.after or EventId(record.id.life, record.id.number - 1)
+        if before.life < self.last.life:
+            return 0
+        count = before.number - self.last.number
+        return count if before.life == self.last.life or count > 0 else None
+
+    @classmethod
+    def parse(cls, text: bytes) -> Self:
+        return cls(tuple(EventId.parse(word) for word in text.split()))
+
+    def __str__(self) -> str:
+        return " ".join(str(end) for end in self.ends)
+
+
 class Stream:
-    """The stream of `publisher`."""
+    """The events of `publisher`, in Redis."""
 
     def __init__(self, client: RedisClient, publisher: str) -> None:
         self.publisher = publisher
+        self.channel = channel_of(publisher)
         self._client = client
-        self._key = keys.stream(publisher)
+        self._key = key_of(publisher, "stream")
+        # The server's replication id, as it was when the current life began.
+        self._history_key = key_of(publisher, "history")
+        # After which event the server has lately forgotten some. It ends as the name of the stream,
+        # so whoever may read the stream may read it, too.
+        self._loss_key = key_of(publisher, "loss:stream")
 
     async def append(
         self,
@@ -118,57 +240,60 @@ class Stream:
         sender: str,
         number: int,
         known: EventId,
-        length: int,
+        max_length: int,
     ) -> EventId:
-        """Add events (name and data) at the end, all or none, and wake who reads them.
+        """Append events, all or none, wake their readers, and return the newest id of the stream.
 
-        The same `number` of the same `sender` is added once, however often it is tried. An empty
-        batch finds out whether the server lets us do all this, and adds nothing.
+        An empty batch appends nothing: it finds out whether the server permits all of this.
 
         Args:
+            batch: names and data.
+            sender: names this process.
+            number: of the batch. One number of one sender is appended once, however often it is
+                tried.
             known: the newest event that the sender knows to have been in the stream.
-            length: how many events to keep, and a few more.
-
-        Returns:
-            The newest event of the stream.
+            max_length: how many events to keep; Redis keeps a few more.
 
         Raises:
-            RedisError, OSError: it is not known whether they were added.
+            RedisError, OSError: it is not known whether they were appended.
         """
-        name = self.publisher
-        names = (self._key, keys.history(name), keys.loss(name), keys.sent(name, sender))
+        sent_key = key_of(self.publisher, f"sent:{sender}")
         words = [word for event in batch for word in event]
-        clock = time_ns() // 1000
+        now = time_ns() // 1000
         newest, tells_history = await _PUBLISH.run(
             self._client,
-            names,
-            (keys.channel(name), length, number, *known, clock, _LOSS_TTL, *words),
+            (self._key, self._history_key, self._loss_key, sent_key),
+            (self.channel, max_length, number, *known, now, _LOSS_TTL, *words),
         )
         if not tells_history:
-            log.warning("events.no_history", publisher=name, advice=_NO_HISTORY)
+            log.warning("events.no_history", publisher=self.publisher, advice=_NO_HISTORY)
         return EventId.parse(newest)
 
     async def read(self, after: EventId, count: int) -> list[Record]:
-        """The next events, `count` at most."""
+        """Read the next events, `count` at most.
+
+        Raises:
+            RedisError, OSError: Redis does not answer.
+        """
         entries: Any = await self._client.xrange(self._key, f"({after}", "+", count)
         return [_record(*entry) for entry in entries]
 
     async def newest(self) -> Record | None:
-        """The newest event."""
+        """Read the newest event. Raises RedisError or OSError if Redis does not answer."""
         entries: Any = await self._client.xrevrange(self._key, count=1)
         return _record(*entries[0]) if entries else None
 
-    async def start(self) -> Position:
-        """Where somebody begins of whom no position is known.
+    async def initial_offset(self) -> Offset:
+        """Return where a subscriber begins that has no offset in Redis.
 
-        After the newest event if it is new. If the server has forgotten something lately it may be
-        the position: then after what was not forgotten.
+        A new one begins after the newest event. But if the server has lately forgotten events, it
+        may have forgotten the offset as well: then after the events that it still has.
         """
-        loss: Any = await self._client.get(keys.loss(self.publisher))
+        loss: Any = await self._client.get(self._loss_key)
         if loss:
-            return Position((EventId.parse(loss),))
+            return Offset((EventId.parse(loss),))
         newest = await self.newest()
-        return Position((newest.id if newest else NONE,))
+        return Offset((newest.id if newest else NONE,))
 
 
 def _record(id_: bytes, fields: dict[bytes, bytes]) -> Record:

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from structlog.testing import capture_logs
 
-from app.core.events import Event, Events, EventsUnavailable, Missed
+from app.core.events import Event, Events, EventsLost, EventsUnavailable
 from app.core.redis import RedisClient
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import HANG, until
@@ -121,7 +121,7 @@ async def is_connected(client: RedisClient) -> bool:
 
 
 async def test_the_memory_for_waiting_events_is_bounded(redis: Redis, proxy: FaultProxy) -> None:
-    async with publishing(proxy.url, patience=TIMEOUT, most_waiting=3) as orders:
+    async with publishing(proxy.url, patience=TIMEOUT, buffer_limit=3) as orders:
         await proxy.refuse()
         for number in range(5):
             await orders.publish(Counted(number=number))
@@ -138,7 +138,7 @@ async def test_the_number_of_those_that_found_no_room_takes_their_place(
     redis: Redis, proxy: FaultProxy, limit: int, published_ones: int
 ) -> None:
     """In the stream, and with one line in the log."""
-    async with publishing(proxy.url, patience=TIMEOUT, most_waiting=limit) as orders:
+    async with publishing(proxy.url, patience=TIMEOUT, buffer_limit=limit) as orders:
         await until(lambda: is_well(orders))
         await proxy.black_hole()
         with capture_logs() as logs:
@@ -149,9 +149,11 @@ async def test_the_number_of_those_that_found_no_room_takes_their_place(
         await orders.publish(Counted(number=published_ones))
         await until(lambda: REGISTRY.get_sample_value("events_waiting") == 0)
     entries: Any = await redis.xrange(STREAM)
-    missed = Missed(count=published_ones - limit).model_dump_json().encode()
-    assert [fields[b"data"] for _, fields in entries if fields[b"name"] == b"missed"] == [missed]
-    assert entries[limit][1][b"name"] == b"missed"
+    missed = EventsLost(count=published_ones - limit).model_dump_json().encode()
+    assert [fields[b"data"] for _, fields in entries if fields[b"name"] == b"events.lost"] == [
+        missed
+    ]
+    assert entries[limit][1][b"name"] == b"events.lost"
     assert await published(redis) == [*range(limit), published_ones]
     assert [line["event"] for line in logs].count("events.dropped") == 1
     assert len(logs) < 5
@@ -163,14 +165,14 @@ async def test_subscribers_are_told_that_number_though_nothing_is_published_afte
     seen: list[object] = []
     async with (
         following(server.url, seen),
-        publishing(proxy.url, patience=TIMEOUT, most_waiting=2) as orders,
+        publishing(proxy.url, patience=TIMEOUT, buffer_limit=2) as orders,
     ):
         await proxy.refuse()
         for number in range(6):
             await orders.publish(Counted(number=number))
         await proxy.heal()
         await until(lambda: len(seen) >= 3)
-    assert seen == [0, 1, Missed(count=4)]
+    assert seen == [0, 1, EventsLost(count=4)]
 
 
 @pytest.mark.parametrize("command", ["xadd", "evalsha", "publish", "set"])
@@ -224,7 +226,7 @@ class Nameless(Event):
     pass
 
 
-@pytest.mark.parametrize("event", [Nameless(), Missed(count=1)])
+@pytest.mark.parametrize("event", [Nameless(), EventsLost(count=1)])
 async def test_what_is_no_event_of_its_own_is_refused(
     redis: Redis, server: EmbeddedValkey, event: Event
 ) -> None:
