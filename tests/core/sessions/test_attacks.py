@@ -15,7 +15,6 @@ from redis.asyncio import Redis
 from app.core.sessions import (
     Session,
     Sessions,
-    ids,
     keyring,
     store,
 )
@@ -24,7 +23,7 @@ from tests.core.sessions.conftest import MakeApp, MakeBrowser, RecordAttack
 from tests.core.sessions.harness import KEYS, NAME, Browser, application, make_sessions
 from tests.core.sessions.looking import all_keys, fields, session_keys, write_fields
 
-UNKNOWN = ids.new_id()
+UNKNOWN = store.new_id()
 
 
 async def test_fixation(
@@ -117,7 +116,7 @@ async def test_stolen_dump(
         thief = browser()
         users = []
         for piece in pieces:
-            if ids.is_id(piece):
+            if store.is_id(piece):
                 thief.session_id = piece
                 users.append(await thief.user())
         # And what a name would be, if it were the id in another form.
@@ -128,7 +127,6 @@ async def test_stolen_dump(
         return any(users)
 
     assert not await replay()
-    without.setattr(ids, "digest", str)
     without.setattr(store, "digest", str)
     assert await replay()
     record_attack("replay of a stolen Redis dump", outcome="nobody", control="the victim")
@@ -194,20 +192,20 @@ async def test_tampering(
         for place in range(len(blob))
     ]
     changes += [{b"blob": blob[:length]} for length in (0, 1, 4, 10, 16, 20, len(blob) - 1)]
-    later = {b"ends": int(honest[b"ends"]) + 1000}
-    for change in [*changes, later, {b"version": 2}, {b"version": "x"}, {b"ends": "x"}]:
+    later = {b"expires_at": int(honest[b"expires_at"]) + 1000}
+    for change in [*changes, later, {b"version": 2}, {b"version": "x"}, {b"expires_at": "x"}]:
         await write_fields(redis, key, honest | change)
         assert await alice.user() is None, change
     await write_fields(redis, key, honest)
     assert await alice.user() == "alice"
 
-    without.setattr(store, "_context", lambda version, ends: b"")
+    without.setattr(store, "_context", lambda version, expires_at: b"")
     lenient = Browser(application(make_sessions(redis)))
     await redis.flushall()
     await lenient.log_in("alice")
     [key] = await session_keys(redis)
-    ends = int((await fields(redis, key))[b"ends"]) + 10**9
-    await write_fields(redis, key, {b"ends": ends})
+    ends = int((await fields(redis, key))[b"expires_at"]) + 10**9
+    await write_fields(redis, key, {b"expires_at": ends})
     assert await lenient.user() == "alice"
     record_attack("tampering", outcome=f"{len(changes) + 4} ways refused", control="lives longer")
 

@@ -61,7 +61,7 @@ async def test_cached_page(
     undeclared = await leak(redis, vary_by=tenant)
     assert undeclared == ["Hello alice, not kept", "Hello bob, not kept"]
     await redis.flushall()
-    without.setattr(dependency, "TOUCHED", "nothing looks here")
+    without.setattr(dependency, "PERSONALIZED_BY", "nothing looks here")
     assert await leak(redis, vary_by=tenant) == ["Hello alice, hit", "Hello alice, hit"]
     record_attack("cached page leaks a session", outcome="not stored", control="bob is alice")
 

@@ -9,8 +9,8 @@ from fastapi import FastAPI, Request
 from app.core.sessions import (
     LoginSessionDependency,
     SessionDependency,
-    ids,
-    visit,
+    dependency,
+    store,
 )
 from tests.core.sessions.conftest import MakeApp, MakeBrowser, RecordAttack
 from tests.core.sessions.harness import NAME, Browser
@@ -91,8 +91,8 @@ async def test_csrf(
         if method == "PUT":
             assert bool((await alice.get("/who")).json()["data"]) is not refused
     if refused:
-        without.setattr(visit, "check_source", lambda *_: None)
-        without.setattr(visit, "check_token", lambda *_: None)
+        without.setattr(dependency, "check_source", lambda *_, **__: None)
+        without.setattr(dependency, "needs_token", lambda *_: False)
         assert (await alice.put("/data", json={"stolen": 1}, headers=headers)).status_code == 200
         if headers == {"origin": "null"}:
             record_attack("CSRF", outcome="403, nothing changed", control="the write is made")
@@ -123,9 +123,9 @@ async def test_reading_is_no_write(alice: Browser) -> None:
 
 
 def test_a_token_says_nothing_about_the_id() -> None:
-    first, second = ids.new_id(user="alice"), ids.new_id(user="alice")
-    assert ids.csrf_token(first) != ids.csrf_token(second)
-    assert ids.csrf_token(first) not in (ids.digest(first), first)
+    first, second = store.new_id(user="alice"), store.new_id(user="alice")
+    assert store.csrf_token(first) != store.csrf_token(second)
+    assert store.csrf_token(first) not in (store.digest(first), first)
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ async def test_what_needs_a_new_cookie_changes_nothing_and_is_told(
     found = await act(alice, place, how)
     if "after yield" in place and not found:  # some versions of FastAPI run that before
         pytest.skip("the code after yield runs before the response")
-    assert found == ["session.not_written"]
+    assert found == ["sessions.not_written"]
     assert await alice.user() == "alice"
 
 
@@ -119,7 +119,7 @@ async def test_what_needs_a_new_cookie_changes_nothing_and_is_told(
 async def test_a_session_that_begins_too_late_is_told(
     browser: MakeBrowser, redis: Redis, place: str
 ) -> None:
-    assert await act(browser(), place, DATA) == ["session.not_written"]
+    assert await act(browser(), place, DATA) == ["sessions.not_written"]
     assert await session_keys(redis) == []
 
 
@@ -163,7 +163,7 @@ async def test_what_redis_does_not_take_is_told(
         raise RedisConnectionError("gone")
 
     without.setattr(SessionStore, "save", fail)
-    assert await act(alice, "task", DATA) == ["session.not_written"]
+    assert await act(alice, "task", DATA) == ["sessions.not_written"]
 
 
 async def test_it_is_merged_with_what_others_wrote_meanwhile(alice: Browser, app: FastAPI) -> None:

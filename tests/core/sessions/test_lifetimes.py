@@ -26,7 +26,7 @@ class Revive:
     """A store that writes what it is given, whether the session is there or not."""
 
     _script = Script("""
-        redis.call('HSET', KEYS[1], 'blob', ARGV[2], 'version', ARGV[1] + 1, 'ends', ARGV[4])
+        redis.call('HSET', KEYS[1], 'blob', ARGV[2], 'version', ARGV[1] + 1, 'expires_at', ARGV[4])
         return 1
     """)
 

@@ -1,4 +1,4 @@
-"""Sessions: what a browser's cookie stands for, encrypted in Redis."""
+"""Sessions: what is known of the owner of a browser's cookie, encrypted in Redis."""
 
 from app.core.sessions.dependency import (
     LoginSessionDependency,
@@ -14,9 +14,9 @@ from app.core.sessions.errors import (
     SessionError,
     SessionTooLarge,
 )
-from app.core.sessions.manager import Sessions
 from app.core.sessions.middleware import SessionMiddleware
 from app.core.sessions.session import Session
+from app.core.sessions.sessions import Sessions
 
 __all__ = [
     "LoginSessionDependency",

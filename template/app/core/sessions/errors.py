@@ -1,6 +1,6 @@
 """What can go wrong with a session, as seen by the code that uses it.
 
-A Redis that is away raises what it raises everywhere: see `is_transient` of `app.core.redis`.
+If Redis is away, its own errors are raised: see `is_transient` of `app.core.redis`.
 """
 
 from fastapi import HTTPException
@@ -13,7 +13,7 @@ class SessionError(Exception):
 class SessionConflict(SessionError, HTTPException):
     """Two requests gave the same key of a session different values, and this one came second.
 
-    None of its changes are kept. Not handled, it is the answer 409.
+    None of its changes are kept. If it is not handled, the answer is 409.
     """
 
     def __init__(self) -> None:
@@ -23,8 +23,8 @@ class SessionConflict(SessionError, HTTPException):
 class SessionEnded(SessionError, HTTPException):
     """The session ended while the request was answered: logged out, expired, or given another id.
 
-    What is gone is never written again, so none of the changes are kept. Not handled, it is the
-    answer 401.
+    What is gone is never written again, so none of the changes are kept. If it is not handled, the
+    answer is 401.
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ _NONCE_BYTES = 12
 
 
 class Undecipherable(Exception):
-    """A blob that no key of the ring opens; `reason` is "retired" or "tampered"."""
+    """No key of the ring opens a blob; `reason` is "retired" or "tampered"."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -37,7 +37,7 @@ class KeyRing:
     """Encrypts with the first secret, decrypts with each."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        """Raises ValueError if there is no secret, or the same one twice."""
+        """Raise ValueError if there is no secret, or the same one twice."""
         if not secrets or not all(secrets):
             raise ValueError("a key ring needs at least one secret, and no empty one")
         if len(set(secrets)) < len(secrets):
@@ -53,7 +53,7 @@ class KeyRing:
         return self._current.name + nonce + sealed
 
     def decrypt(self, blob: bytes, *, session: str, context: bytes) -> bytes:
-        """What was encrypted for the same session and context.
+        """Return what was encrypted for the same session and context.
 
         Raises:
             Undecipherable: its key is not in the ring, or it was encrypted for something else, or

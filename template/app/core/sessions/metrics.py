@@ -1,4 +1,4 @@
-"""What the sessions tell Prometheus. Ids and users are no labels: they have no end."""
+"""Metrics of sessions. Ids and users are no labels: there is no limit to their number."""
 
 from prometheus_client import Counter
 

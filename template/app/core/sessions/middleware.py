@@ -1,6 +1,6 @@
-"""Around every request: writes its session before the response, and sends the cookie along.
+"""Writes the session of a request before its response, and sends the cookie along.
 
-The session is not read here but by the routes that depend on it, so the others cost nothing.
+The routes that depend on a session load it (`dependency.py`), so the others cost nothing.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,15 +13,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.redis import is_transient
 from app.core.sessions import metrics
+from app.core.sessions.dependency import REQUEST_SESSION, RequestSession
 from app.core.sessions.errors import SessionConflict, SessionEnded
-from app.core.sessions.manager import Sessions
-from app.core.sessions.visit import VISIT, Visit
+from app.core.sessions.sessions import Sessions
 
 log = structlog.get_logger(__name__)
 
 
 class _NotSaved(Exception):
-    """Leaves the application, whose response must not be sent: its session could not be written."""
+    """Raised through the application: do not send its response, the session is not written."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(repr(error))
@@ -29,7 +29,7 @@ class _NotSaved(Exception):
 
 
 class SessionMiddleware:
-    """Add it before (so that it is inside of) the one of the HTTP cache."""
+    """Add it before the middleware of the HTTP cache, so that it is inside of that."""
 
     def __init__(
         self,
@@ -38,7 +38,13 @@ class SessionMiddleware:
         sessions: Sessions,
         unavailable: Callable[[Request, Exception], Awaitable[Response]],
     ) -> None:
-        """`unavailable` makes the response to a request whose session Redis did not take."""
+        """Wrap an application.
+
+        Args:
+            app: what is wrapped.
+            sessions: those of the service.
+            unavailable: makes the response to a request whose session could not be written.
+        """
         self._app = app
         self._sessions = sessions
         self._unavailable = unavailable
@@ -47,16 +53,16 @@ class SessionMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        visit = scope[VISIT] = Visit(self._sessions)
+        opened = scope[REQUEST_SESSION] = RequestSession(self._sessions)
         began = scope["type"] == "websocket"  # which has no response that could wait for a write
 
         async def send_saved(message: Message) -> None:
             nonlocal began
             if message["type"] == "http.response.start":
-                if visit.session is not None:
-                    await _save(visit, message["status"])
+                if opened.session is not None:
+                    await _save(opened, message["status"])
                     message = {**message, "headers": list(message.get("headers", ()))}
-                    self._add_headers(visit, HTTPConnection(scope), MutableHeaders(scope=message))
+                    self._add_headers(opened, HTTPConnection(scope), MutableHeaders(scope=message))
                 began = message["status"] < 500
             await send(message)
 
@@ -71,37 +77,37 @@ class SessionMiddleware:
             await response(scope, receive, send)
         except Exception:
             if began:
-                await _save_late(visit)
+                await _save_late(opened)
             raise
         else:
             if began:
-                await _save_late(visit)
+                await _save_late(opened)
 
     def _add_headers(
-        self, visit: Visit, connection: HTTPConnection, headers: MutableHeaders
+        self, opened: RequestSession, connection: HTTPConnection, headers: MutableHeaders
     ) -> None:
-        assert visit.session is not None
+        assert opened.session is not None
         if "cookie" not in headers.get("vary", "").lower():
             headers.add_vary_header("Cookie")
         control = headers.get("cache-control", "").lower()
         if "private" not in control and "no-store" not in control:
             headers["cache-control"] = "no-store"
-        if (new := visit.session.new_cookie()) is not None:
+        if (new := opened.session.new_cookie()) is not None:
             headers["cache-control"] = "no-store"
             headers.append("set-cookie", self._sessions.cookie.write(connection, *new))
-        if visit.renames:
-            headers.append("set-cookie", self._sessions.cookie.forget_old(connection))
+        if opened.has_old_cookie:
+            headers.append("set-cookie", self._sessions.cookie.remove_old(connection))
 
 
-async def _save(visit: Visit, status: int) -> None:
-    assert visit.session is not None
+async def _save(opened: RequestSession, status: int) -> None:
+    assert opened.session is not None
     if status >= 500:
         return
     try:
-        await visit.session.save()
+        await opened.session.save()
     except SessionEnded:
-        # Somebody logged out meanwhile. The request was allowed when it came, and is answered; the
-        # cookie is not cleared, for it may be the next session's by now.
+        # Somebody logged out meanwhile. The request was allowed when it came, so it is answered.
+        # The cookie is not removed, for it may be the next session's by now.
         pass
     except Exception as error:
         if isinstance(error, SessionConflict) or is_transient(error):
@@ -109,20 +115,20 @@ async def _save(visit: Visit, status: int) -> None:
         raise
 
 
-async def _save_late(visit: Visit) -> None:
+async def _save_late(opened: RequestSession) -> None:
     """Write what streams, background tasks and the code after `yield` have changed.
 
-    The response is on its way: what fails can only be logged.
+    The response is on its way, so a failure can only be logged.
     """
-    if visit.session is None:
+    if opened.session is None:
         return
     why = "the response had begun, and with it the cookie: log in, rotate and begin sessions before"
     try:
-        if await visit.session.save_late():
+        if await opened.session.save_late():
             return
     except SessionEnded:
         return
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
     metrics.writes.labels("late").inc()
-    log.error("session.not_written", why=why)
+    log.error("sessions.not_written", why=why)

@@ -1,17 +1,17 @@
-"""The Lua that runs inside the server, one atomic step each.
+"""The Lua scripts that run inside the server, one atomic step each.
 
-The rules the scripts keep together:
+The rules that they keep together:
 
 * A session is only ever created by CREATE, under an id that was never used. TOUCH and SAVE never
   bring back what is gone, so no late request revives a session that was logged out.
 * SAVE and REPLACE compare the version, so that no request overwrites what it has not seen.
-* A session expires when it was not used for the idle time, and at its end in any case. The end is
+* A session expires when it was not used for the idle time, and at `expires_at` in any case. That is
   fixed at its creation, and encrypted with it.
 * REPLACE leaves a note where the session was, which END follows: whoever logs out while another
-  request rotates is logged out. Nothing else heeds it: the old id is worth nothing.
-* Every session of a user is in the user's index. The names in it are turned into keys in here: read
-  first and deleted later, they would miss the session that takes another's place in between. All
-  of them have the hash tag of the index.
+  request rotates is logged out. Nothing else follows it: the old id is worthless.
+* Every session of a user is in the user's index. END_ALL turns the names in it into keys inside the
+  server: a client that reads first and deletes later would miss a session that takes another's
+  place in between. All of them have the hash tag of the index.
 """
 
 from app.core.redis import Script
@@ -24,9 +24,9 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-# KEYS session. ARGV idle (ms). Answers {blob, version, end}, or nothing.
+# KEYS session. ARGV idle (ms). Answers {blob, version, expires_at}, or nothing.
 _TOUCH = f"""{_NOW}
-local found = redis.call('HMGET', KEYS[1], 'blob', 'version', 'ends')
+local found = redis.call('HMGET', KEYS[1], 'blob', 'version', 'expires_at')
 if not found[1] then return false end
 local left = (tonumber(found[3]) or 0) - now
 if left <= 0 then
@@ -40,7 +40,7 @@ return found
 # KEYS session. ARGV version that was seen, blob, idle (ms).
 # Answers 1, 0 (it is at another version) or -1 (it is gone).
 _SAVE = f"""{_NOW}
-local found = redis.call('HMGET', KEYS[1], 'version', 'ends')
+local found = redis.call('HMGET', KEYS[1], 'version', 'expires_at')
 if not found[1] then return -1 end
 if found[1] ~= ARGV[1] then return 0 end
 local left = (tonumber(found[2]) or 0) - now
@@ -56,7 +56,7 @@ return 1
 # Puts a session into its user's index. A full index first forgets the sessions that are gone, then
 # ends the one that would end first.
 _ENLIST = """
-local function enlist(index, key, ends, most)
+local function enlist(index, key, expires_at, most)
   local name = string.match(key, '[^:]+$')
   local beside = string.sub(key, 1, #key - #name)
   redis.call('ZREMRANGEBYSCORE', index, '-inf', now)
@@ -68,18 +68,18 @@ local function enlist(index, key, ends, most)
   while redis.call('ZCARD', index) >= most do
     redis.call('UNLINK', beside .. redis.call('ZPOPMIN', index)[1])
   end
-  redis.call('ZADD', index, ends, name)
+  redis.call('ZADD', index, expires_at, name)
   local last = redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')[2]
   redis.call('PEXPIREAT', index, last)
 end
-local function create(key, blob, ends, idle)
-  redis.call('HSET', key, 'blob', blob, 'version', '1', 'ends', ends)
-  redis.call('PEXPIRE', key, math.max(1, math.min(tonumber(ends) - now, tonumber(idle))))
+local function create(key, blob, expires_at, idle)
+  redis.call('HSET', key, 'blob', blob, 'version', '1', 'expires_at', expires_at)
+  redis.call('PEXPIRE', key, math.max(1, math.min(tonumber(expires_at) - now, tonumber(idle))))
 end
 """
 
 # KEYS session[, index of its user].
-# ARGV blob, end (ms since 1970), idle (ms), most sessions of a user.
+# ARGV blob, expires_at (ms since 1970), idle (ms), most sessions of a user.
 _CREATE = f"""{_NOW}{_ENLIST}
 create(KEYS[1], ARGV[1], ARGV[2], ARGV[3])
 if KEYS[2] then enlist(KEYS[2], KEYS[1], ARGV[2], tonumber(ARGV[4])) end
@@ -134,7 +134,7 @@ return ended
 _CHECK = f"""{_NOW}
 redis.call('HSET', KEYS[1], 'version', now)
 redis.call('HGET', KEYS[1], 'version')
-redis.call('HMGET', KEYS[1], 'version', 'ends')
+redis.call('HMGET', KEYS[1], 'version', 'expires_at')
 redis.call('EXISTS', KEYS[1])
 redis.call('PEXPIRE', KEYS[1], 1000)
 redis.call('ZADD', KEYS[2], now, 'a', now, 'b', now, 'c')

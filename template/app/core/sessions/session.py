@@ -1,15 +1,29 @@
 """A session, as one request sees it."""
 
+import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from pydantic import JsonValue
 
 from app.core.sessions import metrics
-from app.core.sessions.content import Content, Data, merge
 from app.core.sessions.errors import SessionConflict, SessionEnded
-from app.core.sessions.ids import bucket_of, csrf_token, new_id
-from app.core.sessions.store import SessionStore, Stale, Stored
+from app.core.sessions.store import (
+    Content,
+    Data,
+    SessionStore,
+    Stale,
+    Stored,
+    bucket_of,
+    csrf_token,
+    new_id,
+)
 
 _ATTEMPTS = 8
+"""How often a write is merged with those of other requests, before it is a conflict."""
+
+_MISSING: Any = object()
 
 
 class Session:
@@ -20,23 +34,24 @@ class Session:
     that wants to know before it goes on. A response with a server error writes nothing.
 
     What changes after that, in a stream, a background task or a web socket, is written at its end.
-    A login, a new session and another id are not, for no cookie can tell of them: the log has an
-    error then.
+    A login, a new session and another id are not, for no cookie can tell the client of them; the
+    log then has an error.
     """
 
     data: Data
-    """JSON, with texts for keys. Small: it is read with every request."""
+    """JSON, with texts for keys. Keep it small: every request reads it."""
 
     def __init__(self, store: SessionStore, stored: Stored | None) -> None:
+        """Make the session that is stored, or a new one of nobody."""
         self._store = store
         self._stored = stored
         self._id = new_id() if stored is None else stored.id
         self._rotates = False
-        self._leaves: Stored | None = None
-        """What ends with the next write: the session that this one takes the place of."""
-        self._left = False
-        """Whether it has ended."""
-        self._cookie = None if stored is None else stored.id
+        self._replaced: Stored | None = None
+        """The session that ends with the next write, because this one takes its place."""
+        self._has_ended = False
+        self._client_id = None if stored is None else stored.id
+        """The id in the client's cookie."""
         content = Content(None, {}) if stored is None else stored.content()
         self._user, self.data = content.user, content.data
 
@@ -47,19 +62,19 @@ class Session:
 
     @property
     def is_known(self) -> bool:
-        """Whether it is in Redis, as opposed to one that would begin with a change."""
+        """Whether it is in Redis; otherwise it begins with the first change."""
         return self._stored is not None
 
     @property
     def csrf_token(self) -> str:
-        """What writes have to send as `X-CSRF-Token`. Another id comes with another one."""
+        """What writes must send as `X-CSRF-Token`. It changes with the id."""
         return csrf_token(self._id)
 
     def log_in(self, user: str) -> None:
         """Make it the session of a user who has just proved who they are.
 
-        It gets another id, and a time of its own: what somebody knew or planted before is worth
-        nothing. The data stays, unless it was another user's.
+        It gets another id, and a lifetime of its own: what somebody knew or planted before is
+        worthless. The data stays, unless it was another user's.
         """
         if self._user not in (None, user):
             self.data = {}
@@ -67,7 +82,7 @@ class Session:
         self._user, self._id = user, new_id(user=user)
 
     def log_out(self) -> None:
-        """End the session, and forget its data."""
+        """End the session, and drop its data."""
         self._leave()
         self._user, self._id, self.data = None, new_id(), {}
 
@@ -75,7 +90,7 @@ class Session:
         """End all sessions of the user, now.
 
         Args:
-            keep_this: all but this one, which should get another id then (`rotate`).
+            keep_this: all but this one, which should then get another id (`rotate`).
 
         Raises:
             RuntimeError: nobody is logged in.
@@ -86,13 +101,13 @@ class Session:
         this = self._stored.id if keep_this and self._stored is not None else None
         await self._store.end_all(self._user, but=this)
         if not keep_this:
-            self._stored, self._left = None, True
+            self._stored, self._has_ended = None, True
             self.log_out()
 
     def rotate(self) -> None:
-        """Give the session another id, with the next write; the old one is worth nothing then.
+        """Give the session another id, with the next write; the old one is then worthless.
 
-        To be called whenever its user may do more than before. It ends when it would have.
+        Call it whenever its user may do more than before. The session ends when it would have.
         """
         if self._stored is None:
             self._id = new_id(user=self._user)
@@ -101,7 +116,7 @@ class Session:
             self._id = new_id(bucket=bucket_of(self._stored.id))
 
     async def save(self) -> None:
-        """Write what has changed; costs nothing when nothing has.
+        """Write what has changed; if nothing has, this costs no round trip.
 
         Raises:
             SessionConflict: another request gave the same key of `data` another value; `data` is
@@ -109,13 +124,11 @@ class Session:
             SessionEnded: the session is gone, and nothing brings it back; it is one of nobody now.
             SessionTooLarge: there is too much in `data`.
             TypeError: something in `data` is not JSON.
-            RedisError: Redis did not answer: perhaps it was written.
+            RedisError: Redis did not answer; perhaps the session was written.
         """
         content = self._content()
         plain = self._store.encode(content)  # before anything ends
-        if self._leaves is not None:
-            await self._store.end(self._leaves)
-            self._leaves, self._left = None, True
+        await self._end_replaced()
         if self._stored is None:
             if content.user is not None or content.data:
                 self._stored = await self._store.create(self._id, content)
@@ -125,40 +138,46 @@ class Session:
         elif plain != self._stored.plain:
             await self._write(self._store.save)
 
-    def new_cookie(self) -> tuple[str, int] | None:
-        """The id that the client does not have yet and its seconds to live; ("", 0) to forget."""
-        current = None if self._stored is None else self._stored.id
-        if current == self._cookie or (current is None and not self._left):
-            return None
-        self._cookie = current
-        if self._stored is None:
-            return "", 0
-        return self._stored.id, max(1, self._stored.ends // 1000 - int(time.time()))
-
-    def send_cookie(self) -> None:
-        """Have the client told of its id, also if it has it."""
-        self._cookie = None
-
     async def save_late(self) -> bool:
         """Write what has changed since the response began, as far as that needs no new cookie.
 
-        Data of a session that the client has, and logging out. Answers whether that was all; a new
-        session, a login and another id would be of no use to who cannot be told of them.
+        Written are data of a session that the client knows, and logging out. A new session, a login
+        and another id are not: the client could not be told of them.
+
+        Returns:
+            Whether that was all.
 
         Raises:
             Exception: as `save`.
         """
-        if self._leaves is not None and self._user is None:
-            await self._store.end(self._leaves)
-            self._leaves, self._left = None, True
+        if self._user is None:
+            await self._end_replaced()
         begins = self._user is not None or bool(self.data)
         if self._rotates or (self._stored is None and begins):
             return False
         await self.save()
         return True
 
+    def new_cookie(self) -> tuple[str, int] | None:
+        """Return what to put into the client's cookie; None if it has that already.
+
+        Returns:
+            The id and its lifetime in seconds; ("", 0) if the client should drop the cookie.
+        """
+        current = None if self._stored is None else self._stored.id
+        if current == self._client_id or (current is None and not self._has_ended):
+            return None
+        self._client_id = current
+        if self._stored is None:
+            return "", 0
+        return self._stored.id, max(1, self._stored.expires_at // 1000 - int(time.time()))
+
+    def resend_cookie(self) -> None:
+        """Have the client told of its id, even if it has it."""
+        self._client_id = None
+
     async def _write(self, write: Callable[[Stored, Content], Awaitable[Stored]]) -> None:
-        """Write what was seen and changed, with what others have written since."""
+        """Write the session; if others have written it meanwhile, merge their changes."""
         assert self._stored is not None
         base = self._stored.content().data
         for _ in range(_ATTEMPTS):
@@ -166,12 +185,12 @@ class Session:
                 self._stored = await write(self._stored, self._content())
                 return
             except SessionEnded:
-                self._become_nobodys()
+                self._become_anonymous()
                 raise
             except Stale:
-                self._stored = await self._current(self._stored)
+                self._stored = await self._reload(self._stored)
                 theirs = self._stored.content().data
-                merged = merge(base, self.data, theirs)
+                merged = _merge(base, self.data, theirs)
                 if merged is None:
                     break
                 base, self.data = theirs, merged
@@ -180,14 +199,19 @@ class Session:
         self.data = self._stored.content().data
         raise SessionConflict
 
-    async def _current(self, seen: Stored) -> Stored:
+    async def _reload(self, seen: Stored) -> Stored:
         current = await self._store.load(seen.id)
         if current is None:
-            self._become_nobodys()
+            self._become_anonymous()
             raise SessionEnded
         return current
 
-    def _become_nobodys(self) -> None:
+    async def _end_replaced(self) -> None:
+        if self._replaced is not None:
+            await self._store.end(self._replaced)
+            self._replaced, self._has_ended = None, True
+
+    def _become_anonymous(self) -> None:
         self._stored, self._rotates = None, False
         self._user, self._id, self.data = None, new_id(), {}
 
@@ -196,5 +220,28 @@ class Session:
 
     def _leave(self) -> None:
         if self._stored is not None:
-            self._leaves, self._stored = self._stored, None
+            self._replaced, self._stored = self._stored, None
         self._rotates = False
+
+
+def _merge(base: Mapping[str, JsonValue], mine: Data, theirs: Data) -> Data | None:
+    """Apply both sides' changes of `base`, key by key; None if they contradict each other."""
+    merged = dict(theirs)
+    for key in base.keys() | mine.keys():
+        before, after = base.get(key, _MISSING), mine.get(key, _MISSING)
+        if _is_same(after, before):
+            continue
+        now = theirs.get(key, _MISSING)
+        if not _is_same(now, before) and not _is_same(now, after):
+            return None
+        merged.pop(key, None)
+        if after is not _MISSING:
+            merged[key] = after
+    return merged
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Compare values as they are written, unlike `==`, for which 1 is True and 1.0."""
+    if one is _MISSING or other is _MISSING:
+        return one is other
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

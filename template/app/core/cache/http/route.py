@@ -37,14 +37,13 @@ from app.core.cache.loader_safety import check_outlives
 from app.core.cache.options import SecondAsk
 from app.core.cache.results import CacheResult, Outcome
 from app.core.responses import Headers, PreparedResponse
+from app.core.scope import PERSONALIZED_BY
 
 if TYPE_CHECKING:
     from app.core.cache.policy import CachePolicy
 
 SEEN = "app.cache.seen"
 """In the scope: the address that the edge has read for this request, and what it found."""
-TOUCHED = "app.touched"
-"""In the scope: the dependency that read something of whoever asks, such as a session."""
 
 
 CACHED_AS = "__cached_as__"
@@ -136,7 +135,7 @@ class CachedRoute:
         request: Request = kwargs.pop(REQUEST)
         from_dependencies: Response = kwargs.pop(RESPONSE)
         principal = None if self.public else kwargs.pop(PRINCIPAL)
-        touched = request.scope.get(TOUCHED)
+        touched = request.scope.get(PERSONALIZED_BY)
         is_keyed = touched is None or touched in self.varies_by
         if is_keyed:
             address = self.address(kwargs, principal)

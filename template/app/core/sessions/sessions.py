@@ -1,4 +1,4 @@
-"""`Sessions`: what the service makes once, and gives to the middleware."""
+"""The sessions of a service: made once, and given to the middleware."""
 
 from collections.abc import Callable, Collection, Sequence
 from time import monotonic
@@ -6,14 +6,13 @@ from time import monotonic
 from app.core.redis import RedisClient
 from app.core.sessions.cookie import SessionCookie
 from app.core.sessions.csrf import check_origins
-from app.core.sessions.ids import is_id
 from app.core.sessions.keyring import KeyRing
 from app.core.sessions.session import Session
-from app.core.sessions.store import SessionStore
+from app.core.sessions.store import SessionStore, is_id
 
 
 class Sessions:
-    """The sessions of one service, on one server, behind sentinels or on a cluster."""
+    """Opens and ends the sessions of one service."""
 
     def __init__(
         self,
@@ -30,19 +29,19 @@ class Sessions:
         plain_on_loopback: bool = False,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Does no I/O.
+        """Make the sessions of a service, without I/O.
 
         Args:
-            client: has a pool of its own, and a server that evicts nothing.
-            prefix: starts every key; say the service, so that services can share a server.
+            client: has a pool of its own, and a server that evicts nothing. It stays the caller's.
+            prefix: starts every key; name the service in it, so that services can share a server.
             keys: secrets; the first one encrypts, all of them decrypt.
             idle_timeout: seconds without a request after which a session ends.
             absolute_timeout: seconds after its beginning, or the login, when it ends in any case.
             max_bytes: the most that a session may hold.
             max_per_user: how many sessions a user may have; one more ends the oldest.
             trusted_origins: other origins whose pages may write, such as "https://app.example".
-            cookie: its name, without `__Host-`; say the service, so that services can share a host.
-                For one absolute timeout, the sessions of cookies that are called "session" go on.
+            cookie: its name, without `__Host-`; name the service in it, so that services can share
+                a host. For one absolute timeout, cookies that are called "session" are accepted.
             plain_on_loopback: let a browser on this machine keep the cookie without TLS. For
                 development: some browsers refuse secure cookies from http://localhost.
             clock: tells seconds.
@@ -65,7 +64,7 @@ class Sessions:
         )
 
     async def open(self, session_id: str | None) -> Session:
-        """The session with this id, or a new one. An id that is unknown is never taken over.
+        """Return the session with this id, or a new one. An unknown id is never adopted.
 
         Raises:
             RedisError: Redis did not answer.
@@ -76,12 +75,12 @@ class Sessions:
         return Session(self._store, stored)
 
     @property
-    def takes_old_cookies(self) -> bool:
-        """Whether sessions may still be alive whose cookies have the old name."""
+    def accepts_old_cookies(self) -> bool:
+        """Whether a session may still be alive whose cookie has the old name."""
         return self._clock() < self._old_cookies_until
 
     async def check(self) -> None:
-        """Try everything that sessions do in Redis, at once and leaving nothing behind.
+        """Try everything that sessions do in Redis, in one round trip, leaving nothing behind.
 
         Raises:
             RedisError: something is denied, refused or unknown; or Redis did not answer.
@@ -89,7 +88,7 @@ class Sessions:
         await self._store.check()
 
     async def end_all(self, user: str) -> int:
-        """End every session of a user, wherever they are; how many there were.
+        """End every session of a user, in all browsers; return how many there were.
 
         Raises:
             RedisError: Redis did not answer; some or all may have ended.
