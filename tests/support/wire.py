@@ -6,7 +6,7 @@ from typing import Any
 
 import redis.asyncio.connection as connections
 
-from app.core.redis.direct import RawConnection
+from app.core.fastpath.redis import RawConnection
 
 
 class Wire:

@@ -56,6 +56,9 @@ class ServiceSettings(BaseSettings):
     opentelemetry: bool = False
     """FastAPI's own spans and metrics, where OpenTelemetry's SDK is installed and configured. Off,
     a request does not pay for looking."""
+    fastpath: bool = True
+    """Shorter ways through uvicorn, FastAPI and redis-py, which know their insides. Off, answers
+    are the same and take longer."""
     drain_seconds: float = Field(default=0, ge=0)
     """How long the service, told to stop, goes on serving while it is already unready."""
 

@@ -10,7 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.observability import requests
 from app.core.observability.logging import request_id
-from app.core.observability.requests import ROUTE_TEMPLATE, RequestMiddleware, internal_error
+from app.core.observability.requests import RequestMiddleware, internal_error
+from app.core.scope import ROUTE_TEMPLATE
 from tests.observability.conftest import Lines
 
 

@@ -13,8 +13,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from app.core.fastpath.redis import RawConnection
 from app.core.redis import BatchReader, batching
-from app.core.redis.direct import RawConnection
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import PATIENCE
 from tests.core.redis.conftest import Connect

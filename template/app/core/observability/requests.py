@@ -13,9 +13,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.core.implementations import current
 from app.core.observability.logging import reported, request_id
 from app.core.observability.metrics import BufferedMetrics, begin_at_zero
-from app.core.responses import ResponseSender
+from app.core.scope import REQUEST_ID, ROUTE_TEMPLATE
 
 log = structlog.get_logger(__name__)
 
@@ -28,9 +29,6 @@ seconds = Histogram(
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 
-ROUTE_TEMPLATE = "route.template"
-"""The key of the scope where a layer in front of the router names the route that it answers for."""
-
 UNMATCHED = "unmatched"
 """The route of requests that no route of the API took."""
 
@@ -38,7 +36,6 @@ CLIENT_GONE = 499
 """The status of a request that ended without a response because its client went away."""
 
 _HEADER = b"x-request-id"
-_SCOPE_ID = "request.id"
 _ID_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._"
 _MAX_ID_LENGTH = 128
 # Clients may send any word as a method; a label of each would fill the memory.
@@ -71,6 +68,7 @@ class RequestMiddleware:
         self, app: ASGIApp, *, slow: float = 1.0, quiet: Collection[str] = ("/health/ready",)
     ) -> None:
         self._app = app
+        self._sender = current().response_sender
         self._slow = slow
         self._quiet = frozenset(quiet)
         self._meters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
@@ -82,19 +80,19 @@ class RequestMiddleware:
 
         started = perf_counter()
         identity = _given_id(scope["headers"]) or getrandbits(128).to_bytes(16, "big").hex()
-        reply = ResponseSender(send, identity.encode(), CLIENT_GONE)
+        sender = self._sender(send, identity.encode(), CLIENT_GONE)
         token = request_id.set(identity)
-        scope[_SCOPE_ID] = identity
+        scope[REQUEST_ID] = identity
 
         failure: Exception | None = None
         try:
-            await self._app(scope, receive, reply)
+            await self._app(scope, receive, sender)
         except Exception as error:
             failure = error
-            reply.status = max(reply.status, 500)
+            sender.status = max(sender.status, 500)
             raise
         finally:
-            took, status = perf_counter() - started, reply.status
+            took, status = perf_counter() - started, sender.status
             route = route_template(scope)
             self._measure(scope["method"], route, status, took)
             bad = status >= 500 or took > self._slow
@@ -114,7 +112,7 @@ class RequestMiddleware:
 
 async def internal_error(request: Request, error: Exception) -> JSONResponse:
     """For `Exception`: FastAPI handles it outside of all middleware, so the id would be missing."""
-    identity = str(request.scope.get(_SCOPE_ID))
+    identity = str(request.scope.get(REQUEST_ID))
     body = {"detail": "Internal Server Error", "request_id": identity}
     return JSONResponse(body, 500, {"x-request-id": identity})
 

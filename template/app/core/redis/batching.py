@@ -18,9 +18,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from app.core.implementations import PooledConnection, current
 from app.core.redis.clients import RedisClient
 from app.core.redis.cluster import FairCluster
-from app.core.redis.direct import RawConnection
 from app.core.redis.outages import reply_code
 from app.core.redis.pool import FairCheckout, PoolTimeout
 
@@ -61,7 +61,8 @@ class BatchReader:
         self._waiting: list[tuple[Keys, asyncio.Future[Values]]] = []
         self._busy = False
         self._sender: asyncio.Task[None] | None = None
-        self._connection: RawConnection | None = None
+        self._connections = current().connections
+        self._connection: PooledConnection | None = None
         self._is_queueing = False
 
     async def read(self, keys: Keys) -> Values:
@@ -170,7 +171,7 @@ class BatchReader:
         if self._connection is None:
             pool = client.connection_pool
             self._is_queueing = isinstance(pool, FairCheckout) and pool.is_exhausted
-            self._connection = await RawConnection.open(pool)
+            self._connection = await self._connections.open(pool)
             self._is_queueing = False
         values = await self._connection.ask(_packed(keys))
         return cast(Values, values)  # the pool's connections do not decode

@@ -6,7 +6,6 @@ a pool, and a thousand of them cost a few round trips. A lone command is sent at
 """
 
 import asyncio
-import math
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any
@@ -23,9 +22,10 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from app.core.implementations import current
 from app.core.redis.batching import Deadline, fail_all
 from app.core.redis.clients import RedisClient
-from app.core.redis.pool import PoolTimeout, stream_of
+from app.core.redis.pool import PoolTimeout
 from app.core.redis.script import ScriptCall
 
 Command = tuple[Any, ...] | ScriptCall
@@ -46,6 +46,7 @@ class CommandBatcher:
     def __init__(self, client: RedisClient) -> None:
         """Use the connections of `client`, without its retries and callbacks."""
         self._client = client
+        self._connections = current().connections
         self._waiting: list[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = []
         self._busy = False
         self._sender: asyncio.Task[None] | None = None
@@ -158,7 +159,7 @@ class CommandBatcher:
             limit = connection.socket_timeout * (1 + sum(map(len, packed)) // _MAX_BYTES)
             with Deadline(limit):
                 await connection.send_packed_command(packed, check_health=False)
-                return [await _reply(connection) for _ in commands]
+                return [await self._reply(connection) for _ in commands]
         except BaseException as error:
             await connection.disconnect(nowait=True)
             if isinstance(error, TimeoutError):
@@ -166,6 +167,12 @@ class CommandBatcher:
             raise
         finally:
             await pool.release(connection)
+
+    async def _reply(self, connection: AbstractConnection) -> Any:
+        try:
+            return await self._connections.reply(connection)
+        except ResponseError as error:
+            return error
 
     async def _to_cluster(
         self, client: RedisCluster, commands: Sequence[tuple[Any, ...]]
@@ -212,16 +219,6 @@ async def _to_node(client: RedisCluster, commands: Sequence[tuple[Any, ...]]) ->
 
 def _key(command: tuple[Any, ...]) -> Any:
     return command[3] if command[0] in ("EVAL", "EVALSHA") else command[1]
-
-
-async def _reply(connection: AbstractConnection) -> Any:
-    try:
-        reply = await connection.read_response(timeout=math.inf)
-    except ResponseError as error:
-        return error
-    if reply is None and ((stream := stream_of(connection)) is None or stream.is_closing()):
-        raise RedisConnectionError("the connection was lost")  # the system has timed it out
-    return reply
 
 
 def _size(commands: Sequence[Command]) -> int:

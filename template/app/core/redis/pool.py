@@ -32,6 +32,7 @@ from redis.asyncio.sentinel import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
+from app.core.implementations import current
 from app.core.redis.outages import is_refusal, reply_code
 from app.core.redis.refusals import Refusals
 
@@ -145,12 +146,6 @@ class SentinelTlsConnection(LearningConnection, SentinelManagedSSLConnection):
     """To whichever server the sentinels call the primary, over TLS."""
 
 
-def stream_of(connection: AbstractConnection) -> asyncio.StreamWriter | None:
-    """What a connection writes to, if there is one; redis-py does not promise how to get at it."""
-    writer = getattr(connection, "_writer", None)
-    return writer if isinstance(writer, asyncio.StreamWriter) else None
-
-
 class PoolTimeout(RedisConnectionError):
     """Every connection of a pool stayed busy for as long as the caller was ready to wait."""
 
@@ -200,6 +195,7 @@ class FairCheckout(ConnectionPool):
         super().__init__(max_connections=slots.size, **kwargs)
         self.learned: Learned | None = kwargs.get("learned")
         self._slots = slots
+        self._connections = current().connections
         self._served: set[asyncio.Task[Any] | None] = set()
 
     @property
@@ -231,9 +227,8 @@ class FairCheckout(ConnectionPool):
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         # redis-py looks for the end of what was sent, which a connection that was reset has not.
-        writer = stream_of(connection)
         is_outdated = isinstance(connection, LearningConnection) and connection.is_outdated
-        if writer is not None and (is_outdated or writer.is_closing()):
+        if connection.is_connected and (is_outdated or self._connections.is_closing(connection)):
             await connection.disconnect(nowait=True)
         await super().ensure_connection(connection)
 

@@ -24,7 +24,6 @@ from pydantic import AfterValidator, Field
 from starlette.types import Receive, Scope, Send
 
 from app.core.cache import Cache
-from app.core.cache.http import solver
 from devservers.waiting import HANG
 from tests.core.cache.http.serving import application, asking, status, watch_fastapi
 
@@ -318,15 +317,6 @@ async def test_whoever_puts_a_handler_in_fastapis_place_sees_the_request(
     async with asking(application(one(cache))) as http:
         await http.get("/one")
     assert seen == ["/one"]
-
-
-async def test_what_a_newer_fastapi_may_know_is_left_to_it(
-    cache: Cache, by_fastapi: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(solver, "_KNOWN", solver._KNOWN - {"concurrency"})
-    async with asking(application(one(cache))) as http:
-        await http.get("/one")
-    assert by_fastapi == ["/one"]
 
 
 async def test_an_override_is_fastapis(cache: Cache, by_fastapi: list[str]) -> None:

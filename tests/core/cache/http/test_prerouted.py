@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.cache import Cache, HttpCacheMiddleware
-from app.core.cache.http.shortcut import PreroutedRoute
+from app.core.fastpath.fastapi import PreroutedRoute
 from tests.core.cache.http.serving import application, asking, status
 
 NUMBER = "6b0a9a36-0f4e-4a35-8b55-2f0a5f2a5a33"

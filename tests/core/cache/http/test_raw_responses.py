@@ -9,8 +9,9 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from app.core.application import Application
 from app.core.cache import Cache, HttpCacheMiddleware
+from app.core.fastpath.uvicorn import RawResponseSender
 from app.core.observability.requests import RequestMiddleware
-from app.core.responses import PreparedResponse, ResponseSender
+from app.core.responses import PreparedResponse
 from tests.core.cache.http.serving import Item, exchange, serving
 
 
@@ -63,13 +64,13 @@ def asked(method: str = "GET", of: str = "items", **headers: str) -> str:
 def whole(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each hit left in one piece."""
     answers: list[bool] = []
-    original = ResponseSender.send_raw
+    original = RawResponseSender.send_raw
 
-    def watched(self: ResponseSender, ready: PreparedResponse) -> bool:
+    def watched(self: RawResponseSender, ready: PreparedResponse) -> bool:
         answers.append(original(self, ready))
         return answers[-1]
 
-    monkeypatch.setattr(ResponseSender, "send_raw", watched)
+    monkeypatch.setattr(RawResponseSender, "send_raw", watched)
     return answers
 
 

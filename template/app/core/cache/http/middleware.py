@@ -5,7 +5,8 @@ to send bytes that are ready. Everything that is not a plain hit goes on to the 
 what was read, so that nothing is read twice.
 """
 
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
 from sys import getsizeof
 from time import time
 from typing import Any, Generic, TypeVar
@@ -25,14 +26,20 @@ from app.core.cache.http.checks import (
     principal_calls,
     refuse_elsewhere,
 )
-from app.core.cache.http.handler import REPLY, handler_for
 from app.core.cache.http.headers import ResponseRenderer, conditions
 from app.core.cache.http.params import ArgumentReader, reader_for, tree
 from app.core.cache.http.route import SEEN, CachedRoute
-from app.core.cache.http.shortcut import FOUND, TEMPLATE, PreroutedRoute, RouteMatch, RouteTarget
 from app.core.cache.keys import EntryKeys
 from app.core.cache.results import Outcome
+from app.core.implementations import Prerouter, current
 from app.core.responses import ResponseSender
+from app.core.scope import ROUTE_TEMPLATE
+
+ROUTE_MATCH = "app.cache.route_match"
+"""In the scope: the route that the middleware has found for this request."""
+SENDER = "app.cache.sender"
+"""In the scope: what the request is answered through, if no middleware is in between. Whoever finds
+it takes it away: through it the scope holds itself, and only garbage collection ends that."""
 
 MAX_BYTES = 8 * 1024 * 1024
 """The most memory that this takes of a process."""
@@ -44,6 +51,18 @@ _OVERHEAD = 1_000
 
 Key = tuple[str, bytes]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RouteMatch:
+    """Where a GET belongs."""
+
+    target: object
+    """The route, as the prerouter gave it."""
+    path: str
+    """What was looked for: a middleware may have made it another request since."""
+    params: Mapping[str, str]
+    """Those of the path, as text."""
 
 
 class _Aside:
@@ -58,6 +77,7 @@ class HttpCacheMiddleware:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._prerouter = current().prerouter
         self._table: _Table | None = None
         self._is_innermost = False
 
@@ -71,7 +91,9 @@ class HttpCacheMiddleware:
         if self._table is None and "app" in scope:
             self._look_at(scope["app"])
         if self._table is not None and (found := self._table.find(scope)) is not None:
-            route, address, scope[FOUND] = found
+            route, address, match = found
+            if match is not None:
+                scope[ROUTE_MATCH] = match
             if scope["method"] == "HEAD":
                 send = _without_body(send)
             if address is not None and await route.answer(address, scope, send):
@@ -79,10 +101,10 @@ class HttpCacheMiddleware:
             if scope["method"] == "HEAD":
                 # The route knows GET only; HEAD is the same without the body. Others see the
                 # request as it came, so the name of the route goes with it.
-                scope[TEMPLATE] = route.template
+                scope[ROUTE_TEMPLATE] = route.template
                 scope = {**scope, "method": "GET"}
-            elif self._is_innermost and isinstance(send, ResponseSender):
-                scope[REPLY] = send
+            elif self._is_innermost and match is not None and isinstance(send, ResponseSender):
+                scope[SENDER] = send
             send = _completing(send, route.renderer)
         await self._app(scope, receive, send)
 
@@ -99,12 +121,12 @@ class HttpCacheMiddleware:
         await self._app(scope, receive, send)
 
     def _look_at(self, app: FastAPI) -> None:
-        self._table = table = _Table(app.routes)
+        self._table = table = _Table(app.routes, self._prerouter)
         classes: list[Any] = [middleware.cls for middleware in app.user_middleware]
         # It has to be the only one: what is between two would not see what the outer one answers.
         mine = [number for number, one in enumerate(classes) if one is HttpCacheMiddleware]
         self._is_innermost = mine == [len(classes) - 1]
-        PreroutedRoute.install(app.router)
+        self._prerouter.install(app.router)
         check_unserved(table.cached, table.uncached)
         if mine:
             check_middleware(classes[mine[-1] + 1 :])
@@ -116,7 +138,8 @@ class HttpCacheMiddleware:
 class _Table:
     """The routes of an application, such that the one the router would choose is found fast."""
 
-    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+    def __init__(self, routes: Iterable[BaseRoute], prerouter: Prerouter) -> None:
+        self._prerouter = prerouter
         self.cached: list[CachedRoute] = []
         """All that are served, those of mounted applications included."""
         self.uncached: list[object] = []
@@ -157,8 +180,10 @@ class _Table:
             return None
         route, parameters = found
         address = route.address(parameters, scope["query_string"])
-        way = RouteMatch(route.way, scope["path"], parameters) if route.way is not None else None
-        place = route, address, way
+        match = None
+        if route.target is not None:
+            match = RouteMatch(route.target, scope["path"], parameters)
+        place = route, address, match
         if plain and self._remembers and route.is_worth_knowing(address, scope["query_string"]):
             self._known.keep(key, place)
         return place
@@ -174,7 +199,7 @@ class _Table:
             if not cached.public:
                 cached.varies_by = principal_calls(context.dependant)
                 cached.renderer.vary_by(header_names(context.dependant))
-            return _PublishedRoute(context, cached)
+            return _PublishedRoute(context, cached, self._prerouter.target(context, cached))
         self.uncached.append(cached)
         for inner in _walk(getattr(context, "routes", None) or ()):
             self._publish(inner)
@@ -202,12 +227,12 @@ class _Table:
 
 
 class _PublishedRoute:
-    """One cached route, as the edge sees it."""
+    """One cached route, as the middleware sees it."""
 
-    def __init__(self, context: RouteContext, cached: CachedRoute) -> None:
+    def __init__(self, context: RouteContext, cached: CachedRoute, target: object | None) -> None:
         route_class: Any = type(context.original_route)
-        handler = handler_for(context, cached)
-        self.way = RouteTarget(context, handler) if handler is not None else None
+        self.target = target
+        """The way there past the router, if there is one."""
         self.renderer: ResponseRenderer = cached.renderer
         self.template = context.path_format or ""
         self.pattern = context.path_regex
@@ -265,7 +290,7 @@ class _PublishedRoute:
             return False
         outcome = Outcome.NEAR if seen.near else Outcome.HIT
         kind.count(outcome)
-        scope[TEMPLATE] = self.template
+        scope[ROUTE_TEMPLATE] = self.template
         ready = cached.renderer.render(
             seen.value, outcome, entry, now, conditions(scope["headers"])
         )
@@ -317,8 +342,8 @@ _Place = tuple[_PublishedRoute, EntryKeys | None, RouteMatch | None]
 
 def _size_of(place: _Place) -> int:
     """Bytes of the strings that are kept for a place."""
-    _, address, found = place
-    texts: list[str | bytes] = [] if found is None else [*found.parameters.values()]
+    _, address, match = place
+    texts: list[str | bytes] = [] if match is None else [*match.params.values()]
     if address is not None:
         texts += (address.value, address.lease, *address.versions, *address.read_keys)
     return sum(map(getsizeof, texts))

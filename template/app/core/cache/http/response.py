@@ -64,19 +64,19 @@ class CachedResponse(Response):
         self.body = ready.body
         self.raw_headers = ready.headers.copy()
         self.background = None
-        self.reply: ResponseSender | None = None
+        self.sender: ResponseSender | None = None
         """Where it may leave in one piece, if it still is what it was."""
         self._ready = ready
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         ready = self._ready
         if (
-            self.reply is not None
+            self.sender is not None
             and self.background is None
             and self.status_code == ready.status
             and self.body is ready.body
             and self.raw_headers == ready.headers
-            and self.reply.send_raw(ready)
+            and self.sender.send_raw(ready)
         ):
             return
         await super().__call__(scope, receive, send)

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 SEEN = "app.cache.seen"
 """In the scope: the address that the edge has read for this request, and what it found."""
 
-
 CACHED_AS = "__cached_as__"
 """The attribute of a function that names its route."""
 
@@ -135,8 +134,8 @@ class CachedRoute:
         request: Request = kwargs.pop(REQUEST)
         from_dependencies: Response = kwargs.pop(RESPONSE)
         principal = None if self.public else kwargs.pop(PRINCIPAL)
-        touched = request.scope.get(PERSONALIZED_BY)
-        is_keyed = touched is None or touched in self.varies_by
+        personalized_by = request.scope.get(PERSONALIZED_BY)
+        is_keyed = personalized_by is None or personalized_by in self.varies_by
         if is_keyed:
             address = self.address(kwargs, principal)
             stored, loaded = await self._get(request, address, kwargs)

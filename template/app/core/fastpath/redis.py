@@ -1,14 +1,16 @@
-"""A connection of redis-py's pool, without the streams that it reads from.
+"""Reads arrays from Redis past the streams that redis-py reads from.
 
 asyncio's streams copy what comes three times and wake their reader for every piece of it, and a
 pool looks at a connection closely each time it hands it out: for a batch of 30 values that is as
 much as all the rest. So whoever has another command at once keeps the connection, and what comes
-goes from the transport to the parser.
+goes from the transport to the parser. Whatever else comes than arrays, an error or the end, is left
+to redis-py.
 
-Only arrays are read here. Whatever else comes, an error or the end, is left to redis-py.
+The stream that a connection writes to also tells at once that the connection has ended.
 """
 
 import asyncio
+import inspect
 import math
 from time import monotonic
 from typing import Any, cast
@@ -18,19 +20,33 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError
 
-from app.core.redis.pool import FairCheckout, stream_of
+from app.core.implementations import Connections, PooledConnection
+from app.core.redis.pool import FairCheckout
 
-# Seconds after which a connection goes back for a moment: its pool may know of a new primary.
-_LONGEST = 1.0
+KNOWN = "8.1"
+WITHOUT = "batches of reads take up to twice as long"
+
+_MAX_SECONDS = 1.0
+"""A connection goes back for a moment after so long: its pool may know of a new primary."""
 
 
-class RawConnection(asyncio.Protocol):
+def is_known() -> bool:
+    """Whether redis-py's connections have what they write to where it is known to be."""
+    return "_writer" in inspect.unwrap(AbstractConnection.__init__).__code__.co_names
+
+
+def stream_of(connection: AbstractConnection) -> asyncio.StreamWriter | None:
+    """Return what a connection writes to, if it is a stream of asyncio."""
+    writer = getattr(connection, "_writer", None)
+    return writer if isinstance(writer, asyncio.StreamWriter) else None
+
+
+class RawConnection(PooledConnection, asyncio.Protocol):
     """A connection between `open` and `close`, for one array after the other."""
 
     def __init__(self, pool: ConnectionPool, connection: AbstractConnection) -> None:
-        self._pool = pool
-        self._connection = connection
-        self._until = monotonic() + _LONGEST
+        super().__init__(pool, connection)
+        self._until = monotonic() + _MAX_SECONDS
         self._parser = hiredis.Reader(protocolError=InvalidResponse)
         self._begun = False
         self._reply: asyncio.Future[list[Any] | None] | None = None
@@ -41,39 +57,20 @@ class RawConnection(asyncio.Protocol):
             self._stream = cast(asyncio.Protocol, self._transport.get_protocol())
             self._transport.set_protocol(self)
 
-    @classmethod
-    async def open(cls, pool: ConnectionPool) -> "RawConnection":
-        """Take a connection from its pool.
-
-        Raises:
-            PoolTimeout: none came free in time.
-            RedisError: it could not be made.
-        """
-        return cls(pool, await pool.get_connection())
-
     async def close(self) -> None:
-        """Give it back."""
         try:
             self._leave()
         finally:
-            await self._pool.release(self._connection)
+            await super().close()
 
     @property
     def may_stay(self) -> bool:
-        """Whether it is good for another command, and the pool has others to give."""
         transport, pool = self._transport, self._pool
         if transport is None or transport.is_closing() or monotonic() >= self._until:
             return False
         return not (isinstance(pool, FairCheckout) and pool.is_exhausted)
 
     async def ask(self, command: bytes) -> list[Any]:
-        """The reply to a command, however long it takes.
-
-        Cut short, it ends the connection: the next command would get the reply of this one.
-
-        Raises:
-            RedisError: it is an error, or the connection was lost.
-        """
         if self._transport is None:
             await self._connection.send_packed_command(command, check_health=False)
         else:
@@ -140,3 +137,25 @@ class RawConnection(asyncio.Protocol):
             waiting.set_exception(reply)
         else:
             waiting.set_result(reply)
+
+
+class RawConnections(Connections):
+    """Looks at what connections write to."""
+
+    async def open(self, pool: ConnectionPool) -> PooledConnection:
+        return await RawConnection.open(pool)
+
+    def is_closing(self, connection: AbstractConnection) -> bool:
+        writer = stream_of(connection)
+        return writer is not None and writer.is_closing()
+
+    async def reply(self, connection: AbstractConnection) -> Any:
+        if (writer := stream_of(connection)) is None:
+            return await super().reply(connection)
+        reply = await connection.read_response(timeout=math.inf)
+        if reply is None and writer.is_closing():
+            raise RedisConnectionError("the connection was lost")  # the system has timed it out
+        return reply
+
+
+IMPLEMENTATION = {"connections": RawConnections()}

@@ -12,16 +12,12 @@ import uvicorn
 from prometheus_client import REGISTRY
 from starlette.types import Message, Receive, Scope, Send
 
-from app.core import responses
+from app.core.fastpath import uvicorn as fast_uvicorn
+from app.core.fastpath.uvicorn import RawResponseSender, head_of
 from app.core.observability.requests import UNMATCHED, RequestMiddleware
 from app.core.responses import Headers, PreparedResponse, ResponseSender
 from devservers.waiting import HANG
-
-# Another uvicorn than the one that is known, or none of httptools, is no fault of the service: it
-# is answered otherwise.
-pytestmark = pytest.mark.skipif(
-    not responses.is_on(), reason="this uvicorn is answered through ASGI"
-)
+from tests.support.fastpath import chosen
 
 BODY = b"the same for everybody"
 LENGTH = (b"content-length", b"%d" % len(BODY))
@@ -100,7 +96,7 @@ async def test_it_is_counted() -> None:
 def test_the_headers_of_the_server_are_those_of_now() -> None:
     ready = PreparedResponse(200, PLAIN, BODY)
     for now in (b"1", b"1", b"2"):
-        head = ready.head([(b"date", now)])
+        head = head_of(ready, [(b"date", now)])
         assert head is not None
         assert head.startswith(b"HTTP/1.1 200 OK\r\ndate: " + now + b"\r\n")
 
@@ -138,7 +134,7 @@ class NotPython:
 
 @pytest.mark.parametrize("cycle", [Less, More, NotPython])
 def test_a_cycle_of_another_kind_is_not_known(cycle: type[Any]) -> None:
-    assert not responses.is_known(cycle)
+    assert not fast_uvicorn.is_known(cycle)
 
 
 @pytest.mark.parametrize(
@@ -247,11 +243,11 @@ async def test_a_client_that_is_gone_gets_nothing() -> None:
     assert found == [False]
 
 
-async def test_another_uvicorn_is_answered_through_asgi(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(responses, "_cycle", None)
+async def test_without_the_fast_path_it_is_answered_through_asgi() -> None:
     app = Answering()
-    async with serving(app, http="httptools") as port:
-        assert BODY in await exchange(port, "GET / HTTP/1.1", CLOSING)
+    with chosen(fast=False):
+        async with serving(app, http="httptools") as port:
+            assert BODY in await exchange(port, "GET / HTTP/1.1", CLOSING)
     assert set(app.whole) == {False}
 
 
@@ -261,7 +257,7 @@ async def test_without_a_server_it_is_a_send_like_any() -> None:
     async def send(message: Message) -> None:
         messages.append(message)
 
-    answering = ResponseSender(send, b"id", 499)
+    answering = RawResponseSender(send, b"id", 499)
     assert not answering.send_raw(PreparedResponse(200, PLAIN, BODY))
     assert answering.status == 499
     await answering({"type": "http.response.start", "status": 200, "headers": PLAIN})

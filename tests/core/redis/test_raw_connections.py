@@ -15,14 +15,14 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, NoPermissionError, RedisError, ResponseError
 
+from app.core.fastpath import redis as fast_redis
+from app.core.fastpath.redis import RawConnection
 from app.core.redis import (
     BatchReader,
     ClientOptions,
     PoolTimeout,
     create_standalone_client,
-    direct,
 )
-from app.core.redis.direct import RawConnection
 from app.core.redis.pool import FairCheckout
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import HANG, PATIENCE, until
@@ -81,7 +81,7 @@ def test_values_pass_no_stream(server: EmbeddedValkey, streamed: list[bytes], ru
 def test_nor_do_they_with_tls(
     server: EmbeddedValkey, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(direct, "_LONGEST", 60)
+    monkeypatch.setattr(fast_redis, "_MAX_SECONDS", 60)
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
 
@@ -202,7 +202,7 @@ class Script:
 
 
 async def test_a_reply_may_come_in_any_two_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct, "_LONGEST", 60)
+    monkeypatch.setattr(fast_redis, "_MAX_SECONDS", 60)
     script = Script()
     async with script.running() as pool:
         connection = await RawConnection.open(pool)
@@ -322,7 +322,7 @@ async def test_a_connection_is_kept_while_it_is_needed_but_not_for_good(
     monkeypatch.setattr(FairCheckout, "get_connection", get_connection)
     reader = BatchReader(connect(), timeout=PATIENCE)
     for longest in HANG, 0.05, 0:
-        monkeypatch.setattr(direct, "_LONGEST", longest)
+        monkeypatch.setattr(fast_redis, "_MAX_SECONDS", longest)
         taken = 0
         with counted_writes() as wire:
             await read_on(reader, readers=20, seconds=0.5)

@@ -1,0 +1,138 @@
+"""What fast paths may replace: each has an ordinary implementation here, which is always there.
+
+A fast path (`app/core/fastpath/`) knows the insides of uvicorn, FastAPI or redis-py. Everything
+else asks here, when it is made, what to use, and gets the ordinary implementation where a fast path
+is off, does not know the version that is installed, or was deleted with its folder.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Self
+
+import structlog
+from fastapi import APIRouter, Response
+from fastapi.routing import RouteContext
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+
+from app.core.responses import ResponseSender
+
+log = structlog.get_logger(__name__)
+
+_FASTPATH = "app.core.fastpath"
+
+
+class Prerouter:
+    """How a request reaches a cached route that the middleware has found already."""
+
+    def install(self, router: APIRouter) -> None:
+        """Get ready to serve what `target` gives. Here, the router finds the route again."""
+
+    def target(
+        self, context: RouteContext, endpoint: Callable[..., Awaitable[Response]]
+    ) -> object | None:
+        """Return a shorter way to a route, for the scope; None: there is no other than FastAPI's.
+
+        `endpoint` is the function of the route, which returns a response.
+        """
+        return None
+
+
+class PooledConnection:
+    """A connection of a pool, for commands whose replies are arrays."""
+
+    def __init__(self, pool: ConnectionPool, connection: AbstractConnection) -> None:
+        self._pool = pool
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, pool: ConnectionPool) -> Self:
+        """Take a connection from its pool.
+
+        Raises:
+            PoolTimeout: none came free in time.
+            RedisError: it could not be made.
+        """
+        return cls(pool, await pool.get_connection())
+
+    async def close(self) -> None:
+        """Give it back."""
+        await self._pool.release(self._connection)
+
+    @property
+    def may_stay(self) -> bool:
+        """Whether it is good for another command, and the pool has others to give."""
+        return False
+
+    async def ask(self, command: bytes) -> list[Any]:
+        """Return the reply to a packed command, however long it takes.
+
+        Cut short, it ends the connection: the next command would get the reply of this one.
+
+        Raises:
+            RedisError: it is an error, or the connection was lost.
+        """
+        await self._connection.send_packed_command(command, check_health=False)
+        reply: list[Any] = await self._connection.read_response()
+        return reply
+
+
+class Connections:
+    """How connections of redis-py are used."""
+
+    async def open(self, pool: ConnectionPool) -> PooledConnection:
+        """Take a connection from its pool; see `PooledConnection.open`."""
+        return await PooledConnection.open(pool)
+
+    def is_closing(self, connection: AbstractConnection) -> bool:
+        """Whether a connection has ended. Here, the next command finds out."""
+        return False
+
+    async def reply(self, connection: AbstractConnection) -> Any:
+        """Read a reply, which may be None.
+
+        Raises:
+            RedisError: it is an error, or the connection was lost.
+        """
+        return await connection.read_response()
+
+
+@dataclass(frozen=True, slots=True)
+class Implementations:
+    """One for each thing that has a fast path."""
+
+    response_sender: type[ResponseSender] = ResponseSender
+    prerouter: Prerouter = field(default_factory=Prerouter)
+    connections: Connections = field(default_factory=Connections)
+
+
+_chosen: Implementations | None = None
+
+
+def current() -> Implementations:
+    """Return what everything uses that is made now: fast paths, unless `choose` was told not to."""
+    return _chosen or choose()
+
+
+def choose(*, fast: bool = True) -> Implementations:
+    """Decide what everything uses that is made from now on, and log it in one line.
+
+    The log names the fast paths that are on, and why each of the others is off.
+    """
+    global _chosen
+    on: dict[str, dict[str, Any]] = {}
+    off: dict[str, str] = {}
+    tell = log.info
+    spec = find_spec(_FASTPATH)
+    if not fast:
+        off["all"] = "FASTPATH=off"
+    elif spec is None or spec.origin is None:  # a folder may be left that has no modules
+        off["all"] = f"{_FASTPATH} is not there"
+    else:
+        on, off = import_module(_FASTPATH).known()
+        if off:  # that is news to whoever operates the service, a choice is not
+            tell = log.warning
+    _chosen = Implementations(**{name: one for part in on.values() for name, one in part.items()})
+    tell("fastpath.chosen", on=sorted(on), off=off)
+    return _chosen
