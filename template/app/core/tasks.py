@@ -59,11 +59,12 @@ class Tasks:
                 task.cancel()
             await _wait(self._tasks, _CANCEL_AGAIN_AFTER)
 
-    def __len__(self) -> int:
-        return len(self._tasks)
-
     def __iter__(self) -> Iterator[asyncio.Task[Any]]:
-        return iter(self._tasks.copy())
+        # One that is done stays in the set until the loop has called its callbacks.
+        return iter([task for task in self._tasks if not task.done()])
+
+    def __len__(self) -> int:
+        return sum(not task.done() for task in self._tasks)
 
 
 async def _wait(tasks: set[asyncio.Task[Any]], seconds: float) -> None:

@@ -144,12 +144,12 @@ async def test_a_read_during_an_invalidation_does_not_keep_what_it_saw(
         monkeypatch.setattr(cache._store, name, slow)
     assert cache._backplane is not None
     # News that comes late.
-    monkeypatch.setattr(cache._backplane._link, "_on_message", lambda *_: None)
+    monkeypatch.setattr(cache._backplane._connection, "_on_message", lambda *_: None)
     await invalidate(policy)
     assert await read(policy, 2) == 2
 
 
-async def test_when_the_link_is_lost_nothing_is_believed(open_near: OpenNear, redis: Redis) -> None:
+async def test_when_it_is_cut_off_nothing_is_believed(open_near: OpenNear, redis: Redis) -> None:
     cache = await open_near()
     policy = policy_of(cache)
     for _ in range(2):
@@ -200,22 +200,22 @@ async def test_news_that_it_does_not_understand_leave_nothing_to_believe(
     assert await read(policy, 2) == 2
 
 
-async def test_it_comes_back_whatever_ended_the_link(
+async def test_it_comes_back_whatever_ended_the_connection(
     open_near: OpenNear, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = await open_near()
     listener, near = cache._backplane, cache._near
     assert listener is not None
     assert near is not None
-    heard, told = listener._link._on_message, []
+    heard, told = listener._connection._on_message, []
 
-    def failing(channel: str, message: bytes | None) -> None:
+    def failing(channel: str, message: bytes) -> None:
         told.append(message)
         if len(told) == 1:
             raise RuntimeError("a mistake of ours")
         heard(channel, message)
 
-    monkeypatch.setattr(listener._link, "_on_message", failing)
+    monkeypatch.setattr(listener._connection, "_on_message", failing)
     await redis.publish(cache.keyspace.channel, "[]")
     await until(lambda: not near.is_online)
     await until(lambda: near.is_online)

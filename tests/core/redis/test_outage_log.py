@@ -1,6 +1,5 @@
 """An outage is told when it begins and when it is over, by whatever tries again meanwhile."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -52,16 +51,16 @@ class Listening:
 
 
 @asynccontextmanager
-async def link(client: RedisClient) -> AsyncIterator[Listening]:
+async def pubsub(client: RedisClient) -> AsyncIterator[Listening]:
     listening = Listening()
-
-    def heard(channel: str, message: bytes | None) -> None:
-        listening.heard_subscription(channel)
-
-    running = PubSubConnection(client, ["news"], on_message=heard, on_disconnect=lambda: None)
-    task = asyncio.create_task(running.run())
+    connection = PubSubConnection(
+        client,
+        on_message=lambda channel, message: None,
+        on_subscribe=listening.heard_subscription,
+    )
+    connection.subscribe("news")
     yield listening
-    task.cancel()
+    await connection.close()
 
 
 @asynccontextmanager
@@ -78,7 +77,7 @@ Listener = Callable[[RedisClient], AbstractAsyncContextManager[Listening]]
 
 
 @pytest.mark.parametrize(
-    ("listener", "name"), [(link, "redis.link"), (lock_subscriber, "locks.wakeups")]
+    ("listener", "name"), [(pubsub, "redis.pubsub"), (lock_subscriber, "locks.wakeups")]
 )
 async def test_a_connection_that_listens(
     server: EmbeddedValkey, connect: Connect, listener: Listener, name: str

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from app.core.cache.near import NearCache
-from app.core.redis import Command, PubSubConnection, RedisClient, advice, is_refusal
+from app.core.redis import Command, OutageLog, PubSubConnection, RedisClient, advice, is_refusal
 
 log = structlog.get_logger(__name__)
 
@@ -66,23 +66,29 @@ class Backplane:
 
     def __init__(self, client: RedisClient, channel: str, near: NearCache) -> None:
         self._near = near
-        self._link = PubSubConnection(
-            client, [channel], on_message=self._heard, on_disconnect=near.disconnected
+        self._channel = channel
+        self._connection = PubSubConnection(
+            client,
+            on_message=self._on_message,
+            on_subscribe=lambda _: near.connected(),
+            on_disconnect=near.disconnected,
+            outage_log=OutageLog("cache.backplane", channel=channel),
         )
 
     @property
     def refusal(self) -> str | None:
         """Why the server does not let this user listen."""
-        return self._link.refusal
+        return self._connection.refusal
 
-    async def run(self) -> None:
-        """Listen until cancelled."""
-        await self._link.run()
+    def start(self) -> None:
+        """Listen, as soon and as long as the server can be reached."""
+        self._connection.subscribe(self._channel)
 
-    def _heard(self, channel: str, message: bytes | None) -> None:
-        if message is None:  # the subscription is in place (again)
-            self._near.connected()
-            return
+    async def close(self) -> None:
+        """Stop listening for good."""
+        await self._connection.close()
+
+    def _on_message(self, _: str, message: bytes) -> None:
         match _parsed(message):
             case [kind, *names] if kind == _ENTRIES:
                 self._near.invalidate(map(str, names))

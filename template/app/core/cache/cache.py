@@ -93,7 +93,7 @@ class Cache:
     async def __aenter__(self) -> Self:
         self._running = [asyncio.create_task(self._recovery.run(self._store, self._breaker))]
         if self._backplane is not None:
-            self._running.append(asyncio.create_task(self._backplane.run()))
+            self._backplane.start()
         return self
 
     async def __aexit__(
@@ -104,6 +104,8 @@ class Cache:
     ) -> None:
         await self.engine.drain(grace=5)
         await stop_tasks(self._running)
+        if self._backplane is not None:
+            await self._backplane.close()
         await self._recovery.finish(self._store)
 
     @overload

@@ -11,7 +11,7 @@ from app.core.events.event import Event, EventsLost
 from app.core.events.publish import EventsUnavailable, PublishBuffer
 from app.core.events.stream import NONE, EventId, Stream
 from app.core.events.subscription import Handlers, Subscription
-from app.core.redis import PubSubConnection, RedisClient, is_transient, refusals_of
+from app.core.redis import OutageLog, PubSubConnection, RedisClient, is_transient, refusals_of
 from app.core.tasks import Tasks
 
 E = TypeVar("E", bound=Event)
@@ -61,6 +61,13 @@ class Events:
         self._ownership_ttl = ownership_ttl
         self._subscriptions: dict[tuple[str, bool], Subscription] = {}
         self._tasks = Tasks()
+        self._announcements = PubSubConnection(
+            client,
+            on_message=self._wake_subscriptions,
+            on_subscribe=self._wake_subscriptions,
+            on_disconnect=metrics.disconnects.inc,
+            outage_log=OutageLog("events.announcements"),
+        )
 
     def on(
         self, publisher: str, event_type: type[E], *, every_process: bool = False
@@ -130,8 +137,8 @@ class Events:
     async def __aenter__(self) -> Self:
         await asyncio.gather(*(each.start() for each in self._subscriptions.values()))
         self._tasks.start(self._buffer.run())
-        if self._subscriptions:
-            self._tasks.start(self._announcements().run())
+        channels = {each.stream.channel for each in self._subscriptions.values()}
+        self._announcements.subscribe(*channels)
         return self
 
     async def __aexit__(
@@ -142,7 +149,7 @@ class Events:
     ) -> None:
         await asyncio.gather(*(each.stop(_STOP_GRACE) for each in self._subscriptions.values()))
         await self._buffer.drain(_STOP_GRACE)
-        await self._tasks.stop()
+        await asyncio.gather(self._tasks.stop(), self._announcements.close())
         self._buffer.close()
 
     def _subscription(self, publisher: str, every_process: bool) -> Subscription:
@@ -161,16 +168,7 @@ class Events:
             self._subscriptions[key] = Subscription(stream, handlers, consumer)
         return self._subscriptions[key]
 
-    def _announcements(self) -> PubSubConnection:
-        channels = {each.stream.channel for each in self._subscriptions.values()}
-        return PubSubConnection(
-            self._client,
-            list(channels),
-            on_message=self._wake_subscriptions,
-            on_disconnect=metrics.disconnects.inc,
-        )
-
-    def _wake_subscriptions(self, channel: str, message: bytes | None) -> None:
+    def _wake_subscriptions(self, channel: str, message: bytes = b"") -> None:
         newest = EventId.parse(message) if message else NONE
         for subscription in self._subscriptions.values():
             if subscription.stream.channel == channel:

@@ -1,13 +1,16 @@
-"""A pub/sub connection that says when it is lost.
+"""Listening to what is published, over a connection that is replaced when it is lost.
 
-Pub/sub promises nothing to a listener that is away, and a half-open connection looks like silence.
-So the link asks for a sign of life, connects anew when there is none, and tells its owner of every
-subscription: what was published before it may have gone unheard.
+Pub/sub promises nothing to a listener that is away: a connection can be half open, which looks like
+silence, and what is published while it is made again is gone. So the server is asked for a sign of
+life, and the owner is told of each loss and of each subscription, as reasons to look for itself.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable
+from math import inf
 from time import monotonic
+from typing import Any
 
 import structlog
 from redis.asyncio import RedisCluster
@@ -17,78 +20,174 @@ from redis.exceptions import RedisError
 
 from app.core.redis.clients import RedisClient
 from app.core.redis.outages import OutageLog, is_refusal
+from app.core.tasks import Tasks
 
 log = structlog.get_logger(__name__)
 
-_RECONNECT_AFTER = 0.5
-_ASK_AGAIN_AFTER = 60.0
+_RECONNECT_AFTER = 0.25
+"""Seconds between two connections, on average: processes that lost theirs together spread out."""
+_RETRY_REFUSED_AFTER = 30.0
 """Seconds until another try, where the server does not allow it; people mend permissions."""
-
-OnMessage = Callable[[str, bytes | None], None]
-"""Takes the channel and the message; None is the confirmation of a subscription."""
+_SILENT_TICKS = 3
+"""PINGs without an answer after which a connection counts as lost."""
 
 
 class PubSubConnection:
-    """Listens to some channels over a connection of its own."""
+    """Hears some channels, over one connection at a time, while any of them is subscribed to.
+
+    One task does all that is done with the connection. redis-py makes a broken one again from
+    whichever call finds it broken, and two at once would read each other's replies.
+    """
 
     def __init__(
         self,
         client: RedisClient,
-        channels: Sequence[str],
         *,
-        on_message: OnMessage,
-        on_disconnect: Callable[[], None],
-        deadline: float = 3.0,
+        on_message: Callable[[str, bytes], None],
+        on_subscribe: Callable[[str], None],
+        on_disconnect: Callable[[], None] = lambda: None,
+        outage_log: OutageLog | None = None,
+        timeout: float = 3.0,
+        idle_timeout: float = 5.0,
     ) -> None:
-        """`on_disconnect` is called when it ends, and after `deadline` seconds of silence."""
+        """Connect with the first call of `subscribe`.
+
+        Args:
+            client: its pool gives a connection, which counts against its size.
+            on_message: is called with a channel and what was published to it.
+            on_subscribe: is called with a channel each time that its subscription is in place:
+                what was published before may have gone unheard.
+            on_disconnect: is called each time that a connection ends, or could not be made.
+            outage_log: is told when nothing is heard, and when that is over.
+            timeout: seconds of silence after which a connection is replaced.
+            idle_timeout: seconds for which a channel is still heard after `unsubscribe`, so that
+                subscribing anew costs nothing. The last one takes the connection with it.
+        """
         self._client = client
-        self._channels = channels
         self._on_message = on_message
+        self._on_subscribe = on_subscribe
         self._on_disconnect = on_disconnect
-        self._deadline = deadline
-        self._ask_after = deadline / 3
-        self._outage = OutageLog("redis.link", channels=channels)
+        self._outage_log = outage_log or OutageLog("redis.pubsub")
+        self._tick = timeout / _SILENT_TICKS
+        self._idle_timeout = idle_timeout
+        self._channels: dict[str, float] = {}
+        """Each with the moment (monotonic) at which it may be dropped."""
+        self._unsent: set[str] = set()
+        self._confirmed: set[str] = set()
+        self._reading: asyncio.Timeout | None = None
+        self._tasks = Tasks()
+        self._is_closed = False
         self.refusal: str | None = None
         """Why the server does not let this user listen."""
 
-    async def run(self) -> None:
-        """Listen until cancelled, over as many connections as it takes."""
-        while True:
+    def subscribe(self, *channels: str) -> None:
+        """Hear these channels soon, unless the connection is closed; `on_subscribe` tells when."""
+        if self._is_closed or not channels:
+            return
+        self._unsent.update(channel for channel in channels if channel not in self._channels)
+        self._channels.update(dict.fromkeys(channels, inf))
+        if not self._tasks:
+            self._tasks.start(self._run())
+        elif self._unsent and self._reading is not None and not self._reading.expired():
+            self._reading.reschedule(0)  # stop reading, subscribe, read on
+
+    def unsubscribe(self, channel: str) -> None:
+        """Stop hearing a channel, unless it is subscribed to again within `idle_timeout`."""
+        if channel in self._channels:
+            self._channels[channel] = monotonic() + self._idle_timeout
+
+    def hears(self, channel: str) -> bool:
+        """Return whether the subscription to a channel is in place."""
+        return channel in self._confirmed
+
+    async def close(self) -> None:
+        """Disconnect for good."""
+        self._is_closed = True
+        self._channels.clear()
+        await self._tasks.stop()
+
+    async def _run(self) -> None:
+        while self._channels:
             try:
+                self._unsent = set(self._channels)
                 async with await open_pubsub(self._client) as pubsub:
-                    await pubsub.subscribe(*self._channels)
                     await self._listen(pubsub)
             except (RedisError, OSError) as error:
                 self.refusal = str(error) if is_refusal(error) else None
-                self._outage.lost(error)
+                self._outage_log.lost(error)
             except Exception:  # without this task nobody would hear anything any more
-                log.exception("redis.link_failed", channels=self._channels)
+                log.exception("redis.pubsub_failed", channels=sorted(self._channels))
+            else:
+                continue  # nobody listens, unless somebody has begun to at this moment
             finally:
+                self._confirmed.clear()
                 self._on_disconnect()
-            await asyncio.sleep(_ASK_AGAIN_AFTER if self.refusal else _RECONNECT_AFTER)
+            pause = _RETRY_REFUSED_AFTER if self.refusal else _RECONNECT_AFTER
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            self._drop_idle()
 
     async def _listen(self, pubsub: PubSub) -> None:
         task = asyncio.current_task()
         assert task is not None
-        heard = asked = monotonic()
-        while True:
-            message = await pubsub.get_message(timeout=self._ask_after)
+        next_tick, silent_ticks = monotonic() + self._tick, 0
+        while self._channels:
+            if self._unsent:
+                await self._subscribe(pubsub)
+            message = await self._read(pubsub, next_tick - monotonic())
             if task.cancelling():  # which redis-py took for its own timeout
                 raise asyncio.CancelledError
-            now = monotonic()
             if message is not None:
-                heard = now
-                if message["type"] == "message":
-                    self._on_message(message["channel"].decode(), message["data"])
-                elif message["type"] == "subscribe":  # also when redis-py connected anew by itself
-                    self.refusal = None
-                    self._outage.back()
-                    self._on_message(message["channel"].decode(), None)
-            elif now - heard > self._deadline:
-                raise RedisConnectionError(f"no sign of life for {self._deadline} s")
-            elif now - asked >= self._ask_after:
-                asked = now
-                await pubsub.ping()
+                silent_ticks = 0
+                self._handle(message)
+            if monotonic() >= next_tick:
+                silent_ticks += 1
+                if silent_ticks > _SILENT_TICKS:
+                    raise RedisConnectionError("the server gives no sign of life")
+                await self._ping(pubsub)
+                next_tick = monotonic() + self._tick
+
+    async def _subscribe(self, pubsub: PubSub) -> None:
+        channels, self._unsent = self._unsent & self._channels.keys(), set()
+        if channels:
+            async with asyncio.timeout(self._tick):
+                await pubsub.subscribe(*channels)
+
+    async def _read(self, pubsub: PubSub, seconds: float) -> dict[str, Any] | None:
+        """Return the next message; None after so many seconds, or once there is a new channel."""
+        try:
+            async with asyncio.timeout(seconds) as self._reading:
+                message: dict[str, Any] | None = await pubsub.get_message(timeout=None)
+                return message
+        except TimeoutError:
+            return None
+        finally:
+            self._reading = None
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        if message["type"] == "message":
+            self._on_message(message["channel"].decode(), message["data"])
+        elif message["type"] == "subscribe":  # also when redis-py connected anew by itself
+            channel = message["channel"].decode()
+            self.refusal = None
+            self._outage_log.back()
+            if channel in self._channels:
+                self._confirmed.add(channel)
+                self._on_subscribe(channel)
+
+    async def _ping(self, pubsub: PubSub) -> None:
+        idle = self._drop_idle()
+        async with asyncio.timeout(self._tick):
+            if idle:
+                await pubsub.unsubscribe(*idle)
+            await pubsub.ping()
+
+    def _drop_idle(self) -> list[str]:
+        now = monotonic()
+        idle = [channel for channel, until in self._channels.items() if until <= now]
+        for channel in idle:
+            del self._channels[channel]
+            self._confirmed.discard(channel)
+        return idle
 
 
 async def open_pubsub(client: RedisClient) -> PubSub:
