@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 
 
@@ -91,9 +91,9 @@ def _wait_until_ready(service: RunningService, log: Path, timeout: float) -> Non
         if service.process.poll() is not None:
             raise _failure(f"The service ended with exit code {service.process.returncode}", log)
         try:
-            if httpx.get(f"{service.url}/health/ready", timeout=timeout).is_success:
+            if httpx2.get(f"{service.url}/health/ready", timeout=timeout).is_success:
                 return
-        except httpx.TransportError:
+        except httpx2.TransportError:
             pass  # it does not listen yet
         time.sleep(0.05)
     raise _failure(f"The service was not ready after {timeout:g} s", log)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 from rich.console import Console
 
 # Colours in a terminal, none in a file.
@@ -14,7 +14,7 @@ ROW = "{:<26} {:<23} {:>6} {:>7}  {}"
 NAMES = ("notebook", "pencil", "eraser")
 NOBODY = "/items/00000000-0000-7000-8000-000000000000"
 
-Check = Callable[[httpx.Response], bool]
+Check = Callable[[httpx2.Response], bool]
 
 
 class TourFailed(Exception):
@@ -28,7 +28,7 @@ def take_tour(url: str) -> None:
         TourFailed: an answer was not what it has to be.
     """
     console.print(ROW.format("step", "request", "status", "ms", "Cache-Status"), style="bold")
-    with httpx.Client(base_url=url, timeout=10) as client:
+    with httpx2.Client(base_url=url, timeout=10) as client:
         step = Walk(client).step
         for name in NAMES:
             item = step(f"create: {name}", "POST", "/items", 201, {"name": name, "quantity": 3})
@@ -44,7 +44,7 @@ def take_tour(url: str) -> None:
 
 
 class Walk:
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(self, client: httpx2.Client) -> None:
         self._client = client
 
     def step(
@@ -75,11 +75,11 @@ def all_of(*checks: Check) -> Check:
     return lambda answer: all(check(answer) for check in checks)
 
 
-def hits(answer: httpx.Response) -> bool:
+def hits(answer: httpx2.Response) -> bool:
     return "; hit" in answer.headers.get("cache-status", "")
 
 
-def misses(answer: httpx.Response) -> bool:
+def misses(answer: httpx2.Response) -> bool:
     return "; fwd=miss" in answer.headers.get("cache-status", "")
 
 

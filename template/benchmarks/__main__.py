@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-import httpx
+import httpx2
 
 from app.settings import Settings
 from benchmarks import measure, picture, traffic, verdict
@@ -94,7 +94,7 @@ async def _measure(
     cached: list[Service], uncached: list[Service], redis: EmbeddedValkey, *, quick: bool
 ) -> tuple[list[measure.Route], measure.Stampede, measure.Outage]:
     _say("traffic: filling the database")
-    async with httpx.AsyncClient(
+    async with httpx2.AsyncClient(
         base_url=uncached[0].url, headers=traffic.HEADERS, trust_env=False
     ) as client:
         paths = await traffic.paths(client)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-import httpx
+import httpx2
 
 from devservers.server import free_port
 from devservers.waiting import HANG
@@ -27,7 +27,7 @@ class Service:
 
     def loads(self) -> int:
         """How often this process has computed what it caches, by its own metrics."""
-        metrics = httpx.get(f"{self.url}/metrics", trust_env=False, timeout=HANG).text
+        metrics = httpx2.get(f"{self.url}/metrics", trust_env=False, timeout=HANG).text
         return sum(
             int(float(line.rpartition(" ")[2]))
             for line in metrics.splitlines()
@@ -79,8 +79,8 @@ def _wait_until_it_serves(process: subprocess.Popen[bytes], service: Service) ->
     while True:
         ended = process.poll() is not None
         try:
-            httpx.get(f"{service.url}/health/live", trust_env=False, timeout=1).raise_for_status()
-        except httpx.HTTPError:
+            httpx2.get(f"{service.url}/health/live", trust_env=False, timeout=1).raise_for_status()
+        except httpx2.HTTPError:
             if ended or time.monotonic() > deadline:
                 raise ServiceFailed("the service did not start") from None
             time.sleep(0.05)

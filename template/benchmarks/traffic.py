@@ -1,12 +1,12 @@
 """What this service is asked when it is measured. Yours, as its routes are: change it with them."""
 
-import httpx
+import httpx2
 
 HEADERS: dict[str, str] = {}
 """Sent with every request, for routes that want to know who asks."""
 
 
-async def paths(client: httpx.AsyncClient) -> dict[str, list[str]]:
+async def paths(client: httpx2.AsyncClient) -> dict[str, list[str]]:
     """Put data into an empty database, and say what to ask for.
 
     Returns the paths to request by cached route, each for an entry of its own: fifty or more. A

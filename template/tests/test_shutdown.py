@@ -7,7 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-import httpx
+import httpx2
 
 from devservers.server import free_port
 from devservers.waiting import HANG, wait_until
@@ -33,8 +33,8 @@ uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", timeout_graceful_sh
 
 def is_live(base: str) -> bool:
     try:
-        return httpx.get(f"{base}/health/live").is_success
-    except httpx.HTTPError:
+        return httpx2.get(f"{base}/health/live").is_success
+    except httpx2.HTTPError:
         return False
 
 
@@ -46,7 +46,7 @@ def test_requests_under_way_are_answered(servers: dict[str, str]) -> None:
     )
     try:
         wait_until(lambda: is_live(base), what="the service")
-        get = partial(httpx.get, timeout=HANG)
+        get = partial(httpx2.get, timeout=HANG)
         with ThreadPoolExecutor(8) as pool:
             answers = [pool.submit(get, f"{base}/moment") for _ in range(8)]
             wait_until(lambda: get(f"{base}/under-way").json() == 8)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -31,9 +31,9 @@ class Named:
         await self._app(scope, receive, send)
 
 
-def asking(app: FastAPI) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://service")
+def asking(app: FastAPI) -> httpx2.AsyncClient:
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    return httpx2.AsyncClient(transport=transport, base_url="http://service")
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ async def test_its_requests_are_traced() -> None:
     async def read(item_id: int) -> int:
         return item_id
 
-    async with serving(app) as port, httpx.AsyncClient() as http:
+    async with serving(app) as port, httpx2.AsyncClient() as http:
         for item_id in range(2):
             await http.get(f"http://127.0.0.1:{port}/items/{item_id}")
     requests = [span.name for span in exporter.get_finished_spans() if span.parent is None]

@@ -5,7 +5,7 @@ import json
 from time import monotonic
 from typing import Annotated, Any, Literal
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
@@ -88,7 +88,7 @@ async def test_a_body_that_is_too_long_is_refused(kind: str, http: str, chunked:
     path, headers = KINDS[kind]
     async with (
         serving(service(), http=http) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
     ):
         method = "GET" if kind == "of a GET" else "POST"
         body: Any = chunks(2 * LIMIT) if chunked else b"x" * 2 * LIMIT
@@ -145,7 +145,7 @@ async def test_waiting_for_a_body_is_what_counts() -> None:
 
     async with (
         serving(app) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
     ):
         assert (await client.post("/slow", content=slowly())).json() == 4
 

@@ -113,6 +113,21 @@ def test_the_tested_versions_are_within_the_bounds() -> None:
         assert requirement.specifier.contains(str(pinned[name].specifier).removeprefix("==")), name
 
 
+@pytest.mark.parametrize("sessions", [True, False])
+@pytest.mark.parametrize("access", [True, False])
+def test_answers_together_need_what_each_of_them_needs(
+    render_wiring: Render, sessions: bool, access: bool
+) -> None:
+    files = text_files(render_wiring(sessions=sessions, access=access))
+    project = tomllib.loads(files["pyproject.toml"])
+    runs = requirements(project["project"]["dependencies"]).keys()
+    dev = requirements(project["dependency-groups"]["dev"]).keys()
+    assert ("python-multipart" in runs) == sessions
+    assert ("httpx2" in runs, "httpx2" in dev) == (access, not access)
+    # Starlette warns of it, and it has no releases any more.
+    assert "httpx" not in runs | dev
+
+
 def test_no_service_has_the_name_of_a_package_it_depends_on(render_wiring: Render) -> None:
     """The resolver would take one for the other. Yet a service may be called `requests`."""
     for name in ("redis", "requests", "fastapi"):

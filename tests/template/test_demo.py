@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -31,7 +31,7 @@ def test_it_shows_what_happens_and_serves_until_interrupted(
     output = "".join(shown)
     assert "read, warm" in output, output
     health = next(line.split()[1] for line in shown if line.strip().startswith("health"))
-    assert httpx.get(health).is_success
+    assert httpx2.get(health).is_success
     family = psutil.Process(demo.pid).children(recursive=True)
     assert family
 
@@ -41,8 +41,8 @@ def test_it_shows_what_happens_and_serves_until_interrupted(
     assert "nothing left running" in demo.stdout.read()
     demo.stdout.close()
     assert [process for process in family if process.is_running()] == []
-    with pytest.raises(httpx.TransportError):
-        httpx.get(health)
+    with pytest.raises(httpx2.TransportError):
+        httpx2.get(health)
 
 
 def broken_service(folder: Path, program: str) -> Path:

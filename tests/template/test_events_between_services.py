@@ -4,7 +4,7 @@ import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from devservers.valkey import EmbeddedValkey
@@ -22,7 +22,7 @@ CATALOG = '''"""Items of the service `orders`, kept for as long as they do not c
 import os
 from uuid import UUID
 
-import httpx
+import httpx2
 from fastapi import APIRouter
 
 from app.core.cache import Cache
@@ -48,7 +48,7 @@ def create_catalog_router(cache: Cache, events: Events) -> APIRouter:
     @router.get("/{item_id}")
     @names.http(public=True, tags=lambda item_id: [f"item:{item_id}"])
     async def read(item_id: UUID) -> str:
-        async with httpx.AsyncClient(base_url=os.environ["ORDERS_URL"]) as orders:
+        async with httpx2.AsyncClient(base_url=os.environ["ORDERS_URL"]) as orders:
             return str((await orders.get(f"/items/{item_id}")).json()["name"])
 
     return router
@@ -82,7 +82,7 @@ def billing(render: Render, tmp_path: Path) -> Path:
 
 def read(service: RunningService, path: str) -> tuple[str, str]:
     """The answer, and what the cache says of it."""
-    response = httpx.get(f"{service.url}{path}", timeout=HANG)
+    response = httpx2.get(f"{service.url}{path}", timeout=HANG)
     assert response.status_code == 200, response.text
     return response.json(), response.headers["cache-status"]
 
@@ -102,13 +102,13 @@ def test_another_service_forgets_what_has_changed(
                 billing, tmp_path / "billing.log", variables=shared | {"ORDERS_URL": source.url}
             )
         )
-        item = httpx.post(f"{source.url}/items", json={"name": "old"}).json()
+        item = httpx2.post(f"{source.url}/items", json={"name": "old"}).json()
         path = f"/catalog/{item['id']}"
         assert read(follower, path)[0] == "old"
         name, status = read(follower, path)
         assert (name, "hit" in status) == ("old", True)
 
         change = {"name": "new", "version": item["version"]}
-        assert httpx.put(f"{source.url}/items/{item['id']}", json=change).status_code == 200
+        assert httpx2.put(f"{source.url}/items/{item['id']}", json=change).status_code == 200
 
         wait_until(lambda: read(follower, path)[0] == "new", what="the event")

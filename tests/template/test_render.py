@@ -71,7 +71,7 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
     ("serializer", "pickle"): ("pickle", "signing_key", "serializers/pickle", "serializers.pickle"),
     ("lock_strategy", "redlock"): ("locks/redlock", "settings/redlock", "settings.redlock"),
     ("sessions", True): (
-        "core/sessions", "core.sessions", "session_", "accounts", "argon2",
+        "core/sessions", "core.sessions", "session_", "accounts", "argon2", "multipart",
     ),
     ("events", True): (
         "core/events", "core.events", "events_max_length", "events_buffer_limit",

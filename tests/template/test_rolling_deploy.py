@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from copier import run_copy
 
@@ -107,7 +107,7 @@ def redis() -> Iterator[EmbeddedValkey]:
 class Load:
     """Clients of the service: some read, one for each item updates it."""
 
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
     replicas: list[str] = field(default_factory=list)
     """The URLs that requests go to, as a load balancer would know them."""
     answered: dict[str, int] = field(default_factory=dict)
@@ -116,7 +116,7 @@ class Load:
     updates: int = 0
     under_way: dict[str, int] = field(default_factory=dict)
 
-    async def request(self, method: str, path: str, **options: object) -> httpx.Response:
+    async def request(self, method: str, path: str, **options: object) -> httpx2.Response:
         replica = random.choice(self.replicas)
         self.under_way[replica] = self.under_way.get(replica, 0) + 1
         try:
@@ -167,7 +167,7 @@ class Load:
 @asynccontextmanager
 async def under_load(replica: str) -> AsyncIterator[Load]:
     """Items, and clients that read and update them; what one of them finds wrong is raised."""
-    async with httpx.AsyncClient(timeout=60) as client:
+    async with httpx2.AsyncClient(timeout=60) as client:
         load = Load(client, [replica])
         for _ in range(4):
             await load.create()

@@ -4,7 +4,7 @@ import asyncio
 from time import perf_counter
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 
 from app.accounts.repository import AccountRepository
@@ -126,7 +126,7 @@ async def test_another_id_with_the_login(client: Client, browser: MakeBrowser) -
     await device.log_in(name)
     assert dict(device.cookies) != first
     thief = browser()
-    thief.cookies = httpx.Cookies()
+    thief.cookies = httpx2.Cookies()
     answer = await thief.get("/accounts/me", headers=cookie_header(first))
     assert answer.status_code == 401
 

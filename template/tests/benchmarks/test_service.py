@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from time import perf_counter
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -28,7 +28,7 @@ def environment(servers: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Non
 
 async def ask(service: Service) -> list[bool]:
     """Ask three times for one thing: whether the answers say that a cache was asked."""
-    async with httpx.AsyncClient(base_url=service.url, trust_env=False, timeout=HANG) as client:
+    async with httpx2.AsyncClient(base_url=service.url, trust_env=False, timeout=HANG) as client:
         [path, *_] = next(iter((await traffic.paths(client)).values()))
         answers = [await client.get(path, headers=traffic.HEADERS) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200] * 3
@@ -57,8 +57,8 @@ async def test_without_the_cache_routes_answer_with_the_value_alone(
 ) -> None:
     app = FastAPI()
     app.get("/{number}")(returning_values(function))
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://service") as client:
         assert (await client.get("/7")).json() == 7
 
 

@@ -3,14 +3,14 @@
 import asyncio
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 
 from tests.conftest import Serve
 
 
 async def create(
-    client: httpx.AsyncClient, name: str = "lamp", **more: object
+    client: httpx2.AsyncClient, name: str = "lamp", **more: object
 ) -> dict[str, object]:
     response = await client.post("/items", json={"name": name, **more})
     assert response.status_code == 201, response.text
@@ -25,15 +25,15 @@ async def test_behind_a_proxy_with_a_path_prefix(
 ) -> None:
     """The server is told of one that it strips, the service of one that it keeps."""
     async with serve(**changes) as client:
-        transport = httpx.ASGITransport(client.app, root_path=told)
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as outside:
+        transport = httpx2.ASGITransport(client.app, root_path=told)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://service") as outside:
             created = await outside.post("/api/items", json={"name": "lamp"})
             assert created.headers["location"] == f"/api/items/{created.json()['id']}"
             for _ in range(2):  # a miss and a hit
                 assert (await outside.get(created.headers["location"])).json() == created.json()
 
 
-async def test_an_item_is_created_read_changed_and_deleted(client: httpx.AsyncClient) -> None:
+async def test_an_item_is_created_read_changed_and_deleted(client: httpx2.AsyncClient) -> None:
     item = await create(client, "  lamp ", quantity=3)
     assert item["name"] == "lamp"
     assert item["quantity"] == 3
@@ -51,7 +51,7 @@ async def test_an_item_is_created_read_changed_and_deleted(client: httpx.AsyncCl
     assert (await client.delete(path)).status_code == 404
 
 
-async def test_the_second_read_is_a_hit_with_the_same_bytes(client: httpx.AsyncClient) -> None:
+async def test_the_second_read_is_a_hit_with_the_same_bytes(client: httpx2.AsyncClient) -> None:
     path = f"/items/{(await create(client))['id']}"
     cold, warm = await client.get(path), await client.get(path)
     assert cold.headers["cache-status"].endswith("fwd=miss")
@@ -60,7 +60,7 @@ async def test_the_second_read_is_a_hit_with_the_same_bytes(client: httpx.AsyncC
     assert warm.headers["etag"] == cold.headers["etag"]
 
 
-async def test_a_client_that_has_the_item_gets_a_short_answer(client: httpx.AsyncClient) -> None:
+async def test_a_client_that_has_the_item_gets_a_short_answer(client: httpx2.AsyncClient) -> None:
     path = f"/items/{(await create(client))['id']}"
     etag = (await client.get(path)).headers["etag"]
     again = await client.get(path, headers={"if-none-match": etag})
@@ -68,7 +68,7 @@ async def test_a_client_that_has_the_item_gets_a_short_answer(client: httpx.Asyn
     assert again.content == b""
 
 
-async def test_every_change_is_seen_by_the_next_read(client: httpx.AsyncClient) -> None:
+async def test_every_change_is_seen_by_the_next_read(client: httpx2.AsyncClient) -> None:
     item = await create(client)
     path = f"/items/{item['id']}"
     for number in range(5):
@@ -78,13 +78,13 @@ async def test_every_change_is_seen_by_the_next_read(client: httpx.AsyncClient) 
         assert (await client.get(path)).json()["name"] == f"lamp {number}"
 
 
-async def test_that_there_is_none_is_cached_until_there_is_one(client: httpx.AsyncClient) -> None:
+async def test_that_there_is_none_is_cached_until_there_is_one(client: httpx2.AsyncClient) -> None:
     path = f"/items/{uuid4()}"
     assert (await client.get(path)).status_code == 404
     assert (await client.get(path)).json() == {"detail": "no such item"}
 
 
-async def test_a_change_based_on_an_old_version_is_refused(client: httpx.AsyncClient) -> None:
+async def test_a_change_based_on_an_old_version_is_refused(client: httpx2.AsyncClient) -> None:
     item = await create(client)
     path = f"/items/{item['id']}"
     assert (await client.put(path, json={"name": "first", "version": 1})).status_code == 200
@@ -94,7 +94,7 @@ async def test_a_change_based_on_an_old_version_is_refused(client: httpx.AsyncCl
     assert (await client.get(path)).json()["name"] == "first"
 
 
-async def test_of_many_changes_at_once_each_is_made_or_refused(client: httpx.AsyncClient) -> None:
+async def test_of_many_changes_at_once_each_is_made_or_refused(client: httpx2.AsyncClient) -> None:
     item = await create(client)
     path = f"/items/{item['id']}"
 
@@ -111,7 +111,7 @@ async def test_of_many_changes_at_once_each_is_made_or_refused(client: httpx.Asy
     assert (await client.get(path)).json()["version"] == 1 + made
 
 
-async def test_changing_what_is_not_there_is_not_found(client: httpx.AsyncClient) -> None:
+async def test_changing_what_is_not_there_is_not_found(client: httpx2.AsyncClient) -> None:
     response = await client.put(f"/items/{uuid4()}", json={"name": "x", "version": 1})
     assert response.status_code == 404
 
@@ -128,26 +128,28 @@ async def test_changing_what_is_not_there_is_not_found(client: httpx.AsyncClient
         {},
     ],
 )
-async def test_a_wrong_item_is_refused(client: httpx.AsyncClient, wrong: dict[str, object]) -> None:
+async def test_a_wrong_item_is_refused(
+    client: httpx2.AsyncClient, wrong: dict[str, object]
+) -> None:
     assert (await client.post("/items", json=wrong)).status_code == 422
 
 
 @pytest.mark.parametrize("version", [0, 2**31, 2**70, "x"])
 async def test_a_version_that_cannot_be_is_refused(
-    client: httpx.AsyncClient, version: object
+    client: httpx2.AsyncClient, version: object
 ) -> None:
     item = await create(client)
     change = {"name": "new", "version": version}
     assert (await client.put(f"/items/{item['id']}", json=change)).status_code == 422
 
 
-async def test_names_may_be_in_any_script(client: httpx.AsyncClient) -> None:
+async def test_names_may_be_in_any_script(client: httpx2.AsyncClient) -> None:
     for name in ("Ünïcödé 🛋️", "'; DROP TABLE items; --", "نور", "${X} {{ x }}"):
         item = await create(client, name)
         assert (await client.get(f"/items/{item['id']}")).json()["name"] == name
 
 
-async def read_all(client: httpx.AsyncClient, *, between_pages: object = None) -> list[str]:
+async def read_all(client: httpx2.AsyncClient, *, between_pages: object = None) -> list[str]:
     names, cursor = [], None
     while True:
         parameters = {"limit": "3"} | ({"cursor": cursor} if cursor else {})
@@ -161,7 +163,7 @@ async def read_all(client: httpx.AsyncClient, *, between_pages: object = None) -
 
 
 async def test_pages_neither_repeat_nor_skip_while_items_come_and_go(
-    client: httpx.AsyncClient,
+    client: httpx2.AsyncClient,
 ) -> None:
     lasting = {str((await create(client, f"lasting {n}"))["id"]) for n in range(10)}
     passing = [str((await create(client, f"passing {n}"))["id"]) for n in range(5)]
@@ -176,12 +178,12 @@ async def test_pages_neither_repeat_nor_skip_while_items_come_and_go(
     assert lasting <= set(seen)
 
 
-async def test_a_new_item_shows_on_a_page_that_was_cached(client: httpx.AsyncClient) -> None:
+async def test_a_new_item_shows_on_a_page_that_was_cached(client: httpx2.AsyncClient) -> None:
     before = await read_all(client)
     item = await create(client)
     assert item["id"] in set(await read_all(client)) - set(before)
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "cursor=x"])
-async def test_a_wrong_page_is_refused(client: httpx.AsyncClient, query: str) -> None:
+async def test_a_wrong_page_is_refused(client: httpx2.AsyncClient, query: str) -> None:
     assert (await client.get(f"/items?{query}")).status_code == 422

@@ -6,7 +6,7 @@ import signal
 import sys
 from uuid import UUID
 
-import httpx
+import httpx2
 import pytest
 
 from app.core.locks import LockLost, LocksDependency
@@ -52,7 +52,7 @@ asyncio.run(main(UUID(sys.argv[1]), float(sys.argv[2]), sys.argv[3] == "again"))
 """
 
 
-async def test_of_many_restocks_at_once_none_is_lost(client: httpx.AsyncClient) -> None:
+async def test_of_many_restocks_at_once_none_is_lost(client: httpx2.AsyncClient) -> None:
     item = await create(client, quantity=1)
     path = f"/items/{item['id']}"
 
@@ -70,18 +70,18 @@ async def test_of_many_restocks_at_once_none_is_lost(client: httpx.AsyncClient) 
     assert (await client.get(path)).json()["quantity"] == 1 + 8 * 2
 
 
-async def test_restocking_what_is_not_there_is_not_found(client: httpx.AsyncClient) -> None:
+async def test_restocking_what_is_not_there_is_not_found(client: httpx2.AsyncClient) -> None:
     nowhere = f"/items/{UUID(int=0)}/restock"
     assert (await client.post(nowhere, json={"amount": 1})).status_code == 404
 
 
 @pytest.mark.parametrize("amount", [0, 2**20, 2**31, 2**70])
-async def test_a_wrong_amount_is_refused(client: httpx.AsyncClient, amount: int) -> None:
+async def test_a_wrong_amount_is_refused(client: httpx2.AsyncClient, amount: int) -> None:
     path = f"/items/{(await create(client))['id']}/restock"
     assert (await client.post(path, json={"amount": amount})).status_code == 422
 
 
-async def test_more_than_there_is_room_for_changes_nothing(client: httpx.AsyncClient) -> None:
+async def test_more_than_there_is_room_for_changes_nothing(client: httpx2.AsyncClient) -> None:
     item = await create(client, quantity=MAX_QUANTITY)
     path = f"/items/{item['id']}"
     assert (await client.post(f"{path}/restock", json={"amount": 1})).status_code == 409

@@ -29,6 +29,6 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
     def lines() -> list[dict[str, Any]]:
         found = map(json.loads, capsys.readouterr().out.splitlines())
         # The client of these tests logs its requests too.
-        return [line for line in found if line["logger"] != "httpx"]
+        return [line for line in found if line["logger"] != "httpx2"]
 
     return lines

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
-import httpx
+import httpx2
 import pytest
 
 from devservers.waiting import HANG, wait_until
@@ -38,7 +38,7 @@ PROGRAM = """if True:
 
 
 @contextmanager
-def service(delay: float) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+def service(delay: float) -> Iterator[tuple[subprocess.Popen[str], httpx2.Client]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -47,7 +47,7 @@ def service(delay: float) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]
     with (
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as process,
         # A connection of its own for each request: those that exist outlive the port.
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"connection": "close"}) as http,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers={"connection": "close"}) as http,
     ):
         try:
             wait_until(lambda: answer(http) == 200)
@@ -56,10 +56,10 @@ def service(delay: float) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]
             process.kill()
 
 
-def answer(http: httpx.Client) -> int | None:
+def answer(http: httpx2.Client) -> int | None:
     try:
         return http.get("/health/ready").status_code
-    except httpx.TransportError:
+    except httpx2.TransportError:
         return None
 
 

@@ -2,7 +2,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -24,10 +24,10 @@ async def hangs() -> None:
     await asyncio.Event().wait()
 
 
-def client(health: Health) -> httpx.AsyncClient:
+def client(health: Health) -> httpx2.AsyncClient:
     app = FastAPI()
     app.include_router(create_health_router(health))
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service")
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://service")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,11 +12,11 @@ from app.core.observability.metrics import create_metrics_router
 from app.core.observability.requests import RequestMiddleware
 
 
-async def scrape(accept: str = "") -> httpx.Response:
+async def scrape(accept: str = "") -> httpx2.Response:
     app = FastAPI()
     app.include_router(create_metrics_router())
-    transport = httpx.ASGITransport(RequestMiddleware(app))
-    async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+    transport = httpx2.ASGITransport(RequestMiddleware(app))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://service") as http:
         await http.get("/nowhere")
         return await http.get("/metrics", headers={"accept": accept})
 

@@ -1,7 +1,7 @@
 import asyncio
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import APIRouter, FastAPI, HTTPException
 from fastapi.responses import PlainTextResponse
@@ -66,14 +66,14 @@ def create_app(clock: Clock | None = None) -> FastAPI:
     return app
 
 
-def client(app: ASGIApp, **options: Any) -> httpx.AsyncClient:
+def client(app: ASGIApp, **options: Any) -> httpx2.AsyncClient:
     if isinstance(app, FastAPI):
         app.add_middleware(RequestMiddleware, **options)
         app.add_exception_handler(Exception, internal_error)
     else:
         app = RequestMiddleware(app, **options)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://service")
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    return httpx2.AsyncClient(transport=transport, base_url="http://service")
 
 
 def counted(**labels: str) -> float:

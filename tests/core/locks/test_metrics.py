@@ -7,7 +7,7 @@ time, of which the nodes of a quorum had 15 ms to vote.
 import asyncio
 from contextlib import suppress
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -83,8 +83,8 @@ async def test_a_route_gets_the_locks(locks: Locks, others: Locks) -> None:
         lease = await locks.try_acquire("name")
         return lease is not None and await lease.release()
 
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
         assert (await client.get("/free")).json() is True
         async with others.hold("name"):
             assert (await client.get("/free")).json() is False

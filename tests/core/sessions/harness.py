@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-import httpx
+import httpx2
 from fastapi import Body, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import JsonValue
@@ -126,11 +126,11 @@ def application(sessions: Sessions) -> FastAPI:
     return app
 
 
-class Browser(httpx.AsyncClient):
+class Browser(httpx2.AsyncClient):
     """Keeps its cookies, and sends the token that it was last told."""
 
     def __init__(self, app: Callable[..., Any], base_url: str = "https://service") -> None:
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
         super().__init__(transport=transport, base_url=base_url)
 
     @property
@@ -139,7 +139,7 @@ class Browser(httpx.AsyncClient):
 
     @session_id.setter
     def session_id(self, value: str) -> None:
-        self.cookies = httpx.Cookies()
+        self.cookies = httpx2.Cookies()
         # The name that the standard library's cookie jar gives to a host without a dot.
         self.cookies.set(NAME, value, domain="service.local")
 

@@ -1,10 +1,11 @@
 """What browsers send: the cookie and its rules, and writes that a page of somebody else sends."""
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Form, Request
+from starlette.datastructures import UploadFile
 
 from app.core.sessions import (
     LoginSessionDependency,
@@ -205,13 +206,63 @@ async def test_only_a_form_has_fields_and_a_header_goes_first(alice: Browser) ->
     assert await alice.user() == "alice"
 
 
-async def test_a_route_has_its_form_after_the_token_was_read(alice: Browser, app: FastAPI) -> None:
-    @app.post("/form")
-    async def form(session: SessionDependency, request: Request) -> str:
-        return (await request.body()).decode()
+async def whole(session: SessionDependency, request: Request) -> str:
+    return (await request.body()).decode()
 
-    body = f"x=1&csrf_token={alice.headers.pop('x-csrf-token')}"
-    assert (await alice.post("/form", content=body, headers=FORM)).json() == body
+
+async def parsed(session: SessionDependency, request: Request) -> str:
+    return str((await request.form())["x"])
+
+
+async def declared(session: SessionDependency, x: Annotated[str, Form()]) -> str:
+    return x
+
+
+async def uploaded(session: SessionDependency, request: Request) -> str:
+    file = (await request.form())["file"]
+    assert isinstance(file, UploadFile)
+    return (await file.read()).decode()
+
+
+FILE = {"file": ("a.txt", b"text")}
+
+
+@pytest.mark.parametrize(
+    ("route", "files", "part"),
+    [
+        (whole, None, "x=1&csrf_token="), (whole, FILE, 'filename="a.txt"'),
+        (parsed, None, "1"), (parsed, FILE, "1"),
+        (declared, None, "1"), (declared, FILE, "1"),
+        (uploaded, FILE, "text"),
+    ],
+)  # fmt: skip
+async def test_a_route_has_its_form_after_the_token_was_read(
+    alice: Browser,
+    app: FastAPI,
+    route: Callable[..., Any],
+    files: dict[str, Any] | None,
+    part: str,
+) -> None:
+    app.add_api_route("/form", route, methods=["POST"])
+    token = alice.headers.pop("x-csrf-token")
+    answer = await alice.post("/form", data={"x": "1", "csrf_token": token}, files=files)
+    assert answer.status_code == 200, answer.text
+    assert part in answer.json()
+    forged = await alice.post("/form", data={"x": "1", "csrf_token": "1" + token}, files=files)
+    assert forged.status_code == 403
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"--b\r\n", b"--b\r\nno header\r\n\r\nx\r\n--b--", b"\x00" * 100],
+    ids=["empty", "cut", "nonsense", "zeros"],
+)
+async def test_parts_that_nobody_can_read_bring_no_token(alice: Browser, body: bytes) -> None:
+    del alice.headers["x-csrf-token"]
+    for kind in ("multipart/form-data; boundary=b", "multipart/form-data"):
+        answer = await alice.post("/logout", content=body, headers={"content-type": kind})
+        assert answer.status_code == 403
+    assert await alice.user() == "alice"
 
 
 async def test_logging_in_needs_no_token_of_the_session_before(

@@ -2,7 +2,7 @@
 
 import json
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI, WebSocket
 from redis.asyncio import Redis
@@ -195,8 +195,8 @@ async def test_routes_need_the_middleware() -> None:
     @app.get("/")
     async def route(session: SessionDependency) -> None: ...
 
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="https://service") as client:
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="https://service") as client:
         with pytest.raises(RuntimeError, match=r"add_middleware\(SessionMiddleware"):
             await client.get("/")
 

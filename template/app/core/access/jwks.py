@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
-import httpx
+import httpx2
 import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWK
@@ -150,7 +150,7 @@ class JwksClient:
         if "://" not in self._place:
             return await asyncio.to_thread(Path(self._place).read_bytes)
         async with (
-            httpx.AsyncClient(timeout=self._timeout) as client,
+            httpx2.AsyncClient(timeout=self._timeout) as client,
             client.stream("GET", self._place) as response,
         ):
             response.raise_for_status()

@@ -15,10 +15,10 @@ are two checks, each of which suffices in a browser that works as it should:
 import hmac
 import re
 from collections.abc import Collection
-from importlib.util import find_spec
-from urllib.parse import parse_qs
+from contextlib import suppress
 
 from fastapi import HTTPException, WebSocketException
+from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import HTTPConnection, Request
 
 from app.core.sessions import metrics
@@ -26,10 +26,7 @@ from app.core.sessions import metrics
 _TOKEN_HEADER = "x-csrf-token"
 _TOKEN_FIELD = "csrf_token"
 _MAX_FORM_BYTES = 1024 * 1024
-_MAX_FIELDS = 1000
-_FORM = "application/x-www-form-urlencoded"
-_MULTIPART_FORM = "multipart/form-data"
-_HAS_MULTIPART = find_spec("python_multipart") is not None  # as FastAPI's forms need it
+_FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+", re.ASCII)
 
@@ -105,22 +102,18 @@ async def check_token(connection: HTTPConnection, token: str) -> None:
 
 
 async def _token_in_form(request: Request) -> str | None:
-    if _HAS_MULTIPART:
-        field = (await request.form()).get(_TOKEN_FIELD)
-        return field if isinstance(field, str) else None
+    with suppress(RuntimeError):  # FastAPI has read it, for a route that declares fields
+        await request.body()  # kept for a route that reads it itself
     try:
-        fields = parse_qs((await request.body()).decode(), max_num_fields=_MAX_FIELDS)
-    except ValueError:
+        field = (await request.form()).get(_TOKEN_FIELD)
+    except AnyHTTPException:  # it is no form, or has too many fields
         return None
-    return fields.get(_TOKEN_FIELD, [None])[0]
+    return field if isinstance(field, str) else None
 
 
 def _is_form(connection: HTTPConnection) -> bool:
-    return _media_type(connection) in (_FORM, _MULTIPART_FORM)
-
-
-def _media_type(connection: HTTPConnection) -> str:
-    return connection.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = connection.headers.get("content-type", "").partition(";")[0]
+    return media_type.strip().lower() in _FORMS
 
 
 def _unsearched(connection: HTTPConnection) -> str | None:
@@ -130,8 +123,6 @@ def _unsearched(connection: HTTPConnection) -> str | None:
         return "a form without Content-Length is not searched for it"
     if int(length) > _MAX_FORM_BYTES:
         return f"a form of more than {_MAX_FORM_BYTES} bytes is not searched for it"
-    if not _HAS_MULTIPART and _media_type(connection) == _MULTIPART_FORM:
-        return "multipart forms are searched for it only where python-multipart is installed"
     return None
 
 

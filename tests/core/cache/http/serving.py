@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import uvicorn
 from fastapi import APIRouter, FastAPI
@@ -31,13 +31,13 @@ def application(*routers: APIRouter, **options: Any) -> FastAPI:
     return app
 
 
-def asking(app: Callable[..., Any]) -> httpx.AsyncClient:
+def asking(app: Callable[..., Any]) -> httpx2.AsyncClient:
     """A client of the application; an unhandled exception is a 500, as with a server."""
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://service")
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    return httpx2.AsyncClient(transport=transport, base_url="http://service")
 
 
-def status(response: httpx.Response) -> str:
+def status(response: httpx2.Response) -> str:
     """How the cache says it answered: "hit", "fwd=miss" or "" where it says nothing."""
     parts = response.headers.get("cache-status", "").split("; ")
     return parts[1] if len(parts) > 1 else ""

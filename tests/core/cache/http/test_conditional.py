@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import APIRouter, HTTPException, Response
 
@@ -52,7 +52,7 @@ def private_items(cache: Cache) -> APIRouter:
 
 
 @asynccontextmanager
-async def warm(router: APIRouter) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.Response]]:
+async def warm(router: APIRouter) -> AsyncIterator[tuple[httpx2.AsyncClient, httpx2.Response]]:
     """A client, and the miss that filled the cache."""
     async with asking(application(router)) as client:
         yield client, await client.get("/items/1")

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import (
     APIRouter,
@@ -292,7 +292,7 @@ async def test_a_guard_without_a_result_runs_on_every_request(
     async with asking(app) as client:
         right = {"params": {"token": "right"}, "headers": {"x-token": "right"}}
         for _ in range(2):
-            assert (await client.get("/secret", **right)).json() == "secret"  # type: ignore[arg-type]  # httpx's many keywords
+            assert (await client.get("/secret", **right)).json() == "secret"  # type: ignore[arg-type]  # httpx2's many keywords
             assert (await client.get("/secret")).status_code == 401
             assert (await client.head("/secret")).status_code == 401
 
@@ -439,7 +439,7 @@ async def test_a_mounted_application(cache: Cache) -> None:
     app = application()
     app.mount("/inner", inner)
     async with asking(app) as client:
-        answers: list[httpx.Response] = [
+        answers: list[httpx2.Response] = [
             await client.get("/inner/me/1", headers=headers_of(user))
             for user in ("ann", "bob", None, "ann", "bob", None)
         ]

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Annotated, Any
 
-import httpx
+import httpx2
 import pytest
 import uvicorn
 from fastapi import (
@@ -478,7 +478,9 @@ async def test_nothing_unchecked_is_served(cache: Cache, late: bool) -> None:
         raise AssertionError("not reached")
 
     app.include_router(router)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://s") as client:
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app), base_url="http://s"
+    ) as client:
         with pytest.raises(RuntimeError, match=r"needs app\.add_middleware"):
             await client.get("/r")
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 from fastapi import APIRouter, FastAPI, HTTPException, Response
-from httpx import AsyncClient
+from httpx2 import AsyncClient
 
 from app.core.cache import Cache
 from devservers.valkey import EmbeddedValkey
