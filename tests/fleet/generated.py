@@ -73,7 +73,8 @@ class Builder:
     def __init__(self, template: Path, folder: Path) -> None:
         self.template, self.folder = template, folder
         self.services: list[Service] = []
-        self._profiles = covering_profiles()
+        # A few are enough: what an update makes of answers is shown elsewhere.
+        self._profiles = covering_profiles()[:3]
 
     def add(
         self,
