@@ -1,7 +1,7 @@
 # Needs python3 (3.11 or newer), git and make. uv is fetched when it is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-busy lint types format bench constraints durations clean
+.PHONY: help demo test test-fast test-busy lint types format bench constraints durations pictures clean
 
 # The environment comes first: it holds the tools, and uv where that had to be fetched.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -51,6 +51,9 @@ bench: .venv/ready ## Measure the service beside its peers, and write benchmarks
 constraints: .venv/ready ## Move the tested versions to the newest ones
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 pyproject.toml --group dev \
 	  --custom-compile-command "make constraints" --output-file constraints.txt
+
+pictures: .venv/ready ## Draw docs/pictures again (needs Graphviz)
+	@python -m scripts.pictures
 
 clean: ## Remove the environment, the demo and all caches
 	rm -rf .venv .demo .benchmarks .mypy_cache .pytest_cache .ruff_cache .hypothesis

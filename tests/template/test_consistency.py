@@ -9,9 +9,18 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from scripts.pictures import mark
 from scripts.snapshot import releases
 from tests.template.access_rules import RULES, rules
-from tests.template.answers import CONFIG, ROOT, closed_questions, options
+from tests.template.answers import (
+    CONFIG,
+    ROOT,
+    Answers,
+    closed_questions,
+    covering_profiles,
+    label,
+    options,
+)
 from tests.template.conftest import Render
 from tests.template.trees import text_files
 
@@ -219,3 +228,48 @@ def test_every_promise_names_a_test_that_exists() -> None:
         for test in named:
             file, _, name = test.partition("::")
             assert f"def {name}(" in (ROOT / file).read_text("utf-8") or not name, test
+
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_names_exists(page: Path) -> None:
+    """Files of this repository, files of a service, and links to other pages."""
+    text = page.read_text("utf-8")
+    named = re.findall(r"`((?:tests|template|docs|benchmarks|scripts|fleet|app)/[\w./-]+)`", text)
+    files = {name.removeprefix("template/") for name in named}
+    missing = [
+        name
+        for name in files
+        if not any((ROOT / below / name).exists() for below in ("", "template"))
+        and not list((ROOT / "template").glob(f"{name}.jinja"))
+    ]
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    missing += [link for link in links if not (page.parent / link).exists()]
+    assert missing == []
+
+
+def test_every_page_is_listed() -> None:
+    listed = (ROOT / "docs/README.md").read_text("utf-8")
+    pages = [str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")]
+    assert [page for page in pages if f"({page})" not in listed] == ["README.md"]
+
+
+def test_pictures_are_drawn_from_their_texts() -> None:
+    """`make pictures` draws them."""
+    sources = list((ROOT / "docs/pictures").glob("*.dot"))
+    assert len(sources) >= 5
+    for source in sources:
+        assert mark(source) in source.with_suffix(".svg").read_text("utf-8"), source
+
+
+@pytest.mark.parametrize("answers", covering_profiles(), ids=label)
+def test_the_map_of_the_core_names_files_that_the_service_has(
+    assemble: Render, answers: Answers
+) -> None:
+    service = assemble(**answers)
+    text = (service / "app/core/README.md").read_text("utf-8")
+    named = re.findall(r"`(app/[\w./-]+)`", text)
+    assert len(named) > 15
+    assert [path for path in named if not (service / path).exists()] == []
