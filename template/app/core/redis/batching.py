@@ -1,17 +1,19 @@
-"""Reads that are waiting at the same moment share one command.
+"""Callers that are waiting at the same moment share one round trip.
 
 redis-py spends about 50 microseconds of CPU per command, nearly all of it on the bookkeeping of
-one asyncio command. The batch reader is a data loader (https://github.com/graphql/dataloader):
-reads that arrive while a batch is under way form the next one, which is sent as one MGET.
-A lone read is sent at once, so low load pays nothing for it.
+one asyncio command. This is a data loader (https://github.com/graphql/dataloader): what is asked
+while a batch is under way forms the next one. However many callers there are, they need one
+connection, and a thousand of them cost a few round trips. A lone caller is served at once, so low
+load pays nothing for it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import chain
 from time import perf_counter
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -24,6 +26,11 @@ from app.core.redis.cluster import FairCluster
 from app.core.redis.outages import reply_code
 from app.core.redis.pool import FairCheckout, PoolTimeout
 
+Q = TypeVar("Q")
+A = TypeVar("A")
+Batch = list[tuple[Sequence[Q], asyncio.Future[list[A]]]]
+"""Who waits for what."""
+
 Keys = Sequence[bytes]
 Values = list[bytes | None]
 
@@ -35,8 +42,98 @@ _GRACE_TURNS = 2
 _STALL = 0.02
 
 
-class BatchReader:
+class Batcher(ABC, Generic[Q, A]):
+    """A queue of questions, sent in batches, one batch at a time."""
+
+    hopeless: ClassVar[tuple[type[RedisError], ...]]
+    """Errors of a batch after which whoever queued behind it has waited long enough."""
+
+    def __init__(self, *, size: Callable[[Sequence[Q]], float], limit: float) -> None:
+        """Fill a batch up to `limit`; a caller whose questions are larger has one of its own."""
+        self._size = size
+        self._limit = limit
+        self._waiting: Batch[Q, A] = []
+        self._busy = False
+        self._sender: asyncio.Task[None] | None = None
+
+    async def _ask(self, questions: Sequence[Q]) -> list[A]:
+        """Return an answer to each question; those of one call are in the same batch."""
+        if not questions:
+            return []
+        if self._busy:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.append((questions, future))
+            answers: list[A] = await future
+            return answers
+        self._busy = True
+        try:
+            return await self._exchange(questions)
+        except self.hopeless as error:
+            self._fail_waiting(error)
+            raise
+        finally:
+            if self._waiting:
+                self._sender = asyncio.get_running_loop().create_task(self._send_batches())
+            else:
+                self._busy = False
+                await self._rest()
+
+    @abstractmethod
+    async def _exchange(self, questions: Sequence[Q]) -> list[A]:
+        """Make a round trip."""
+
+    @abstractmethod
+    async def _share(self, batch: Batch[Q, A]) -> list[list[A]]:
+        """Make a round trip for several callers, and return the answers to each."""
+
+    async def _rest(self) -> None:
+        """Nobody waits any more."""
+
+    async def _send_batches(self) -> None:
+        try:
+            while self._waiting:
+                batch = self._take_batch()
+                try:
+                    answers = await self._share(batch)
+                except BaseException as error:
+                    fail_all((future for _, future in batch), error)
+                    if isinstance(error, self.hopeless):
+                        self._fail_waiting(error)
+                    elif not isinstance(error, RedisError):
+                        raise
+                    continue
+                for (_, future), answer in zip(batch, answers, strict=True):
+                    if not future.done():
+                        future.set_result(answer)
+                if len(self._waiting) < len(batch) // 2:
+                    # Those who were answered may have another question: a turn of the loop lets
+                    # them ask before the few who are waiting go alone.
+                    await asyncio.sleep(0)
+        finally:
+            self._busy = False
+            if self._waiting:  # the task itself was cancelled, as at shutdown
+                self._fail_waiting(RedisConnectionError("the queue of commands was stopped"))
+            await self._rest()
+
+    def _take_batch(self) -> Batch[Q, A]:
+        size = 0.0
+        for count, (questions, _) in enumerate(self._waiting):
+            size += self._size(questions)
+            if size > self._limit and count:
+                batch, self._waiting = self._waiting[:count], self._waiting[count:]
+                return batch
+        batch, self._waiting = self._waiting, []
+        return batch
+
+    def _fail_waiting(self, error: RedisError) -> None:
+        waiting, self._waiting = self._waiting, []
+        fail_all((future for _, future in waiting), error)
+
+
+class BatchReader(Batcher[bytes, bytes | None]):
     """Reads keys, many readers to a command and one command at a time."""
+
+    hopeless = (RedisConnectionError, RedisTimeoutError)
 
     def __init__(
         self,
@@ -54,91 +151,31 @@ class BatchReader:
             max_keys: the most keys of one command; a reader with more has a command of its own.
             observe: is told how long each batch took, in seconds, if it was answered.
         """
+        super().__init__(size=len, limit=max_keys)
         self._client = client
         self._timeout = timeout
-        self._max_keys = max_keys
         self._observe = observe
-        self._waiting: list[tuple[Keys, asyncio.Future[Values]]] = []
-        self._busy = False
-        self._sender: asyncio.Task[None] | None = None
         self._connections = current().connections
         self._connection: PooledConnection | None = None
         self._is_queueing = False
 
-    async def read(self, keys: Keys) -> Values:
-        """The values of `keys`, None for those that do not exist or are not strings.
+    def read(self, keys: Keys) -> Coroutine[Any, Any, Values]:
+        """Return the values of `keys`, None for those that do not exist or are not strings.
 
         Raises:
             RedisError: the batch failed; every reader of it gets an error of its own.
         """
-        if not keys:
-            return []
-        if self._busy:
-            future = asyncio.get_running_loop().create_future()
-            self._waiting.append((keys, future))
-            values: Values = await future
-            return values
-        self._busy = True
-        try:
-            return await self._fetch(keys)
-        except (RedisConnectionError, RedisTimeoutError) as error:
-            self._fail_waiting(error)
-            raise
-        finally:
-            if self._waiting:
-                self._sender = asyncio.get_running_loop().create_task(self._send_batches())
-            else:
-                self._busy = False
-                await self._give_back()
+        return self._ask(keys)  # without a coroutine of its own, which every read would pay for
 
-    async def _send_batches(self) -> None:
-        try:
-            while self._waiting:
-                batch = self._take_batch()
-                try:
-                    await self._answer(batch)
-                    if len(self._waiting) < len(batch) // 2:
-                        # Those who were answered may have another question: a turn of the loop
-                        # lets them ask before the few who are waiting go alone.
-                        await asyncio.sleep(0)
-                except (RedisConnectionError, RedisTimeoutError) as error:
-                    self._fail_waiting(error)
-        finally:
-            self._busy = False
-            if self._waiting:  # the task itself was cancelled, as at shutdown
-                self._fail_waiting(RedisConnectionError("the batch reader was stopped"))
-            await self._give_back()
-
-    def _take_batch(self) -> list[tuple[Keys, asyncio.Future[Values]]]:
-        size = 0
-        for count, (keys, _) in enumerate(self._waiting):
-            size += len(keys)
-            if size > self._max_keys and count:
-                batch, self._waiting = self._waiting[:count], self._waiting[count:]
-                return batch
-        batch, self._waiting = self._waiting, []
-        return batch
-
-    async def _answer(self, batch: list[tuple[Keys, asyncio.Future[Values]]]) -> None:
-        # A cancelled reader's keys are not worth reading.
+    async def _share(self, batch: Batch[bytes, bytes | None]) -> list[Values]:
+        # The keys of a reader that was cancelled are not worth reading.
         asked = (keys for keys, future in batch if not future.done())
         wanted = list(dict.fromkeys(chain.from_iterable(asked)))
-        if not wanted:
-            return
-        try:
-            values = dict(zip(wanted, await self._fetch(wanted), strict=True))
-        except BaseException as error:
-            fail_all((future for _, future in batch), error)
-            if not isinstance(error, RedisError):
-                raise
-            if isinstance(error, RedisConnectionError | RedisTimeoutError):
-                raise
-            return
-        for keys, future in batch:
-            if not future.done():
-                future.set_result([values[key] for key in keys])
+        found = await self._exchange(wanted) if wanted else []
+        values = dict(zip(wanted, found, strict=True))
+        return [[values.get(key) for key in keys] for keys, _ in batch]
 
-    async def _fetch(self, keys: Keys) -> Values:
+    async def _exchange(self, keys: Keys) -> Values:
         started = perf_counter()
         try:
             with Deadline(self._timeout):
@@ -167,7 +204,7 @@ class BatchReader:
     async def _mget(self, client: Redis, keys: Keys) -> Values:
         # MGET also for one key: GET has an error for what is not a string, MGET has nil.
         if self._connection is not None and not self._connection.may_stay:
-            await self._give_back()
+            await self._rest()
         if self._connection is None:
             pool = client.connection_pool
             self._is_queueing = isinstance(pool, FairCheckout) and pool.is_exhausted
@@ -176,15 +213,24 @@ class BatchReader:
         values = await self._connection.ask(_packed(keys))
         return cast(Values, values)  # the pool's connections do not decode
 
-    async def _give_back(self) -> None:
+    async def _rest(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
 
-    def _fail_waiting(self, error: RedisError) -> None:
-        # Whoever queued behind a batch that found the server gone has waited long enough.
-        waiting, self._waiting = self._waiting, []
-        fail_all((future for _, future in waiting), error)
+
+def _packed(keys: Keys) -> bytes:
+    """MGET in the protocol of Redis."""
+    parts = [b"$%d\r\n%b\r\n" % (len(key), key) for key in keys]
+    return b"*%d\r\n$4\r\nMGET\r\n%b" % (len(keys) + 1, b"".join(parts))
+
+
+def _value(reply: bytes | Exception | None) -> bytes | None:
+    if isinstance(reply, Exception):
+        if reply_code(reply) != "WRONGTYPE":
+            raise reply
+        return None
+    return reply
 
 
 class Deadline:
@@ -237,20 +283,6 @@ class Deadline:
             self._task.cancel()
 
 
-def _packed(keys: Keys) -> bytes:
-    """MGET in the protocol of Redis."""
-    parts = [b"$%d\r\n%b\r\n" % (len(key), key) for key in keys]
-    return b"*%d\r\n$4\r\nMGET\r\n%b" % (len(keys) + 1, b"".join(parts))
-
-
-def _value(reply: bytes | Exception | None) -> bytes | None:
-    if isinstance(reply, Exception):
-        if reply_code(reply) != "WRONGTYPE":
-            raise reply
-        return None
-    return reply
-
-
 def fail_all(futures: Iterable[asyncio.Future[Any]], error: BaseException) -> None:
     """Raise an error wherever one of `futures` is waited for."""
     for future in futures:
@@ -259,9 +291,9 @@ def fail_all(futures: Iterable[asyncio.Future[Any]], error: BaseException) -> No
 
 
 def _own(error: BaseException) -> RedisError:
-    """An error that can be raised beside others: each raise adds to the traceback of its object."""
+    """Copy an error, because each raise adds to the traceback of its object."""
     if not isinstance(error, RedisError):
-        return RedisConnectionError(f"the read was given up: {error!r}")
+        return RedisConnectionError(f"the batch was given up: {error!r}")
     own = type(error).__new__(type(error), *error.args)
     own.__dict__.update(error.__dict__)
     return own

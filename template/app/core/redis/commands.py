@@ -1,12 +1,11 @@
 """Commands and scripts that are waiting at the same moment share one round trip.
 
-What reads do in `batching`, for everything else: commands that arrive while a batch is under way
-form the next one. However many callers there are, they need one connection, so they never wait for
-a pool, and a thousand of them cost a few round trips. A lone command is sent at once.
+What `BatchReader` does for reads, for everything else.
 """
 
 import asyncio
 from collections.abc import Sequence
+from itertools import islice
 from time import monotonic
 from typing import Any
 
@@ -23,7 +22,7 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.core.implementations import current
-from app.core.redis.batching import Deadline, fail_all
+from app.core.redis.batching import Batch, Batcher, Deadline
 from app.core.redis.clients import RedisClient
 from app.core.redis.pool import PoolTimeout
 from app.core.redis.script import ScriptCall
@@ -36,84 +35,32 @@ _MAX_BYTES = 1024 * 1024
 _POOL_PATIENCE = 30.0
 """Seconds. That others hold every connection for a while is no reason to give up: each of their
 commands has a timeout."""
-# Whoever queued behind such a batch has waited long enough.
-_HOPELESS = (RedisTimeoutError, PoolTimeout)
 
 
-class CommandBatcher:
+class CommandBatcher(Batcher[Command, Any]):
     """Sends commands, many callers to a round trip and one round trip at a time."""
+
+    hopeless = (RedisTimeoutError, PoolTimeout)
 
     def __init__(self, client: RedisClient) -> None:
         """Use the connections of `client`, without its retries and callbacks."""
+        super().__init__(size=_size, limit=1)
         self._client = client
         self._connections = current().connections
-        self._waiting: list[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = []
-        self._busy = False
-        self._sender: asyncio.Task[None] | None = None
 
     async def send(self, commands: Sequence[Command]) -> list[Any]:
-        """Return a reply for each command; one that is an error is returned, too, not raised.
+        """Return a reply to each command; one that is an error is returned, too, not raised.
 
         All commands of one call are in the same batch, in their order.
 
         Raises:
             RedisError: there are no replies. Some commands may have been carried out.
         """
-        if self._busy:
-            future = asyncio.get_running_loop().create_future()
-            self._waiting.append((commands, future))
-            replies: list[Any] = await future
-            return replies
-        self._busy = True
-        try:
-            return await self._exchange(commands)
-        except _HOPELESS as error:
-            self._fail_waiting(error)
-            raise
-        finally:
-            if self._waiting:
-                self._sender = asyncio.get_running_loop().create_task(self._send_batches())
-            else:
-                self._busy = False
+        return await self._ask(commands)
 
-    async def _send_batches(self) -> None:
-        try:
-            while self._waiting:
-                await self._answer(self._take_batch())
-        finally:
-            self._busy = False
-            if self._waiting:  # the task itself was cancelled, as at shutdown
-                self._fail_waiting(RedisError("the sender of commands was stopped"))
-
-    def _take_batch(self) -> list[tuple[Sequence[Command], asyncio.Future[list[Any]]]]:
-        count = size = 0
-        for number, (commands, _) in enumerate(self._waiting):
-            count += len(commands)
-            size += _size(commands)
-            if number and (count > _MAX_COMMANDS or size > _MAX_BYTES):
-                batch, self._waiting = self._waiting[:number], self._waiting[number:]
-                return batch
-        batch, self._waiting = self._waiting, []
-        return batch
-
-    async def _answer(
-        self, batch: Sequence[tuple[Sequence[Command], asyncio.Future[list[Any]]]]
-    ) -> None:
-        try:
-            replies = await self._exchange([one for commands, _ in batch for one in commands])
-        except BaseException as error:
-            fail_all((future for _, future in batch), error)
-            if isinstance(error, _HOPELESS):
-                self._fail_waiting(error)
-            elif not isinstance(error, RedisError):
-                raise
-            return
-        start = 0
-        for commands, future in batch:
-            end = start + len(commands)
-            if not future.done():
-                future.set_result(replies[start:end])
-            start = end
+    async def _share(self, batch: Batch[Command, Any]) -> list[list[Any]]:
+        replies = iter(await self._exchange([one for commands, _ in batch for one in commands]))
+        return [list(islice(replies, len(commands))) for commands, _ in batch]
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         replies = await self._patiently(
@@ -200,10 +147,6 @@ class CommandBatcher:
                 replies[number] = reply
         return replies
 
-    def _fail_waiting(self, error: RedisError) -> None:
-        waiting, self._waiting = self._waiting, []
-        fail_all((future for _, future in waiting), error)
-
 
 async def _to_node(client: RedisCluster, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
     try:
@@ -221,10 +164,12 @@ def _key(command: tuple[Any, ...]) -> Any:
     return command[3] if command[0] in ("EVAL", "EVALSHA") else command[1]
 
 
-def _size(commands: Sequence[Command]) -> int:
-    return sum(
+def _size(commands: Sequence[Command]) -> float:
+    """Return which part of a batch they fill."""
+    values = sum(
         len(part)
         for one in commands
         for part in (one.arguments if isinstance(one, ScriptCall) else one)
         if isinstance(part, bytes)
     )
+    return max(len(commands) / _MAX_COMMANDS, values / _MAX_BYTES)
