@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,28 @@ FAR = 2**32
 """Seconds since 1970: in the year 2106."""
 
 
+MakeVerifier = Callable[..., Verifier]
+
+
 @pytest.fixture
-async def verifier(issuer: Issuer, policy: Policy) -> AsyncIterator[Verifier]:
-    verifier = Verifier(patient(issuer.url, pause=0), RULES, policy)
-    yield verifier
-    await verifier.close()
+async def make_verifier(issuer: Issuer, policy: Policy) -> AsyncIterator[MakeVerifier]:
+    """Makes verifiers, with time for a fetch on a busy machine, and closes them."""
+    async with AsyncExitStack() as stack:
+
+        def make_verifier(
+            location: str = issuer.url, *, rules: TokenRules = RULES, **options: Any
+        ) -> Verifier:
+            keys = JwksClient(location, **{"timeout": HANG, "min_interval": 0, **options})
+            verifier = Verifier(keys, rules, policy)
+            stack.push_async_callback(verifier.close)
+            return verifier
+
+        yield make_verifier
+
+
+@pytest.fixture
+def verifier(make_verifier: MakeVerifier) -> Verifier:
+    return make_verifier()
 
 
 def unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
@@ -44,11 +62,6 @@ def unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
 
 def _encoded(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def patient(place: str, **options: Any) -> JwksClient:
-    """Keys from there, with time for a fetch on a busy machine."""
-    return JwksClient(place, timeout=HANG, **options)
 
 
 async def is_believed(verifier: Verifier, token: str) -> bool:
@@ -167,7 +180,7 @@ async def test_forged_tokens_are_refused(issuer: Issuer, verifier: Verifier) -> 
 
 
 async def test_the_control_what_is_refused_here_is_good_elsewhere(
-    issuer: Issuer, policy: Policy
+    issuer: Issuer, make_verifier: MakeVerifier
 ) -> None:
     """So each of these tokens was refused for what it says, or who signed it, and nothing else."""
     other_rules = (
@@ -180,15 +193,13 @@ async def test_the_control_what_is_refused_here_is_good_elsewhere(
         (replace(RULES, leeway=900), {"nbf": int(time.time()) + 600}),
     )
     for rules, claims in other_rules:
-        verifier = Verifier(patient(issuer.url), rules, policy)
+        verifier = make_verifier(rules=rules)
         assert await is_believed(verifier, issuer.token("first", **claims))
-        await verifier.close()
     stranger = Issuer()
     stranger.add_key("first")
-    verifier = Verifier(patient(stranger.url), RULES, policy)
+    verifier = make_verifier(stranger.url)
     assert await is_believed(verifier, stranger.token("first"))
     assert not await is_believed(verifier, issuer.token("first"))
-    await verifier.close()
     stranger.close()
 
 
@@ -206,11 +217,11 @@ async def test_a_new_key_is_found_and_an_old_one_forgotten(
 
 
 async def test_a_key_that_was_taken_back_is_forgotten_after_the_refresh(
-    issuer: Issuer, policy: Policy
+    issuer: Issuer, make_verifier: MakeVerifier
 ) -> None:
     issuer.add_key("second")
     now = 0.0
-    verifier = Verifier(patient(issuer.url, refresh=600, pause=0, clock=lambda: now), RULES, policy)
+    verifier = make_verifier(refresh_after=600, clock=lambda: now)
     old = issuer.token("first")
     await verifier.verify(old)
     issuer.withdraw("first")
@@ -222,13 +233,12 @@ async def test_a_key_that_was_taken_back_is_forgotten_after_the_refresh(
         return not await is_believed(verifier, old)
 
     await until(is_refused)
-    await verifier.close()
 
 
 async def test_unknown_keys_do_not_make_the_service_ask_again_and_again(
-    issuer: Issuer, policy: Policy
+    issuer: Issuer, make_verifier: MakeVerifier
 ) -> None:
-    verifier = Verifier(patient(issuer.url, pause=60), RULES, policy)
+    verifier = make_verifier(min_interval=60)
     issuer.add_key("never published")
     issuer.withdraw("never published")
     tokens = [issuer.token("never published", jti=str(number)) for number in range(50)]
@@ -238,7 +248,6 @@ async def test_unknown_keys_do_not_make_the_service_ask_again_and_again(
     assert all(isinstance(answer, InvalidToken) for answer in answers)
     assert issuer.fetches == 1
     assert await is_believed(verifier, issuer.token("first"))
-    await verifier.close()
 
 
 NO_SETS = [
@@ -249,20 +258,18 @@ NO_SETS = [
 
 @pytest.mark.parametrize("answer", NO_SETS, ids=lambda answer: answer[:16].decode("latin-1"))
 async def test_what_is_no_set_of_keys_changes_nothing(
-    issuer: Issuer, policy: Policy, answer: bytes
+    issuer: Issuer, make_verifier: MakeVerifier, answer: bytes
 ) -> None:
-    known = Verifier(patient(issuer.url, refresh=0, pause=0), RULES, policy)
+    known = make_verifier(refresh_after=0)
     token = issuer.token("first")
     await known.verify(token)
     issuer.answer = answer or b" "
     before = issuer.fetches
     await until(lambda: _is_believed_and_asked(known, token, issuer, before + 1))
-    new = Verifier(patient(issuer.url, pause=0), RULES, policy)
+    new = make_verifier()
     for _ in range(2):
         with pytest.raises(KeysUnavailable):
             await new.verify(token)
-    await known.close()
-    await new.close()
 
 
 async def _is_believed_and_asked(
@@ -274,9 +281,9 @@ async def _is_believed_and_asked(
 
 @pytest.mark.parametrize("trouble", ["status", "huge", "slow"])
 async def test_while_the_issuer_is_in_trouble_known_keys_stay_good(
-    issuer: Issuer, policy: Policy, trouble: str
+    issuer: Issuer, make_verifier: MakeVerifier, trouble: str
 ) -> None:
-    verifier = Verifier(patient(issuer.url, refresh=0, pause=0), RULES, policy)
+    verifier = make_verifier(refresh_after=0)
     token = issuer.token("first")
     await verifier.verify(token)
     match trouble:
@@ -290,14 +297,13 @@ async def test_while_the_issuer_is_in_trouble_known_keys_stay_good(
     # The first fetch may have been under way; of a slow issuer there is one at a time.
     enough = before if trouble == "slow" else before + 1
     await until(lambda: _is_believed_and_asked(verifier, token, issuer, enough))
-    await verifier.close()
 
 
 @pytest.mark.parametrize("left", ["none", "one to encrypt with", "another one"])
 async def test_withdrawn_is_withdrawn_whatever_is_left(
-    issuer: Issuer, policy: Policy, left: str
+    issuer: Issuer, make_verifier: MakeVerifier, left: str
 ) -> None:
-    verifier = Verifier(patient(issuer.url, refresh=0, pause=0), RULES, policy)
+    verifier = make_verifier(refresh_after=0)
     token = issuer.token("first")
     await verifier.verify(token)
     if left == "another one":
@@ -311,15 +317,13 @@ async def test_withdrawn_is_withdrawn_whatever_is_left(
         return not await is_believed(verifier, token)
 
     await until(is_refused)
-    await verifier.close()
 
 
 async def test_keys_are_believed_for_a_day_without_their_issuer(
-    issuer: Issuer, policy: Policy
+    issuer: Issuer, make_verifier: MakeVerifier
 ) -> None:
     now = 1000.0
-    source = patient(issuer.url, pause=0, clock=lambda: now)
-    verifier = Verifier(source, RULES, policy)
+    verifier = make_verifier(clock=lambda: now)
     token = issuer.token("first")
     await verifier.verify(token)
     issuer.status = 500
@@ -330,11 +334,12 @@ async def test_keys_are_believed_for_a_day_without_their_issuer(
         await verifier.verify(token)
     issuer.status = 200
     assert await is_believed(verifier, token)
-    await verifier.close()
 
 
 @pytest.mark.filterwarnings("ignore:The RSA key is 1024")
-async def test_keys_that_prove_little_verify_nothing(issuer: Issuer, policy: Policy) -> None:
+async def test_keys_that_prove_little_verify_nothing(
+    issuer: Issuer, make_verifier: MakeVerifier
+) -> None:
     """Short ones, private ones that were published, and what is no key beside one that is good."""
     issuer.add_key("short", kind="RSA", bits=1024)
     issuer.add_key("long", kind="RSA", bits=2048)
@@ -352,48 +357,42 @@ async def test_keys_that_prove_little_verify_nothing(issuer: Issuer, policy: Pol
         {**issuer.published[0], "kid": "bent", "x": "AAAA"},
     ]
     issuer.published += nonsense
-    verifier = Verifier(patient(issuer.url, pause=0), RULES, policy)
+    verifier = make_verifier()
     believed = {name: await is_believed(verifier, issuer.token(name)) for name in issuer.keys}
     assert believed == {"first": True, "short": False, "long": True, "public secret": False}
-    await verifier.close()
 
 
 @pytest.mark.parametrize("place", ["https://[bad", "https://", "http://127.0.0.1:99999/", "/"])
-async def test_a_place_that_cannot_be_read_is_told_as_such(policy: Policy, place: str) -> None:
-    issuer = Issuer()
-    issuer.add_key("first")
-    verifier = Verifier(patient(place, pause=0), RULES, policy)
+async def test_a_place_that_cannot_be_read_is_told_as_such(
+    issuer: Issuer, make_verifier: MakeVerifier, place: str
+) -> None:
     with pytest.raises(KeysUnavailable):
-        await verifier.verify(issuer.token("first"))
-    await verifier.close()
-    issuer.close()
+        await make_verifier(place).verify(issuer.token("first"))
 
 
 async def test_without_any_key_yet_nothing_is_judged_and_then_it_is(
-    issuer: Issuer, policy: Policy
+    issuer: Issuer, make_verifier: MakeVerifier
 ) -> None:
     issuer.status = 503
-    verifier = Verifier(patient(issuer.url, pause=0), RULES, policy)
+    verifier = make_verifier()
     with pytest.raises(KeysUnavailable):
         await verifier.verify(issuer.token("first"))
     issuer.status = 200
     assert await is_believed(verifier, issuer.token("first"))
-    await verifier.close()
-    nowhere = Verifier(patient(f"http://127.0.0.1:{free_port()}/"), RULES, policy)
+    nowhere = make_verifier(f"http://127.0.0.1:{free_port()}/")
     with pytest.raises(KeysUnavailable):
         await nowhere.verify(issuer.token("first"))
-    await nowhere.close()
 
 
 async def test_keys_may_be_in_a_file_and_a_published_secret_verifies_nothing(
-    issuer: Issuer, policy: Policy, tmp_path: Path
+    issuer: Issuer, make_verifier: MakeVerifier, tmp_path: Path
 ) -> None:
     secret = {"kty": "oct", "kid": "secret", "k": _encoded(b"x" * 32)}
     encrypting = {**issuer.published[0], "kid": "encrypts", "use": "enc"}
     path = tmp_path / "jwks.json"
     path.write_text(json.dumps({"keys": [secret, encrypting, *issuer.published]}))
     rules = TokenRules(issuer=ISSUER, audience=AUDIENCE, algorithms=["HS256", "ES256"])
-    verifier = Verifier(patient(str(path), pause=0), rules, policy)
+    verifier = make_verifier(str(path), rules=rules)
     assert await is_believed(verifier, issuer.token("first"))
     for key_id, key, algorithm in (
         ("secret", b"x" * 32, "HS256"),
@@ -402,7 +401,6 @@ async def test_keys_may_be_in_a_file_and_a_published_secret_verifies_nothing(
         token = jwt.encode(good_claims(), key, algorithm, headers={"kid": key_id})
         with pytest.raises(InvalidToken):
             await verifier.verify(token)
-    await verifier.close()
 
 
 async def test_the_development_key_is_one_that_tokens_name(policy: Policy) -> None:

@@ -1,4 +1,4 @@
-"""The command line of access control: shows the policy, and writes what follows from it."""
+"""The command line of access control: shows the policy, and writes the files derived from it."""
 
 import argparse
 import sys
@@ -16,7 +16,7 @@ _TOKEN_SECONDS = 12 * 3600
 
 
 class CommandLine:
-    """One service's policy, and the files that follow from it."""
+    """Shows and writes the policy of one service."""
 
     def __init__(
         self,
@@ -27,7 +27,15 @@ class CommandLine:
         issuer: str,
         audience: str,
     ) -> None:
-        """`derived` are files by path, as they have to be."""
+        """Take what the actions need.
+
+        Args:
+            policy: of the service.
+            credentials: of the service in Redis.
+            derived: the text of each file that follows from the policy, by path.
+            issuer: of development tokens.
+            audience: of development tokens.
+        """
         self._policy = policy
         self._credentials = credentials
         self._derived = derived
@@ -35,7 +43,7 @@ class CommandLine:
         self._audience = audience
 
     def run(self, arguments: Sequence[str], *, name: str, about: str) -> int:
-        """Do what the arguments say; returns the exit code."""
+        """Do what the arguments say, and return the exit code."""
         options = _parser(name, about, list(self._policy.roles)).parse_args(arguments)
         match options.action:
             case "write":
@@ -68,7 +76,7 @@ class CommandLine:
         return 1 if old else 0
 
     def _token(self, subject: str, claims: Sequence[tuple[str, str]]) -> str:
-        """A token of the development key, which production does not believe."""
+        """Make a token that is signed with the development key, which production refuses."""
         listed: dict[str, list[str]] = {}
         for name, value in claims:
             listed.setdefault(name, []).append(value)
@@ -87,7 +95,7 @@ class CommandLine:
 
 
 def table(policy: Policy) -> str:
-    """Who may do what, for people."""
+    """Return who may do what, for people."""
     lines = []
     for name, role in policy.roles.items():
         lines.append(f"{name}: {role.about}")
@@ -108,7 +116,7 @@ def table(policy: Policy) -> str:
 
 
 def roles_module(policy: Policy) -> str:
-    """The text of a Python module that names the roles."""
+    """Return the text of a Python module that names the roles."""
     members = "".join(f'    {name.upper().replace("-", "_")} = "{name}"\n' for name in policy.roles)
     return (
         '"""The roles of `access.toml` by name, written by `make access`."""\n\n'

@@ -1,4 +1,4 @@
-"""What Redis denies: told to whoever asked as 403, and written down with who that was."""
+"""What Redis denies: answered with 403, and logged with who asked."""
 
 import structlog
 from fastapi import Request
@@ -12,20 +12,21 @@ log = structlog.get_logger(__name__)
 
 
 def is_denial(error: Exception) -> bool:
-    """Whether Redis has denied a command, a key or a channel, on its own or inside of Lua."""
+    """Return whether Redis has denied a command, a key or a channel, also inside of Lua."""
     return reply_code(error) == "NOPERM"
 
 
 def record_denial(identity: Identity, *, why: str) -> None:
-    """A line in the audit log; the request id is on it as on every line."""
+    """Log and count a denial; the request id is on the line as on every other."""
     metrics.denials.labels(identity.role or "none").inc()
     log.warning("access.denied", subject=identity.subject, role=identity.role, why=why)
 
 
 async def answer_denial(request: Request, error: Exception) -> JSONResponse:
-    """For `RedisError`: 403 if Redis denied it to the identity that asks.
+    """Answer a RedisError with 403 if it is a denial to the identity of the request.
 
-    Any other one is a mistake in the service, and so is a denial where nobody has asked as anybody.
+    Any other error is a fault of the service and is raised again, and so is a denial of a request
+    without an identity.
     """
     identity = getattr(request.state, "identity", None)
     if not (isinstance(identity, Identity) and is_denial(error)):

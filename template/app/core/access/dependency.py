@@ -1,10 +1,10 @@
-"""Who asks, and the Redis client that has exactly the rights of their role.
+"""The identity of a request, and the Redis client with exactly the rights of its role.
 
     @router.get("/documents/{name}")
     async def read_document(name: str, redis: RoleRedis) -> Document: ...
 
-401 without a valid token, 403 for who has no role, and 403 as well when Redis denies a command
-(see `denials.py`).
+Without a valid token the answer is 401. It is 403 if the identity has no role, or if Redis denies
+a command (see `denials.py`).
 """
 
 from typing import Annotated, NoReturn
@@ -28,8 +28,10 @@ _bearer = HTTPBearer(bearerFormat="JWT", auto_error=False)
 async def get_identity(
     request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Identity:
-    """The identity that the request's token proves."""
-    if given is None or len(request.headers.getlist("authorization")) > 1:  # which of them?
+    """Return the identity that the request's token proves; 401 or 503 if it proves none."""
+    if (
+        given is None or len(request.headers.getlist("authorization")) > 1
+    ):  # of two, nobody knows which
         metrics.tokens.labels("missing").inc()
         _unauthorized("a token is needed: Authorization: Bearer ...", "Bearer")
     access: Access = request.app.state.access
@@ -39,7 +41,7 @@ async def get_identity(
         log.info("access.token_refused", why=str(error))
         _unauthorized("the token is not valid", 'Bearer error="invalid_token"')
     except KeysUnavailable as error:
-        log.warning("access.no_keys", error=str(error))
+        log.warning("access.keys_unavailable", error=str(error))
         raise HTTPException(
             503, "tokens cannot be checked now, try again", {"retry-after": "1"}
         ) from None
@@ -51,7 +53,7 @@ IdentityDependency = Annotated[Identity, Depends(get_identity)]
 
 
 async def get_role_redis(request: Request, identity: IdentityDependency) -> RedisClient:
-    """The client of the identity's role."""
+    """Return the client of the identity's role; 403 if it has none."""
     if identity.role is None:
         record_denial(identity, why="the policy has no role for this identity")
         raise HTTPException(403, "you may not do this")

@@ -1,4 +1,4 @@
-"""What access control tells Prometheus. Subjects and keys are no labels: they have no end."""
+"""Metrics of access control. Subjects and keys are no labels: their number is unlimited."""
 
 from collections.abc import Iterable
 
@@ -23,10 +23,10 @@ logged_denials = Counter(
 )
 lost_denials = Counter(
     "access_lost_denials",
-    "Denials that a server has counted and that are in its log no more: pushed out, or erased.",
+    "Denials that a server has counted and that are no longer in its log: pushed out, or erased.",
 )
 key_fetches = Counter(
-    "access_key_fetches", "Looks at the keys of the issuer: fetched, failed.", ["outcome"]
+    "access_key_fetches", "Fetches of the issuer's keys: fetched, failed.", ["outcome"]
 )
 
 begin_at_zero(tokens, ("accepted", "missing", "expired", "invalid"))
@@ -34,6 +34,6 @@ begin_at_zero(key_fetches, ("fetched", "failed"))
 
 
 def expect_roles(asking: Iterable[str], all_roles: Iterable[str]) -> None:
-    """Have the series of the roles that identities may have, and of all roles."""
+    """Begin the series of the roles that identities may have, and of all roles."""
     begin_at_zero(denials, ("none", *asking))
     begin_at_zero(logged_denials, ("unknown", *all_roles), ("command", "key", "channel", "auth"))

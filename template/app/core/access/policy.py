@@ -1,8 +1,7 @@
 """The policy: who has which role, and what a role may do.
 
-It is a file (`app/access.toml`), because it is read by people who decide, and because Redis, the
-service and the tests all have to follow the same one. `{service}` in it stands for the name of the
-service.
+It is a file (`app/access.toml`), because people who decide read it, and because Redis, the service
+and the tests all follow the same one. `{service}` in it stands for the name of the service.
 """
 
 import re
@@ -20,7 +19,7 @@ _ROLE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 _PATTERN = re.compile(r"[!-~]+", re.ASCII)
 _COMMAND = re.compile(r"[a-z]+(\|[a-z-]+)?", re.ASCII)
 
-# These show the names of keys, whatever the patterns of a role.
+# Commands that no role may have. These show the names of keys, whatever the patterns of a role.
 _REVEAL = {"keys", "scan", "randomkey", "dbsize", "monitor", "slowlog", "latency", "sync", "psync"}
 # These reach all keys, or are not bound to keys at all.
 _REACH_ALL = {"flushall", "flushdb", "swapdb", "migrate", "function", "fcall", "fcall_ro", "script"}
@@ -31,7 +30,7 @@ _RULE = {
     "restore-asking", "save", "shutdown", "slaveof",
 }  # fmt: skip
 _REFUSED = _REVEAL | _REACH_ALL | _RULE
-# The harmless part of them.
+# Their harmless subcommands.
 _ALLOWED = {
     "acl|log",
     "acl|whoami",
@@ -46,11 +45,11 @@ _ALLOWED = {
 
 
 class PolicyError(Exception):
-    """The policy is wrong; the message has the file, and a line for everything that is."""
+    """The policy is wrong; the message names the file, and has a line for each mistake."""
 
 
 def forbidden_reason(command: str) -> str | None:
-    """Why no role may have this command; None if one may.
+    """Return why no role may have this command; None if one may.
 
     Categories (`@read`) are refused: what is in them changes with the version of the server, and
     some of it shows the names of other roles' keys.
@@ -101,15 +100,15 @@ class Role(_Part):
 
 
 class Rule(_Part):
-    """Whoever has this value in this claim has this role."""
+    """An identity with this value in this claim has this role."""
 
     claim: str | tuple[str, ...]
-    """The name of a claim, or the way to one inside of others: ["realm_access", "roles"]."""
+    """The name of a claim, or the path to a nested one: ["realm_access", "roles"]."""
     value: str = Field(min_length=1)
     role: str
 
     def applies_to(self, claims: Mapping[str, Any]) -> bool:
-        """Whether the claim is this value, or a list that has it; `scope` has words."""
+        """Return whether the claim is this value, or a list that has it; `scope` has words."""
         path = (self.claim,) if isinstance(self.claim, str) else self.claim
         found: Any = claims
         for name in path:
@@ -146,7 +145,7 @@ class _Document(_Part):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy that is valid, for one service."""
+    """A valid policy, for one service."""
 
     connection: tuple[str, ...]
     """Commands that every role needs."""
@@ -154,7 +153,7 @@ class Policy:
     rules: Sequence[Rule]
 
     def role_of(self, claims: Mapping[str, Any]) -> str | None:
-        """The role of the first rule that applies; None if none does."""
+        """Return the role of the first rule that applies; None if none does."""
         return next((rule.role for rule in self.rules if rule.applies_to(claims)), None)
 
 

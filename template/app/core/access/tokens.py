@@ -1,7 +1,7 @@
-"""Tokens: JSON Web Tokens (RFC 7519), believed only after every check of RFC 8725.
+"""Tokens: JSON Web Tokens (RFC 7519), accepted only after every check of RFC 8725.
 
-What may verify a token is fixed by the settings and by the keys, never by the token: it names a
-key, and that key has one algorithm.
+The settings and the keys decide what may verify a token, never the token itself: it names a key,
+and that key has one algorithm.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,22 +19,22 @@ ASYMMETRIC = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 )
 """Algorithms whose verifying key may be public."""
-_LONGEST = 8192
-_NEEDED = ["exp", "sub", "aud", "iss"]
-# What PyJWT raises for what a stranger may send, its own errors and those that it lets through:
-# nested JSON, times without end, and words where it expects others.
-_USELESS = (
+_MAX_LENGTH = 8192
+_REQUIRED_CLAIMS = ["exp", "sub", "aud", "iss"]
+# What PyJWT raises for what a stranger may send: its own errors, and those that it lets through for
+# nested JSON, infinite times, and values of other types than it expects.
+_INVALID = (
     PyJWTError, UnknownKey, RecursionError, ValueError, TypeError, OverflowError, AttributeError,
 )  # fmt: skip
 
 
 class InvalidToken(Exception):
-    """A token that proves nothing; the message is for the log, not for whoever sent it."""
+    """The token proves nothing; the message is for the log, not for the sender."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a verified token says of its bearer, and the role that follows from it."""
+    """What a verified token says about its bearer, and the role that follows from it."""
 
     subject: str
     role: str | None
@@ -44,7 +44,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRules:
-    """What a token has to say beside its signature."""
+    """What a token must say, besides being signed."""
 
     issuer: str
     audience: str
@@ -54,7 +54,7 @@ class TokenRules:
 
 
 class Verifier:
-    """Turns tokens into identities."""
+    """Verifies tokens, and turns them into identities."""
 
     def __init__(self, keys: Keys, rules: TokenRules, policy: Policy) -> None:
         self._keys = keys
@@ -62,10 +62,10 @@ class Verifier:
         self._policy = policy
 
     async def verify(self, token: str) -> Identity:
-        """Who the bearer of this token is.
+        """Return who the bearer of this token is.
 
         Raises:
-            InvalidToken: nothing is proven.
+            InvalidToken: it proves nothing.
             KeysUnavailable: no keys are known, or only old ones.
         """
         try:
@@ -73,14 +73,14 @@ class Verifier:
         except ExpiredSignatureError as error:
             metrics.tokens.labels("expired").inc()
             raise InvalidToken(str(error)) from None
-        except _USELESS as error:
+        except _INVALID as error:
             metrics.tokens.labels("invalid").inc()
             raise InvalidToken(str(error) or "the key is unknown") from None
         metrics.tokens.labels("accepted").inc()
         return Identity(claims["sub"], self._policy.role_of(claims), claims)
 
     async def check(self) -> None:
-        """Raises KeysUnavailable if no token could be judged now."""
+        """Raise KeysUnavailable if no token could be verified now."""
         await self._keys.check()
 
     async def close(self) -> None:
@@ -88,10 +88,10 @@ class Verifier:
 
     async def _claims(self, token: str) -> dict[str, Any]:
         rules = self._rules
-        if len(token) > _LONGEST:
-            raise jwt.DecodeError(f"the token is longer than {_LONGEST} characters")
+        if len(token) > _MAX_LENGTH:
+            raise jwt.DecodeError(f"the token is longer than {_MAX_LENGTH} characters")
         header = jwt.get_unverified_header(token)
-        # Looked at first: anything else is not worth a fetch of the keys.
+        # First: for another algorithm the keys need not be fetched.
         if header.get("alg") not in rules.algorithms:
             raise jwt.InvalidAlgorithmError(f"{header.get('alg')!r} is not among the algorithms")
         key = await self._keys.key(header.get("kid"))
@@ -102,8 +102,10 @@ class Verifier:
             audience=rules.audience,
             issuer=rules.issuer,
             leeway=rules.leeway,
-            options={"require": _NEEDED},
+            options={"require": _REQUIRED_CLAIMS},
         )
         if not claims["sub"].strip():
-            raise jwt.InvalidTokenError("the subject is empty")  # all of these would be one
+            raise jwt.InvalidTokenError(
+                "the subject is empty"
+            )  # else all of these would be one identity
         return claims
