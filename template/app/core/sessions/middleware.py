@@ -15,6 +15,7 @@ from app.core.redis import is_transient
 from app.core.sessions import metrics
 from app.core.sessions.dependency import REQUEST_SESSION, RequestSession
 from app.core.sessions.errors import SessionConflict, SessionEnded
+from app.core.sessions.session import Session
 from app.core.sessions.sessions import Sessions
 
 log = structlog.get_logger(__name__)
@@ -53,58 +54,56 @@ class SessionMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        opened = scope[REQUEST_SESSION] = RequestSession(self._sessions)
-        began = scope["type"] == "websocket"  # which has no response that could wait for a write
+        request = scope[REQUEST_SESSION] = RequestSession(self._sessions)
+        has_begun = scope["type"] == "websocket"  # which has no response that could wait
 
         async def send_saved(message: Message) -> None:
-            nonlocal began
+            nonlocal has_begun
             if message["type"] == "http.response.start":
-                if opened.session is not None:
-                    await _save(opened, message["status"])
+                if request.session is not None:
+                    if message["status"] < 500:
+                        await _save(request.session)
                     message = {**message, "headers": list(message.get("headers", ()))}
-                    self._add_headers(opened, HTTPConnection(scope), MutableHeaders(scope=message))
-                began = message["status"] < 500
+                    self._add_headers(request, HTTPConnection(scope), MutableHeaders(scope=message))
+                has_begun = message["status"] < 500
             await send(message)
 
         try:
             await self._app(scope, receive, send_saved)
         except _NotSaved as failed:
-            request = Request(scope)
             if isinstance(failed.error, SessionConflict):
                 response: Response = JSONResponse({"detail": failed.error.detail}, 409)
             else:
-                response = await self._unavailable(request, failed.error)
+                response = await self._unavailable(Request(scope), failed.error)
             await response(scope, receive, send)
         except Exception:
-            if began:
-                await _save_late(opened)
+            if has_begun and request.session is not None:
+                await _save_late(request.session)
             raise
         else:
-            if began:
-                await _save_late(opened)
+            if has_begun and request.session is not None:
+                await _save_late(request.session)
 
     def _add_headers(
-        self, opened: RequestSession, connection: HTTPConnection, headers: MutableHeaders
+        self, request: RequestSession, connection: HTTPConnection, headers: MutableHeaders
     ) -> None:
-        assert opened.session is not None
+        assert request.session is not None
         if "cookie" not in headers.get("vary", "").lower():
             headers.add_vary_header("Cookie")
         control = headers.get("cache-control", "").lower()
         if "private" not in control and "no-store" not in control:
             headers["cache-control"] = "no-store"
-        if (new := opened.session.new_cookie()) is not None:
+        if (cookie := request.session.new_cookie()) is not None:
             headers["cache-control"] = "no-store"
-            headers.append("set-cookie", self._sessions.cookie.write(connection, *new))
-        if opened.has_old_cookie:
+            headers.append("set-cookie", self._sessions.cookie.write(connection, *cookie))
+        if request.has_old_cookie:
             headers.append("set-cookie", self._sessions.cookie.remove_old(connection))
 
 
-async def _save(opened: RequestSession, status: int) -> None:
-    assert opened.session is not None
-    if status >= 500:
-        return
+async def _save(session: Session) -> None:
+    """Write what has changed. Raises _NotSaved if the response must not be sent."""
     try:
-        await opened.session.save()
+        await session.save()
     except SessionEnded:
         # Somebody logged out meanwhile. The request was allowed when it came, so it is answered.
         # The cookie is not removed, for it may be the next session's by now.
@@ -115,16 +114,14 @@ async def _save(opened: RequestSession, status: int) -> None:
         raise
 
 
-async def _save_late(opened: RequestSession) -> None:
+async def _save_late(session: Session) -> None:
     """Write what streams, background tasks and the code after `yield` have changed.
 
     The response is on its way, so a failure can only be logged.
     """
-    if opened.session is None:
-        return
     why = "the response had begun, and with it the cookie: log in, rotate and begin sessions before"
     try:
-        if await opened.session.save_late():
+        if await session.save_late():
             return
     except SessionEnded:
         return

@@ -128,7 +128,8 @@ class Session:
         """
         content = self._content()
         plain = self._store.encode(content)  # before anything ends
-        await self._end_replaced()
+        if self._replaced is not None:
+            await self._end(self._replaced)
         if self._stored is None:
             if content.user is not None or content.data:
                 self._stored = await self._store.create(self._id, content)
@@ -150,8 +151,8 @@ class Session:
         Raises:
             Exception: as `save`.
         """
-        if self._user is None:
-            await self._end_replaced()
+        if self._user is None and self._replaced is not None:
+            await self._end(self._replaced)
         begins = self._user is not None or bool(self.data)
         if self._rotates or (self._stored is None and begins):
             return False
@@ -206,10 +207,9 @@ class Session:
             raise SessionEnded
         return current
 
-    async def _end_replaced(self) -> None:
-        if self._replaced is not None:
-            await self._store.end(self._replaced)
-            self._replaced, self._has_ended = None, True
+    async def _end(self, replaced: Stored) -> None:
+        await self._store.end(replaced)
+        self._replaced, self._has_ended = None, True
 
     def _become_anonymous(self) -> None:
         self._stored, self._rotates = None, False
