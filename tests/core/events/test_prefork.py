@@ -40,7 +40,7 @@ def forked(url: str, output: Path, *arguments: str) -> Iterator[None]:
 
 
 def handled(output: Path) -> list[int]:
-    return sorted(map(int, output.read_text().split()))
+    return sorted(int(line) for line in output.read_text().splitlines() if line.isdecimal())
 
 
 async def test_each_event_of_forked_workers_is_published_and_handled_once(
