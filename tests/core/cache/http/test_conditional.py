@@ -14,6 +14,7 @@ from app.core.cache.http.response import stored_response
 from app.core.cache.results import CacheResult, Outcome
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.http.serving import Item, application, asking, exchange, serving, status
+from tests.support.fastpath import chosen
 
 ETAG = "{etag}"
 
@@ -108,6 +109,38 @@ async def test_conditions(
         assert response.content == b""
     else:
         assert response.content == miss.content
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize(
+    ("private", "own", "control"),
+    [
+        (False, None, "no-cache"),
+        (True, None, "private, no-cache"),
+        (False, "max-age=30", "no-cache"),
+    ],
+)
+async def test_a_412_is_kept_by_no_cache_in_between(
+    cache: Cache, private: bool, own: str | None, control: str, fast: bool
+) -> None:
+    """It would be everybody's answer, and anybody can ask for one."""
+    router = APIRouter()
+    whose: dict[str, Any] = {"vary_by": lambda: "ann"} if private else {"public": True}
+
+    @router.get("/item")
+    @cache.policy("kept", ttl=60).http(max_age=30, **whose)
+    async def read() -> Response:
+        return Response("x", headers={"cache-control": own} if own else {})
+
+    with chosen(fast=fast):
+        async with asking(application(router)) as http:
+            kept = await http.get("/item")
+            for _ in range(2):
+                refused = await http.get("/item", headers={"if-match": '"other"'})
+                assert refused.status_code == 412
+                assert refused.headers["cache-control"] == control
+    # The control: the response itself may be kept.
+    assert "max-age=30" in kept.headers["cache-control"]
 
 
 async def test_a_304_says_what_the_200_would_and_nothing_of_its_body(cache: Cache) -> None:

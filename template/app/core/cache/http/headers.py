@@ -92,7 +92,7 @@ class ResponseRenderer:
         now: int,
         conditions: Headers,
     ) -> PreparedResponse:
-        """The response to send; `now` in milliseconds since 1970."""
+        """Return the response to send; `now` is in milliseconds since 1970."""
         age = max((now - times.created) // 1000, 0)
         left = (times.fresh_until - now) // 1000
         told = age, left, outcome
@@ -101,10 +101,9 @@ class ResponseRenderer:
             if (match := find(conditions, b"if-match")) is not None and not names_entity(
                 match, stored.etag
             ):
-                nothing = [(b"content-length", b"0")]
-                return PreparedResponse(
-                    412, nothing + self._about(stored, *told, self._vary_header), b""
-                )
+                # For this request only: a cache in between does not look at If-Match.
+                headers = self._about(stored, *told, [(b"content-length", b"0")], keep=False)
+                return PreparedResponse(412, self.unknown(headers), b"")
             if (none := find(conditions, b"if-none-match")) is not None and names_entity(
                 none, stored.etag
             ):
@@ -132,12 +131,20 @@ class ResponseRenderer:
         return complete
 
     def _about(
-        self, stored: StoredResponse, age: int, left: int, outcome: Outcome, vary: Headers
+        self,
+        stored: StoredResponse,
+        age: int,
+        left: int,
+        outcome: Outcome,
+        first: Headers,
+        *,
+        keep: bool = True,
     ) -> Headers:
-        about = [*vary, (b"age", b"%d" % age), (b"cache-status", self._status(left, outcome))]
+        """Return headers about the stored response; with `keep` also for how long to keep it."""
+        about = [*first, (b"age", b"%d" % age), (b"cache-status", self._status(left, outcome))]
         if stored.etag:
             about.append((b"etag", stored.etag))
-        if not any(name == b"cache-control" for name, _ in stored.headers):
+        if keep and not any(name == b"cache-control" for name, _ in stored.headers):
             about.append((b"cache-control", self._freshness.cache_control(age, left)))
         return about
 
