@@ -104,6 +104,19 @@ def test_a_service_passes_its_own_checks(render: Render, place: Path, answers: A
     assert not failures, "\n".join(failures)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_service_may_delete_its_fast_paths(render: Render, place: Path) -> None:
+    """The tests are those that the fast paths have a part in; what else there is knows no other."""
+    move_in(render(**PROFILES[0]), place)
+    shutil.rmtree(place / "app/core/fastpath")
+    assert run(place, "sync --quiet") == ""
+    tests = "pytest -q tests/items tests/observability tests/test_lifespan.py tests/test_pool.py"
+    failures = [failure for check in (*CHECKS, tests) if (failure := run(place, f"run {check}"))]
+    assert not failures, "\n".join(failures)
+    assert not (place / "app/core/fastpath").exists()
+
+
 def test_what_is_decided_by_a_few_answers_exists() -> None:
     assert [path for path in DECIDED_BY if not (ROOT / "template" / path).exists()] == []
 

@@ -1,12 +1,15 @@
 """A hundred kinds of route answer with the cache as they do without it, on real servers.
 
-The application without the cache is the specification. What differs is in `DIFFERENCES`, with the
-reason; everything else, down to the last header, has to be the same, for a miss and for a hit.
+The application without the cache is the specification, whether fast paths are on or off. What
+differs is in `DIFFERENCES`, with the reason; everything else, down to the last header, has to be
+the same, for a miss and for a hit. Fast paths on or off, only what depends on the moment differs.
 """
 
 import asyncio
 import inspect
+import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -19,10 +22,17 @@ import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, StreamingResponse
 from pydantic import AfterValidator, BaseModel, StringConstraints
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from app.core.application import Application
 from app.core.cache import Cache, HttpCacheMiddleware
+from app.core.fastpath.uvicorn import RawResponseSender
+from app.core.observability.requests import RequestMiddleware
+from app.core.responses import PreparedResponse
+from tests.core.cache.conftest import OpenCache
 from tests.core.cache.http.serving import serving
+from tests.support.fastpath import chosen
 
 DIFFERENCES = {
     "etag": "the cache's, of the body, where the route has none",
@@ -31,6 +41,7 @@ DIFFERENCES = {
     "age": "how old the answer is",
     "cache-status": "how the cache has answered",
     "date": "the server's, when it answered",
+    "x-request-id": "of the one request",
     "304": "a body that the client names by its ETag is not sent again",
     "412": "If-Match is obeyed",
     "HEAD": "is answered as GET is, without the body; FastAPI alone answers 405",
@@ -297,36 +308,73 @@ def check(request: Request, right: Answer, answer: Answer) -> None:
     assert sorted(same) == sorted(pair for pair in its_headers if pair[0] not in DIFFERENCES)
 
 
+def of_any_moment(answer: Answer) -> Answer:
+    """What two answers have in common that were given at different moments."""
+    status, headers, body = answer
+    told = [
+        (name, re.sub("(ttl|max-age)=[0-9]+", r"\1", value))
+        for name, value in headers
+        if name not in ("date", "age", "x-request-id")
+    ]
+    return status, sorted(told), body
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 @pytest.mark.parametrize("seed", [1])
 async def test_a_hundred_kinds_of_route_answer_as_without_the_cache(
-    cache: Cache, http: str, seed: int
+    another: OpenCache, redis: Redis, http: str, seed: int
 ) -> None:
-    def caching(name: str, kind: str) -> Callable[[Callable[..., Any]], Any]:
+    plain = every_kind(lambda *_: lambda function: function)
+    asked = list(requests(plain, Random(seed)))
+    as_get = [("GET" if m == "HEAD" else m, target, headers) for m, target, headers in asked]
+    async with serving(plain, http=http, access_log=False) as port:
+        rights = await ask(port, as_get)
+    answers: dict[bool, list[Answer]] = {}
+    for fast in (True, False):
+        await redis.flushall()
+        with chosen(fast=fast), raw_answers() as raw, capture_logs():
+            async with serving(cached(await another()), http=http, access_log=False) as port:
+                answers[fast] = [answer for _ in range(2) for answer in await ask(port, asked)]
+        for request, right, answer in zip(asked * 2, rights * 2, answers[fast], strict=True):
+            try:
+                check(request, right, answer)
+            except AssertionError as error:
+                error.add_note(f"{request}\nwithout: {right}\nwith, {fast=}: {answer}")
+                raise
+        # The controls: it is the cache that was compared, and the fast paths.
+        hits = sum(
+            "; hit;" in dict(headers).get("cache-status", "") for _, headers, _ in answers[fast]
+        )
+        assert hits > len(asked) / 2
+        assert (len(raw) > len(asked) / 4) == (fast and http == "httptools")
+    for request, on, off in zip(asked * 2, answers[True], answers[False], strict=True):
+        assert of_any_moment(on) == of_any_moment(off), request
+
+
+def cached(cache: Cache) -> FastAPI:
+    def decorate(name: str, kind: str) -> Callable[[Callable[..., Any]], Any]:
         whose: dict[str, Any] = {"public": True} if kind == "public" else {"vary_by": who}
         return cache.policy(name, ttl=60, negative_ttl=60).http(**whose)
 
-    plain = every_kind(lambda *_: lambda function: function)
-    cached = every_kind(caching)
-    cached.add_middleware(HttpCacheMiddleware)
-    assert len(cached.routes) > 100
-    asked = list(requests(plain, Random(seed)))
-    as_get = [("GET" if m == "HEAD" else m, target, headers) for m, target, headers in asked]
-    async with (
-        serving(plain, http=http, access_log=False) as without,
-        serving(cached, http=http, access_log=False) as port,
-    ):
-        rights = await ask(without, as_get)
-        hits = 0
-        for _ in range(2):
-            answers = await ask(port, asked)
-            for request, right, answer in zip(asked, rights, answers, strict=True):
-                try:
-                    check(request, right, answer)
-                except AssertionError as error:
-                    error.add_note(f"{request}\nwithout: {right}\nwith: {answer}")
-                    raise
-                hits += "; hit;" in dict(answer[1]).get("cache-status", "")
-    # The control: it is the cache that was compared.
-    assert hits > len(asked) / 2
+    app = every_kind(decorate)
+    assert len(app.routes) > 100
+    app.add_middleware(HttpCacheMiddleware)
+    app.add_middleware(RequestMiddleware)
+    return app
+
+
+@contextmanager
+def raw_answers() -> Iterator[list[PreparedResponse]]:
+    """The responses that leave in one piece meanwhile."""
+    raw: list[PreparedResponse] = []
+    send_raw = RawResponseSender.send_raw
+
+    def watched(self: RawResponseSender, response: PreparedResponse) -> bool:
+        if is_sent := send_raw(self, response):
+            raw.append(response)
+        return is_sent
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RawResponseSender, "send_raw", watched)
+        yield raw
