@@ -16,6 +16,8 @@ from app.core.redis.cluster import FairCluster
 from app.core.redis.commands import Command, CommandBatcher
 from app.core.redis.outages import (
     OutageLog,
+    Refusals,
+    Refused,
     advice,
     is_refusal,
     is_transient,
@@ -24,7 +26,6 @@ from app.core.redis.outages import (
 )
 from app.core.redis.pool import PoolTimeout
 from app.core.redis.pubsub import PubSubConnection
-from app.core.redis.refusals import Refusals, Refused
 from app.core.redis.report import Probe, ServerReport, UnsuitableServer, log_refusal, report
 from app.core.redis.script import Script, ScriptCall
 from app.core.redis.tasks import stop_tasks

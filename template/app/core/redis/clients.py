@@ -20,6 +20,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from starlette.requests import HTTPConnection
 
 from app.core.redis.cluster import FairCluster
+from app.core.redis.outages import Refusals
 from app.core.redis.pool import (
     FairCheckout,
     FairPool,
@@ -31,7 +32,6 @@ from app.core.redis.pool import (
     SentinelTlsConnection,
     TlsConnection,
 )
-from app.core.redis.refusals import Refusals
 from app.core.redis.urls import RedisAddress, Topology, parse_url
 
 RedisClient = Redis | RedisCluster

@@ -1,16 +1,21 @@
-"""What an error of Redis means, what to do about it, and outages in the log.
+"""What an error of Redis means, what to do about it, and who is told of it.
 
 The first word of the server's reply decides. redis-py has classes for some of the words only (none
 for NOREPLICAS, MISCONF or BUSY), it leaves the word out of the message where it has one, and both
 its pipelines and scripts before Redis 7 wrap the reply of a command into a sentence of their own.
+
+`OutageLog` logs that Redis is away, and `Refusals` that it answers and does not do what is asked: a
+part that goes on without Redis, as the cache does, raises nothing to anybody.
 """
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from prometheus_client import Counter
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -22,7 +27,15 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from app.core.observability.metrics import begin_at_zero
+
 log = structlog.get_logger(__name__)
+
+_refusals = Counter(
+    "redis_refusals",
+    "Commands that Redis did not carry out, by the first word of its reply.",
+    ["client", "code"],
+)
 
 _TRANSIENT = {
     "LOADING": "the server is reading its data from disk",
@@ -49,6 +62,16 @@ _PERMANENT = {
     "UNKNOWN": "the server does not know the command: it is too old, or a proxy leaves it out",
 }
 _UNREADABLE = {"LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY"}
+_EXPECTED = frozenset({"NOSCRIPT", "MOVED", "ASK", "TRYAGAIN"})
+"""Part of how clients talk to servers."""
+_MISTAKES = frozenset({"WRONGTYPE", "CROSSSLOT", "ERR"})
+"""Of a single command: whoever sent it is told, and the server is as it should be."""
+_STATES = ("NOPERM", "WRONGPASS", "OOM", "READONLY", "NOREPLICAS", "MISCONF", "BUSY")
+
+_LOG_REFUSALS_EVERY = 60.0
+"""Seconds between two lines about the same kind."""
+_RECENT = 10.0
+"""Seconds for which a refusal counts: longer than the pause between two health checks."""
 
 # What the reply of a command is wrapped into: by redis-py's pipelines, by Lua before Redis 7, and
 # by EXEC.
@@ -89,11 +112,6 @@ def reply_code(error: BaseException) -> str | None:
     if word := _WORD.match(told):
         return word[0]
     return error.status_code
-
-
-def is_known(code: str) -> bool:
-    """Return whether a first word is one of those that mean something here."""
-    return code in _TRANSIENT or code in _PERMANENT or code == "ERR"
 
 
 def is_transient(error: BaseException) -> bool:
@@ -161,3 +179,68 @@ class OutageLog:
                 **self._facts,
             )
             self._since, self._failures = None, 0
+
+
+class Refused(RedisError):
+    """Redis answers, and does not do what a part of the service needs."""
+
+
+@dataclass(slots=True)
+class _Kind:
+    last: float
+    logged: float
+    unlogged: int
+    text: str
+
+
+class Refusals:
+    """What the server has refused to one client: counted, logged, and told to the health checks."""
+
+    def __init__(
+        self,
+        client: str,
+        *,
+        expected: Collection[str] = (),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`client` is its name; `expected` are first words that mean nothing is wrong."""
+        self._client = client
+        self._monotonic = monotonic
+        self._expected = _EXPECTED.union(expected)
+        self._kinds: dict[str, _Kind] = {}
+        begin_at_zero(_refusals, [client], _STATES)
+
+    def note(self, error: Exception) -> None:
+        """Count a reply. The first of its kind is logged, and then one a minute."""
+        code = reply_code(error)
+        if code is None or code in self._expected:
+            return
+        if code not in _TRANSIENT and code not in _PERMANENT:  # a script may invent words
+            code = "ERR"
+        _refusals.labels(self._client, code).inc()
+        if code in _MISTAKES:
+            return
+        now = self._monotonic()
+        kind = self._kinds.setdefault(code, _Kind(now, -_LOG_REFUSALS_EVERY, 0, ""))
+        kind.last, kind.text = now, f"{code}: {error}"
+        kind.unlogged += 1
+        if now - kind.logged >= _LOG_REFUSALS_EVERY:
+            log.warning(
+                "redis.refused",
+                client=self._client,
+                code=code,
+                error=str(error),
+                times=kind.unlogged,
+                advice=advice(error),
+            )
+            kind.logged, kind.unlogged = now, 0
+
+    def check(self) -> None:
+        """Tell the health page whether the client is refused anything.
+
+        Raises:
+            Refused: something was refused within the last 10 seconds.
+        """
+        since = self._monotonic() - _RECENT
+        if recent := [kind.text for kind in self._kinds.values() if kind.last >= since]:
+            raise Refused("; ".join(recent))

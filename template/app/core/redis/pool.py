@@ -33,8 +33,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from app.core.implementations import current
-from app.core.redis.outages import is_refusal, reply_code
-from app.core.redis.refusals import Refusals
+from app.core.redis.outages import Refusals, is_refusal, reply_code
 
 log = structlog.get_logger(__name__)
 
