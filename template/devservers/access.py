@@ -44,8 +44,9 @@ def put_under_rules(url: str, admin: str) -> str:
     parts = urlsplit(url)
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     grant(bare, admin, settings)
-    with closing(_connect(bare, admin)) as redis:
-        redis.execute_command("ACL", "SETUSER", "default", "off")
+    if not admin.startswith("default:"):
+        with closing(_connect(bare, admin)) as redis:
+            redis.execute_command("ACL", "SETUSER", "default", "off")
     whole = with_login(bare, *admin.split(":", 1))
     print(f"redis: to look into it, redis-cli -u {whole}", file=sys.stderr)
     return bare

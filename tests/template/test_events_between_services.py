@@ -1,15 +1,26 @@
-"""One service changes an item, and the cache of another one forgets it."""
+"""One service changes an item, and the cache of another one forgets it.
 
+The two run as `docs/several-services.md` says: on one Redis, and only the first has access control.
+"""
+
+import os
+import re
 import shutil
-from contextlib import ExitStack
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import httpx2
 import pytest
+from redis import Redis
+from redis.exceptions import NoPermissionError
 
-from devservers.valkey import EmbeddedValkey
 from devservers.waiting import HANG, wait_until
-from scripts.running import RunningService, running_service
+from scripts.running import free_port, service_environment
+from tests.template.answers import ROOT
 from tests.template.conftest import Render
 from tests.template.edits import OWN_FEATURES, insert_after, replace, write
 from tests.template.test_profiles import run
@@ -61,8 +72,9 @@ def environment_of(folder: Path) -> Path:
 
 
 @pytest.fixture
-def orders(service: Render) -> Path:
-    return environment_of(service(events=True, database="sqlite"))
+def orders(render: Render, tmp_path: Path) -> Path:
+    rendered = render(events=True, access=True, database="sqlite")
+    return environment_of(Path(shutil.copytree(rendered, tmp_path / "orders")))
 
 
 @pytest.fixture
@@ -80,9 +92,41 @@ def billing(render: Render, tmp_path: Path) -> Path:
     return environment_of(folder)
 
 
-def read(service: RunningService, path: str) -> tuple[str, str]:
+RECIPE = ROOT / "docs/several-services.md"
+
+
+@contextmanager
+def terminal(
+    folder: Path, command: str, log: Path, **variables: str
+) -> Iterator[Callable[[], str]]:
+    """Run a command as in a terminal that is closed in the end; gives what it has written."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["sh", "-c", command],
+            cwd=folder,
+            env={**service_environment(), "DEVSERVERS": "", **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield lambda: log.read_text("utf-8", errors="replace")
+    finally:
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(HANG)
+
+
+def is_ready(url: str) -> bool:
+    with suppress(httpx2.TransportError):
+        return httpx2.get(f"{url}/health/ready", timeout=HANG).is_success
+    return False
+
+
+def read(url: str) -> tuple[str, str]:
     """The answer, and what the cache says of it."""
-    response = httpx2.get(f"{service.url}{path}", timeout=HANG)
+    response = httpx2.get(url, timeout=HANG)
     assert response.status_code == 200, response.text
     return response.json(), response.headers["cache-status"]
 
@@ -92,23 +136,41 @@ def read(service: RunningService, path: str) -> tuple[str, str]:
 def test_another_service_forgets_what_has_changed(
     orders: Path, billing: Path, tmp_path: Path
 ) -> None:
-    with EmbeddedValkey() as valkey, ExitStack() as stack:
-        shared = {"DEVSERVERS": "", "REDIS_URL": valkey.url}
-        source = stack.enter_context(
-            running_service(orders, tmp_path / "orders.log", variables=shared)
-        )
-        follower = stack.enter_context(
-            running_service(
-                billing, tmp_path / "billing.log", variables=shared | {"ORDERS_URL": source.url}
-            )
-        )
-        item = httpx2.post(f"{source.url}/items", json={"name": "old"}).json()
-        path = f"/catalog/{item['id']}"
-        assert read(follower, path)[0] == "old"
-        name, status = read(follower, path)
+    redis_port, orders_port, billing_port = (str(free_port()) for _ in range(3))
+    recipe = RECIPE.read_text("utf-8").replace("6379", redis_port).replace("8001", orders_port)
+    redis, follower, source = re.findall(r"^```sh\n(.*?)\n```$", recipe, re.MULTILINE | re.DOTALL)
+    orders_url, billing_url = (f"http://127.0.0.1:{port}" for port in (orders_port, billing_port))
+    with ExitStack() as stack:
+
+        def run(command: str, name: str, **variables: str) -> Callable[[], str]:
+            log = tmp_path / f"{name}.log"
+            return stack.enter_context(terminal(tmp_path, command, log, **variables))
+
+        said = run(redis, "redis")
+        wait_until(lambda: "until Ctrl-C" in said(), what="the shared Redis")
+        run(follower, "billing", PORT=billing_port, ORDERS_URL=orders_url)
+        run(source, "orders")
+        for url in (orders_url, billing_url):
+            wait_until(partial(is_ready, url), what=url)
+
+        item = httpx2.post(f"{orders_url}/items", json={"name": "old"}).json()
+        cached = f"{billing_url}/catalog/{item['id']}"
+        assert read(cached)[0] == "old"
+        name, status = read(cached)
         assert (name, "hit" in status) == ("old", True)
 
         change = {"name": "new", "version": item["version"]}
-        assert httpx2.put(f"{source.url}/items/{item['id']}", json=change).status_code == 200
+        assert httpx2.put(f"{orders_url}/items/{item['id']}", json=change).status_code == 200
 
-        wait_until(lambda: read(follower, path)[0] == "new", what="the event")
+        wait_until(lambda: read(cached)[0] == "new", what="the event")
+
+        # One of them is under rules, as in production.
+        assert httpx2.get(f"{orders_url}/documents/a").status_code == 401
+        login = subprocess.run(
+            [".venv/bin/python", "-m", "app.access", "login", "cache"],
+            cwd=orders, env=service_environment(), capture_output=True, text=True, check=True,
+        ).stdout.split()  # fmt: skip
+        with Redis(port=int(redis_port), username=login[0], password=login[1]) as cache:
+            assert cache.get("orders:1:item:{x}") is None
+            with pytest.raises(NoPermissionError):
+                cache.get("billing:1:catalog:{x}")

@@ -1,6 +1,11 @@
 """The embedded Valkey: starts quickly, fails clearly, and can be tormented."""
 
+import signal
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,8 +15,11 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from devservers import server as server_module
 from devservers.guard import ServerUnavailable
+from devservers.server import free_port
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import HANG
+
+TEMPLATE = Path(__file__).parents[3] / "template"
 
 
 def connect(server: EmbeddedValkey, **options: object) -> Redis:
@@ -31,6 +39,41 @@ def test_starts_and_stops_and_leaves_nothing() -> None:
         folder = server.folder
     assert not folder.exists()
     assert not server.answers()
+
+
+@contextmanager
+def for_several_services(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """As `python -m devservers.valkey` starts it."""
+    command = [sys.executable, "-m", "devservers.valkey", *arguments]
+    with subprocess.Popen(command, cwd=TEMPLATE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_one_for_several_services_runs_until_it_is_interrupted() -> None:
+    port = free_port()
+    with for_several_services(str(port)) as process:
+        assert process.stderr is not None
+        assert f":{port}/0, until Ctrl-C" in process.stderr.readline()
+        with Redis(port=port, socket_timeout=HANG) as client:
+            assert client.ping()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(HANG) == 0
+            with pytest.raises(RedisConnectionError):
+                client.ping()
+
+
+def test_one_for_several_services_says_what_it_needs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for arguments, code, told in (([port], 1, port), ([], 2, "PORT"), (["x"], 2, "PORT")):
+            with for_several_services(*arguments) as process:
+                _, error = process.communicate(timeout=HANG)
+            assert process.returncode == code
+            assert told in error
+            assert "Traceback" not in error
 
 
 def test_can_be_started_again_after_it_was_stopped() -> None:
