@@ -40,18 +40,36 @@ Version = Callable[..., EmbeddedValkey]
 Kind = Callable[[Version], AbstractAsyncContextManager[Fault]]
 
 
-@asynccontextmanager
-async def older_snapshot(kind: Version) -> AsyncIterator[Fault]:
-    with kind() as server:
+def standalone(
+    strike: Callable[[EmbeddedValkey], object],
+    *,
+    mark: Callable[[EmbeddedValkey], object] = lambda server: None,
+    **configuration: Any,
+) -> Kind:
+    @asynccontextmanager
+    async def kind(version: Version) -> AsyncIterator[Fault]:
+        with version(**configuration) as server:
 
-        async def mark() -> None:
-            ask(server, "SAVE")
+            async def mark_server() -> None:
+                mark(server)
 
-        async def strike() -> None:
-            server.kill()
-            server.restart()
+            async def strike_server() -> None:
+                strike(server)
 
-        yield Fault(server.url, mark, strike)
+            yield Fault(server.url, mark_server, strike_server)
+
+    return kind
+
+
+def restart(server: EmbeddedValkey) -> None:
+    server.kill()
+    server.restart()
+
+
+older_snapshot = standalone(restart, mark=lambda server: ask(server, "SAVE"))
+without_a_volume = standalone(restart)
+flushed = standalone(lambda server: ask(server, "FLUSHALL"))
+faithful_restart = standalone(restart, appendonly="yes", appendfsync="always")
 
 
 @asynccontextmanager
@@ -85,48 +103,6 @@ async def failover(kind: Version, *, is_cut: bool = True) -> AsyncIterator[Fault
 
 
 @asynccontextmanager
-async def emptied(kind: Version) -> AsyncIterator[Fault]:
-    """Without a volume, or with FLUSHALL."""
-    with kind() as server:
-
-        async def mark() -> None:
-            pass
-
-        async def strike() -> None:
-            server.kill()
-            server.restart()
-
-        yield Fault(server.url, mark, strike)
-
-
-@asynccontextmanager
-async def flushed(kind: Version) -> AsyncIterator[Fault]:
-    with kind() as server:
-
-        async def mark() -> None:
-            pass
-
-        async def strike() -> None:
-            ask(server, "FLUSHALL")
-
-        yield Fault(server.url, mark, strike)
-
-
-@asynccontextmanager
-async def faithful_restart(kind: Version) -> AsyncIterator[Fault]:
-    with kind(appendonly="yes", appendfsync="always") as server:
-
-        async def mark() -> None:
-            pass
-
-        async def strike() -> None:
-            server.kill()
-            server.restart()
-
-        yield Fault(server.url, mark, strike)
-
-
-@asynccontextmanager
 async def faithful_failover(kind: Version) -> AsyncIterator[Fault]:
     async with failover(kind, is_cut=False) as fault:
         yield fault
@@ -147,7 +123,7 @@ async def follow_until(url: str, last: int, **options: Any) -> list[object]:
     return seen
 
 
-@pytest.mark.parametrize("kind", [older_snapshot, failover])
+@pytest.mark.parametrize("kind", [older_snapshot, failover], ids=["snapshot", "failover"])
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("every_process", [False, True])
 async def test_who_lost_events_is_told_and_nobody_else(
@@ -176,7 +152,7 @@ async def test_who_lost_events_is_told_and_nobody_else(
     assert seen == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
 
 
-@pytest.mark.parametrize("kind", [faithful_restart, faithful_failover])
+@pytest.mark.parametrize("kind", [faithful_restart, faithful_failover], ids=["restart", "failover"])
 async def test_nobody_is_told_after_a_fault_that_forgets_nothing(kind: Kind) -> None:
     seen: list[object] = []
     async with (
@@ -266,7 +242,7 @@ def billing_has_heard(events: Events, number: int) -> bool:
     return subscription._announced.number >= number
 
 
-@pytest.mark.parametrize("kind", [emptied, flushed])
+@pytest.mark.parametrize("kind", [without_a_volume, flushed], ids=["no volume", "flushed"])
 async def test_a_position_that_is_lost_is_not_a_new_subscriber(kind: Kind) -> None:
     """One that lives knows its position, and has lost nothing."""
     seen: list[object] = []
@@ -292,7 +268,7 @@ async def test_a_position_that_is_lost_is_not_a_new_subscriber(kind: Kind) -> No
 
 async def test_a_lost_position_is_known_however_late_the_publisher_is_that_remembers() -> None:
     async with (
-        emptied(EmbeddedValkey) as fault,
+        without_a_volume(EmbeddedValkey) as fault,
         publishing(fault.url, patience=PATIENCE) as one,
         publishing(fault.url, patience=PATIENCE) as other,
     ):
@@ -310,7 +286,7 @@ async def test_a_process_knows_where_its_service_was_when_the_server_does_not() 
     """Both processes of the subscriber live: the owner of the stream goes on."""
     seen: list[object] = []
     async with (
-        emptied(EmbeddedValkey) as fault,
+        without_a_volume(EmbeddedValkey) as fault,
         publishing(fault.url, patience=PATIENCE) as orders,
         following(fault.url, seen, patience=PATIENCE, ownership_ttl=1.0),
         following(fault.url, seen, patience=PATIENCE, ownership_ttl=1.0),
