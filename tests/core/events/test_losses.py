@@ -205,7 +205,9 @@ async def test_a_publisher_that_knows_no_better_publishes_first(
     assert late == [1, 7, 8, 9] if control else [1, 7, 8, EventsLost(count=5), 9]
 
 
-async def test_what_a_subscriber_heard_of_is_missed_if_its_publisher_is_gone_as_well() -> None:
+async def test_what_was_announced_to_a_subscriber_is_lost_if_its_publisher_is_gone_as_well() -> (
+    None
+):
     """It is still busy with 1 when the others are published, and forgotten."""
     seen: list[object] = []
     handled = asyncio.Event()
@@ -243,8 +245,8 @@ def billing_has_heard(events: Events, number: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", [without_a_volume, flushed], ids=["no volume", "flushed"])
-async def test_a_position_that_is_lost_is_not_a_new_subscriber(kind: Kind) -> None:
-    """One that lives knows its position, and has lost nothing."""
+async def test_a_subscriber_whose_offset_is_lost_is_not_new(kind: Kind) -> None:
+    """One that lives knows its offset, and has lost nothing."""
     seen: list[object] = []
     async with (
         kind(EmbeddedValkey) as fault,
@@ -259,14 +261,14 @@ async def test_a_position_that_is_lost_is_not_a_new_subscriber(kind: Kind) -> No
         await fault.strike()
         await publish(orders, 5, 6, 7)
         assert await follow_until(fault.url, 7) == [EventsLost(count=None), 5, 6, 7]
-        # From now on its position is known again.
+        # From now on its offset is known again.
         await publish(orders, 8)
         assert await follow_until(fault.url, 8) == [8]
         await until(lambda: seen[-1:] == [8])
     assert seen == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
-async def test_a_lost_position_is_known_however_late_the_publisher_is_that_remembers() -> None:
+async def test_a_lost_offset_is_noticed_however_late_the_publisher_is_that_remembers() -> None:
     async with (
         without_a_volume(EmbeddedValkey) as fault,
         publishing(fault.url, patience=PATIENCE) as one,
@@ -321,7 +323,7 @@ async def test_a_process_that_starts_while_redis_is_away_knows_whether_it_came_t
     assert seen == ([EventsLost(count=None), 3] if published else [3])
 
 
-async def test_a_stream_that_is_older_than_the_position_is_read_all_the_same(
+async def test_a_stream_that_is_older_than_the_offset_is_read_all_the_same(
     redis: Redis, server: EmbeddedValkey
 ) -> None:
     """Everything is forgotten, by the publisher too, and the clock was set back meanwhile."""

@@ -5,10 +5,9 @@ it as an ACL file; the service logs in as the role that a request has, so that n
 service can do more than the role may.
 """
 
-from app.core.access.access import Access
+from app.core.access.access import Access, IdentityDependency, RoleRedis, get_identity
 from app.core.access.acl import DEVELOPMENT_SECRET, RedisCredentials
 from app.core.access.denials import answer_denial
-from app.core.access.dependency import IdentityDependency, RoleRedis, get_identity
 from app.core.access.jwks import JwksClient
 from app.core.access.policy import Policy, PolicyError, load_policy
 from app.core.access.tokens import Identity, TokenRules, Verifier

@@ -1,23 +1,38 @@
-"""The service's side of access control: a verifier of tokens, and one Redis client per role."""
+"""What requests need to act as their role: an identity, and a Redis client with its rights.
+
+    @router.get("/documents/{name}")
+    async def read_document(name: str, redis: RoleRedis) -> Document: ...
+
+Without a valid token the answer is 401. It is 403 if the identity has no role, or if Redis denies
+a command (see `denials.py`).
+"""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Annotated, NoReturn, Self
 
+import structlog
+from fastapi import Depends, HTTPException, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from redis.exceptions import RedisError
 
 from app.core.access import metrics
 from app.core.access.audit import Audit
+from app.core.access.denials import record_denial
 from app.core.access.jwks import KeysUnavailable
 from app.core.access.policy import Policy
-from app.core.access.tokens import Verifier
+from app.core.access.tokens import Identity, InvalidToken, Verifier
 from app.core.redis import RedisClient
 from app.core.tasks import Tasks
 
+log = structlog.get_logger(__name__)
+
+_bearer = HTTPBearer(bearerFormat="JWT", auto_error=False)
+
 
 class Access:
-    """What requests need to act as their role. Enter it with `async with`."""
+    """Verifies tokens, and has a Redis client for each role. Enter it with `async with`."""
 
     def __init__(
         self,
@@ -89,3 +104,46 @@ class Access:
     async def _fetch_keys(self) -> None:
         with suppress(KeysUnavailable):  # which is in the log
             await self.verifier.check()
+
+
+async def get_identity(
+    request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Identity:
+    """Return the identity that the request's token proves; 401 or 503 if it proves none."""
+    if (
+        given is None or len(request.headers.getlist("authorization")) > 1
+    ):  # of two, nobody knows which
+        metrics.tokens.labels("missing").inc()
+        _unauthorized("a token is needed: Authorization: Bearer ...", "Bearer")
+    access: Access = request.app.state.access
+    try:
+        identity = await access.verifier.verify(given.credentials)
+    except InvalidToken as error:
+        log.info("access.token_refused", why=str(error))
+        _unauthorized("the token is not valid", 'Bearer error="invalid_token"')
+    except KeysUnavailable as error:
+        log.warning("access.keys_unavailable", error=str(error))
+        raise HTTPException(
+            503, "tokens cannot be checked now, try again", {"retry-after": "1"}
+        ) from None
+    request.state.identity = identity
+    return identity
+
+
+IdentityDependency = Annotated[Identity, Depends(get_identity)]
+
+
+async def get_role_redis(request: Request, identity: IdentityDependency) -> RedisClient:
+    """Return the client of the identity's role; 403 if it has none."""
+    if identity.role is None:
+        record_denial(identity, why="the policy has no role for this identity")
+        raise HTTPException(403, "you may not do this")
+    access: Access = request.app.state.access
+    return access.client(identity.role)
+
+
+RoleRedis = Annotated[RedisClient, Depends(get_role_redis)]
+
+
+def _unauthorized(detail: str, challenge: str) -> NoReturn:
+    raise HTTPException(401, detail, {"www-authenticate": challenge})

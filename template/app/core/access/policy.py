@@ -20,28 +20,21 @@ _PATTERN = re.compile(r"[!-~]+", re.ASCII)
 _COMMAND = re.compile(r"[a-z]+(\|[a-z-]+)?", re.ASCII)
 
 # Commands that no role may have. These show the names of keys, whatever the patterns of a role.
-_REVEAL = {"keys", "scan", "randomkey", "dbsize", "monitor", "slowlog", "latency", "sync", "psync"}
+_LISTING = {"keys", "scan", "randomkey", "dbsize", "monitor", "slowlog", "latency", "sync", "psync"}
 # These reach all keys, or are not bound to keys at all.
-_REACH_ALL = {"flushall", "flushdb", "swapdb", "migrate", "function", "fcall", "fcall_ro", "script"}
+_UNBOUND = {"flushall", "flushdb", "swapdb", "migrate", "function", "fcall", "fcall_ro", "script"}
 # These change or stop the server, or say who may do what.
-_RULE = {
+_ADMINISTRATIVE = {
     "acl", "bgrewriteaof", "bgsave", "client", "cluster", "config", "debug", "failover", "hotkeys",
     "module", "pfdebug", "pfselftest", "pubsub", "replconf", "replicaof", "reset",
     "restore-asking", "save", "shutdown", "slaveof",
 }  # fmt: skip
-_REFUSED = _REVEAL | _REACH_ALL | _RULE
+_REFUSED = _LISTING | _UNBOUND | _ADMINISTRATIVE
 # Their harmless subcommands.
 _ALLOWED = {
-    "acl|log",
-    "acl|whoami",
-    "client|getname",
-    "client|id",
-    "client|setinfo",
-    "client|setname",
-    "cluster|shards",
-    "cluster|slots",
-    "pubsub|numsub",
-}
+    "acl|log", "acl|whoami", "client|getname", "client|id", "client|setinfo", "client|setname",
+    "cluster|shards", "cluster|slots", "pubsub|numsub",
+}  # fmt: skip
 
 
 class PolicyError(Exception):
