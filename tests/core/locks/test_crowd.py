@@ -74,7 +74,7 @@ async def test_many_attempts_and_releases_at_once(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Five seconds, which a busy machine may need for a hundred.
-    monkeypatch.setattr("app.core.locks.locks._TURN_SECONDS", HANG)
+    monkeypatch.setattr("app.core.locks.locks._SLOT_TIMEOUT", HANG)
     async with few_connections(nodes) as locks:
         leases = await asyncio.gather(
             *(locks.try_acquire(f"name-{number}", ttl=_TTL) for number in range(100))

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from app.core.locks import Locks
 from devservers.waiting import HANG, until
@@ -128,8 +129,10 @@ async def test_pubsub_half_open(
             return all(now.accepted > then for now, then in zip(proxies, accepted, strict=True))
 
         silent_since = clock()
-        await until(connects_again, what="another connection")
+        with capture_logs() as lines:
+            await until(connects_again, what="another connection")
         noticed_after = clock() - silent_since
+        assert {line["event"] for line in lines} == {"locks.releases_lost"}
         for proxy in proxies:
             await proxy.heal()
         await waiting

@@ -23,19 +23,26 @@ class Holders:
         if name in self._names.get(_current_task(), ()):
             raise LockReentered(name)
 
-    def enter(self, name: str) -> asyncio.Task[Any]:
-        self.refuse_nested(name)
+    def add(self, name: str) -> asyncio.Task[Any]:
+        """Take note that the current task holds `name`, or is about to.
+
+        Raises:
+            LockReentered: it does so already.
+        """
         task = _current_task()
-        self._names.setdefault(task, set()).add(name)
+        names = self._names.setdefault(task, set())
+        if name in names:
+            raise LockReentered(name)
+        names.add(name)
         return task
 
-    def leave(self, task: asyncio.Task[Any], name: str) -> None:
+    def remove(self, task: asyncio.Task[Any], name: str) -> None:
         self._names[task].discard(name)
         if not self._names[task]:
             del self._names[task]
         self._left.set()
 
-    async def leave_within(self, seconds: float) -> None:
+    async def wait_until_left(self, seconds: float) -> None:
         """Wait until all tasks but the current one have left, but not for longer than that."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -66,11 +73,11 @@ class Hold:
     async def __aenter__(self) -> Lease:
         if self._task is not None:
             raise RuntimeError("a hold is used once: call locks.hold() for every block")
-        self._task = self._holders.enter(self._name)
+        self._task = self._holders.add(self._name)
         try:
             lease = self._lease = await self._acquire()
         except BaseException:
-            self._holders.leave(self._task, self._name)
+            self._holders.remove(self._task, self._name)
             raise
         self._cancel_requests = self._task.cancelling()
         lease.on_loss(self._interrupt)
@@ -92,7 +99,7 @@ class Hold:
         try:
             await lease.release()  # in the background if it is lost, so not hit by our cancellation
         finally:
-            self._holders.leave(self._task, self._name)
+            self._holders.remove(self._task, self._name)
         cancelled_by_us = self._interrupted and await self._take_back_interruption(error)
         # The body may have ended well all the same, but part of it ran without the lock.
         if cause is not None and (error is None or cancelled_by_us):

@@ -50,7 +50,7 @@ class Lease:
         self._cause: str | None = None
         self._keeper = keeper
         self._on_loss: Callable[[], None] | None = None
-        self._given_back = False
+        self._closed = False
 
     @property
     def name(self) -> str:
@@ -128,11 +128,11 @@ class Lease:
             self._on_loss()
         return True
 
-    def give_back(self) -> bool:
+    def close(self) -> bool:
         """Close the lease at its holder's wish; False when that has happened before."""
-        if self._given_back:
+        if self._closed:
             return False
-        self._given_back = True
+        self._closed = True
         if self._cause is None:
             self._end(self.cause or "released")
         return True

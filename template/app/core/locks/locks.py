@@ -14,21 +14,30 @@ from app.core.locks import metrics
 from app.core.locks.errors import LockError, LockTimeout, LockUnavailable
 from app.core.locks.hold import Hold, Holders
 from app.core.locks.lease import Lease
-from app.core.locks.node import NodeError
-from app.core.locks.store import Claim, Granted, LockStore, Reason, Refused, StoreOptions
+from app.core.locks.store import (
+    Claim,
+    Granted,
+    LockStore,
+    NodeError,
+    Reason,
+    Refused,
+    StoreOptions,
+)
 from app.core.locks.waiting import Bulkhead, LocalQueue, ReleaseNotifier, contend
 from app.core.locks.watchdog import Watchdog
 from app.core.tasks import Tasks
 
 _MIN_TTL = 0.1
 _MAX_NAME_BYTES = 512
-_CONNECT_SECONDS = 1.0
-_DRAIN_SECONDS = 2.0
-_TURN_SECONDS = 5.0
-"""What a release and `try_acquire` wait at most until other commands of the process are done."""
+_DAY = 86_400.0
+_CONNECT_TIMEOUT = 1.0
+"""Seconds that opening waits for servers at most, and a refused attempt for a look at them."""
+_DRAIN_TIMEOUT = 2.0
+"""Seconds that closing waits for those who hold locks, and then for what is sent to the servers."""
+_SLOT_TIMEOUT = 5.0
+"""Seconds that a release and `try_acquire` wait until other commands of the process are done."""
 _GRACE = 0.5
 """Seconds after its timeout for which the last attempt of a `hold` waits for them."""
-_DAY = 86_400.0
 
 
 class Locks:
@@ -53,7 +62,7 @@ class Locks:
         quarantine: float | None = None,
         fence_ttl: float = _DAY,
     ) -> None:
-        """Does no I/O. All times are in seconds.
+        """Do no I/O. All times are in seconds.
 
         Args:
             store: `Node` or `RedlockStore`.
@@ -82,9 +91,9 @@ class Locks:
         store.configure(StoreOptions(prefix=prefix, quarantine=quarantine, fence_ttl=fence_ttl))
         self._store = store
         self._max_ttl = max_ttl
-        self._background = Tasks()
+        self._tasks = Tasks()
         self._watchdog = Watchdog(self._extend_all, max_hold=max_hold)
-        self._notifier = ReleaseNotifier(store.channel(""), store.listeners(), quorum=store.quorum)
+        self._notifier = ReleaseNotifier(store.channel_prefix, store.clients, quorum=store.quorum)
         self._local_queue = LocalQueue()
         self._bulkhead = Bulkhead(store.capacity)
         self._holders = Holders()
@@ -98,8 +107,8 @@ class Locks:
             raise LockError("these locks were closed before: make new ones")
         self._open = True
         # The nodes of a quorum have little time to vote, too little to be connected to as well.
-        look = self._background.start(self._look())
-        await asyncio.wait([self._check_nodes(), look], timeout=_CONNECT_SECONDS)
+        first_probe = self._tasks.start(self._probe())
+        await asyncio.wait([self._check_nodes(), first_probe], timeout=_CONNECT_TIMEOUT)
         return self
 
     async def __aexit__(
@@ -112,22 +121,22 @@ class Locks:
         self._open, self._closed = False, True
         await self._watchdog.stop()
         await self._notifier.close()
-        await self._holders.leave_within(_DRAIN_SECONDS)
-        await self._background.stop(_DRAIN_SECONDS)
+        await self._holders.wait_until_left(_DRAIN_TIMEOUT)
+        await self._tasks.stop(_DRAIN_TIMEOUT)
         await self._store.close()
 
     async def check(self) -> None:
-        """For the health page: do what locks do, on each server.
+        """Try on each server what locks do, for the health page.
 
         Raises:
             RedisError, OSError, TimeoutError: locks cannot be granted; the message says why.
         """
-        self._notifier.unheard = not await self._store.probe(listening=False)
+        self._notifier.is_unheard = not await self._store.probe(listening=False)
 
-    async def _look(self) -> None:
+    async def _probe(self) -> None:
         """Log what the servers refuse, before somebody needs it."""
         with suppress(*NodeError):
-            self._notifier.unheard = not await self._store.probe(listening=True)
+            self._notifier.is_unheard = not await self._store.probe(listening=True)
 
     def hold(self, name: str, *, ttl: float = 10.0, timeout: float = 5.0) -> Hold:
         """Hold the lock `name` for an `async with` block.
@@ -176,9 +185,11 @@ class Locks:
         self._holders.refuse_nested(name)
         with metrics.time_acquire() as timing:
             try:
-                answer = await self._attempt(name, ttl, time.monotonic() + _TURN_SECONDS)
+                answer = await self._attempt(name, ttl, time.monotonic() + _SLOT_TIMEOUT)
             except NodeError as error:
-                raise LockUnavailable(f"nobody answers for the lock {name!r}: {error}") from error
+                raise LockUnavailable(
+                    f"no answer from the servers of the lock {name!r}: {error}"
+                ) from error
             if isinstance(answer, Refused):
                 timing.outcome = "refused"
                 return None
@@ -188,87 +199,86 @@ class Locks:
         """See `Lease.extend`."""
         lease.check()
         before = lease.renewed
-        await self._background.shield(self._extend_all([lease]))
+        await self._tasks.shield(self._extend_all([lease]))
         lease.check()
         if lease.renewed == before:
-            raise LockUnavailable(f"nobody answers for the lock {lease.name!r}")
+            raise LockUnavailable(f"no answer from the servers of the lock {lease.name!r}")
 
     async def release(self, lease: Lease) -> bool:
         """See `Lease.release`."""
         lost = lease.cause is not None
-        if not lease.give_back():
+        if not lease.close():
             return False
         if lost:
-            # Most likely nobody answers: whoever has to hear of the loss should not wait for that.
-            self._background.start(self._release(lease))
+            # The servers are probably away: whoever has to hear of the loss must not wait for them.
+            self._tasks.start(self._release(lease))
             return False
-        return await self._background.shield(self._release(lease))
+        return await self._tasks.shield(self._release(lease))
 
-    async def _acquire(self, name: str, ttl: float, patience: float) -> Lease:
-        deadline = time.monotonic() + patience
+    async def _acquire(self, name: str, ttl: float, seconds: float) -> Lease:
+        deadline = time.monotonic() + seconds
         with metrics.time_acquire():
             try:
-                async with self._local_queue.turn(name, patience):
+                async with self._local_queue.enter(name, seconds):
                     with self._notifier.waiter(name) as waiter:
                         return await contend(
-                            name,
-                            attempt=lambda: self._attempt(name, ttl, deadline + _GRACE),
-                            held_here=lambda: self._held.get(name),
-                            listen=lambda: self._notifier.listen(waiter),
-                            woken=waiter.event,
+                            waiter,
+                            lambda: self._attempt(name, ttl, deadline + _GRACE),
+                            held_here=self._held,
                             deadline=deadline,
                         )
             except TimeoutError:
                 raise LockTimeout(
-                    f"others in this process were before us for the lock {name!r} for {patience} s"
+                    f"timed out after {seconds} s: other tasks of this process are queued for the "
+                    f"lock {name!r}"
                 ) from None
 
     async def _attempt(self, name: str, ttl: float, deadline: float) -> Lease | Refused:
-        answer = await self._ask(name, ttl, deadline)
-        if isinstance(answer, Refused) and answer.reason is Reason.QUARANTINE:
-            checking = self._check_nodes()
-            if self._store.is_cluster:
-                await asyncio.wait([checking], timeout=_CONNECT_SECONDS)
-                if checking.done() and checking.result():
-                    return await self._ask(name, ttl, deadline)
+        answer = await self._claim(name, ttl, deadline)
+        if (
+            isinstance(answer, Refused)
+            and answer.reason is Reason.QUARANTINE
+            and await self._quarantine_has_ended()
+        ):
+            return await self._claim(name, ttl, deadline)
         return answer
 
-    async def _ask(self, name: str, ttl: float, deadline: float) -> Lease | Refused:
+    async def _claim(self, name: str, ttl: float, deadline: float) -> Lease | Refused:
         if not self._open:
             raise LockError("these locks are closed, or were never opened with `async with`")
         try:
-            await self._bulkhead.enter(deadline)
+            await self._bulkhead.acquire(deadline)
         except TimeoutError:
             raise LockUnavailable(
-                f"the lock {name!r} was not asked for in time: {self._bulkhead.size} commands to "
-                "the lock servers are under way, and others of this process were before it; if "
-                "the servers are well, raise LOCK_POOL_SIZE"
+                f"timed out before the lock {name!r} was asked for: {self._bulkhead.size} commands "
+                "to the lock servers are under way, and more of this process are queued; if the "
+                "servers are well, raise LOCK_POOL_SIZE"
             ) from None
         claim = Claim(name, secrets.token_hex(16), ttl)
         sent = time.monotonic()
-        asking = self._background.start(self._store.acquire(claim))
-        asking.add_done_callback(self._leave_bulkhead)
+        acquiring = self._tasks.start(self._store.acquire(claim))
+        acquiring.add_done_callback(self._release_slot)
         try:
-            answer = await asyncio.shield(asking)
+            answer = await asyncio.shield(acquiring)
         except asyncio.CancelledError:
-            self._background.start(self._undo(claim, asking))
+            self._tasks.start(self._undo(claim, acquiring))
             raise
         if isinstance(answer, Refused):
             metrics.refusals.labels(answer.reason).inc()
             return answer
         lease = Lease(claim, answer.fence, sent, self)
         if lease.remaining() <= 0:
-            self._background.start(self._store.release(claim))
-            raise TimeoutError(f"the grant of {name!r} arrived after it had run out")
+            self._tasks.start(self._store.release(claim))
+            raise TimeoutError(f"the grant of {name!r} arrived after it had expired")
         self._held[name] = lease
         return lease
 
-    def _leave_bulkhead(self, _: asyncio.Task[Granted | Refused]) -> None:
-        self._bulkhead.leave()
+    def _release_slot(self, _: asyncio.Task[Granted | Refused]) -> None:
+        self._bulkhead.release()
 
-    async def _undo(self, claim: Claim, asking: asyncio.Task[Granted | Refused]) -> None:
+    async def _undo(self, claim: Claim, acquiring: asyncio.Task[Granted | Refused]) -> None:
         try:
-            answer = await asking
+            answer = await acquiring
         except NodeError:
             return  # the store undoes what it could not finish
         if isinstance(answer, Granted):
@@ -289,25 +299,34 @@ class Locks:
                 metrics.renewals.labels("gone").inc()
 
     async def _release(self, lease: Lease) -> bool:
-        if self._held.get(lease.name) is lease:
-            del self._held[lease.name]
+        claim = lease.claim
+        if self._held.get(claim.name) is lease:
+            del self._held[claim.name]
         try:
-            await self._bulkhead.enter(time.monotonic() + _TURN_SECONDS)
+            await self._bulkhead.acquire(time.monotonic() + _SLOT_TIMEOUT)
         except TimeoutError:
-            self._store.release_later(lease.claim)
+            self._store.release_later(claim)
             return False
         try:
-            released = await self._store.release(lease.claim)
+            released = await self._store.release(claim)
         finally:
-            self._bulkhead.leave()
-        self._notifier.released_here(lease.name, released.listeners)
+            self._bulkhead.release()
+        self._notifier.released_here(claim.name, released.listeners)
         return released.confirmed
 
     def _check_nodes(self) -> asyncio.Task[bool]:
         """Let every quarantine begin now instead of at the first claim that would meet it."""
         if self._checking_nodes is None or self._checking_nodes.done():
-            self._checking_nodes = self._background.start(self._store.check_nodes())
+            self._checking_nodes = self._tasks.start(self._store.check_nodes())
         return self._checking_nodes
+
+    async def _quarantine_has_ended(self) -> bool:
+        """Whether some locks that were refused so far need not be, as they only moved."""
+        checking = self._check_nodes()
+        if not self._store.is_cluster:
+            return False
+        await asyncio.wait([checking], timeout=_CONNECT_TIMEOUT)
+        return checking.done() and checking.result()
 
 
 def _check_name(name: object) -> None:

@@ -15,8 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import RedisCluster
-from redis.asyncio.client import PubSub
-from redis.exceptions import NoScriptError, RedisError, ResponseError, SlotNotCoveredError
+from redis.exceptions import NoScriptError, ResponseError, SlotNotCoveredError
 
 from app.core.locks import metrics
 from app.core.locks.scripts import (
@@ -34,7 +33,7 @@ from app.core.locks.store import (
     Claim,
     Granted,
     LockKeys,
-    PubSubFactory,
+    NodeError,
     Reason,
     Refused,
     Released,
@@ -48,12 +47,10 @@ from app.core.redis import (
     log_refusal,
     pool_size,
     reply_code,
+    try_subscribe,
 )
 from app.core.redis import Refused as ServerRefused
 from app.core.tasks import Tasks
-
-NodeError = (RedisError, OSError, TimeoutError)
-"""What a node raises that did not do as asked."""
 
 _CLUSTER_TAGS = 64
 _MARKERS_AT_ONCE = 4
@@ -196,7 +193,7 @@ class Node:
             return Released(confirmed=False, listeners=0)
 
     async def _release(self, claim: Claim) -> Released:
-        channel = self._keys.channel(claim.name)
+        channel = self._keys.channel_prefix + claim.name
         told = await self._run(RELEASE, (self._keys.of(claim.name).lock,), (claim.token, channel))
         return Released(confirmed=told >= 0, listeners=max(0, told))
 
@@ -313,7 +310,7 @@ class Node:
     async def _try_commands(self, marker: str) -> dict[str, ResponseError]:
         keys = (f"{marker}:probe", f"{marker}:probe:hash")
         try:
-            refused = await self._run(PROBE, keys, (self._keys.channel("probe"),))
+            refused = await self._run(PROBE, keys, (f"{self._keys.channel_prefix}probe",))
         except ResponseError as error:
             return {"EVALSHA": error}
         return {
@@ -322,15 +319,11 @@ class Node:
         }
 
     async def _try_listening(self) -> dict[str, ResponseError]:
-        async with asyncio.timeout(self._timeout):
-            pubsub = await self._subscribe()
-            try:
-                await pubsub.subscribe(self._keys.channel("probe"))
-                await pubsub.get_message(timeout=None)
-            except ResponseError as error:
-                return {"SUBSCRIBE": error}
-            finally:
-                await pubsub.aclose()
+        channel = f"{self._keys.channel_prefix}probe"
+        try:
+            await try_subscribe(self._client, channel, seconds=self._timeout)
+        except ResponseError as error:
+            return {"SUBSCRIBE": error}
         return {}
 
     def _log_refused(self, refused: Mapping[str, ResponseError]) -> None:
@@ -339,26 +332,19 @@ class Node:
             if command in self._logged:
                 continue
             about_channel = "channel" in str(error)
-            target = self._keys.channel("*") if about_channel else f"{self._keys.prefix}:*"
+            target = f"{self._keys.channel_prefix}*" if about_channel else f"{self._keys.prefix}:*"
             without = OPTIONAL.get(command, "there are no locks")
             log_refusal("locks", self._client, command, target, error, without=without)
         # SUBSCRIBE is not tried each time.
         self._logged = {*refused, *(self._logged & {"SUBSCRIBE"})}
 
-    def channel(self, name: str) -> str:
-        return self._keys.channel(name)
+    @property
+    def clients(self) -> Sequence[RedisClient]:
+        return [self._client]
 
-    def listeners(self) -> Sequence[PubSubFactory]:
-        return [self._subscribe]
-
-    async def _subscribe(self) -> PubSub:
-        client = self._client
-        if isinstance(client, RedisCluster):
-            await client.initialize()
-            # Any node will do: the cluster bus carries every message everywhere.
-            pubsub: PubSub = client.pubsub(node=client.get_random_node())
-            return pubsub
-        return client.pubsub()
+    @property
+    def channel_prefix(self) -> str:
+        return self._keys.channel_prefix
 
     async def close(self) -> None:
         await self._tasks.stop(2 * self._timeout)

@@ -28,14 +28,13 @@ from app.core.locks.node import Node, may_be_granted
 from app.core.locks.store import (
     Claim,
     Granted,
-    PubSubFactory,
     Reason,
     Refused,
     Released,
     StoreOptions,
 )
+from app.core.redis import RedisClient, is_refusal
 from app.core.redis import Refused as ServerRefused
-from app.core.redis import is_refusal
 from app.core.tasks import Tasks
 
 T = TypeVar("T")
@@ -156,11 +155,13 @@ class RedlockStore:
             raise ServerRefused("; ".join(str(f) or repr(f) for f in failures))
         return outcomes.count(True) >= self.quorum
 
-    def channel(self, name: str) -> str:
-        return self._nodes[0].channel(name)
+    @property
+    def clients(self) -> Sequence[RedisClient]:
+        return [client for node in self._nodes for client in node.clients]
 
-    def listeners(self) -> Sequence[PubSubFactory]:
-        return [listener for node in self._nodes for listener in node.listeners()]
+    @property
+    def channel_prefix(self) -> str:
+        return self._nodes[0].channel_prefix
 
     async def close(self) -> None:
         await self._tasks.stop(2 * self._settle_timeout)

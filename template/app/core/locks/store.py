@@ -5,12 +5,17 @@ is releasing in the background, whatever that call may have left on a server.
 """
 
 from binascii import crc32
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+
+from app.core.redis import RedisClient
+
+NodeError = (RedisError, OSError, TimeoutError)
+"""What a server raises that did not do as asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,10 @@ class Reason(StrEnum):
     HELD = "held"
     SPLIT = "split"
     """Several claims got some nodes each and none got a majority: try again after a random wait."""
+    HELD_HERE = "held_here"
+    """By another task of this process, so the servers were not asked."""
     QUARANTINE = "quarantine"
-    """A server lost its memory and waits until every lock it may have forgotten has expired."""
+    """A server may have forgotten locks, and refuses all until those have expired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +72,6 @@ class StoreOptions:
     """Seconds that a server without memory refuses for; 0 never refuses."""
     fence_ttl: float
     """Seconds that a fence counter outlives its last grant."""
-
-
-PubSubFactory = Callable[[], Awaitable[PubSub]]
 
 
 class LockStore(Protocol):
@@ -127,11 +131,13 @@ class LockStore(Protocol):
     def quorum(self) -> int:
         """How many servers have to agree."""
 
-    def channel(self, name: str) -> str:
-        """The pub/sub channel on which every server reports the release of a name."""
+    @property
+    def clients(self) -> Sequence[RedisClient]:
+        """One per server that reports releases (one in all for a cluster)."""
 
-    def listeners(self) -> Sequence[PubSubFactory]:
-        """One way to subscribe per server (one in all for a cluster)."""
+    @property
+    def channel_prefix(self) -> str:
+        """What the channel on which releases are reported has before the name of the lock."""
 
     async def close(self) -> None:
         """Wait, for a bounded time, until everything that runs in the background is done."""
@@ -156,6 +162,8 @@ class LockKeys:
 
     def __init__(self, prefix: str, *, tags: int) -> None:
         self.prefix = prefix
+        self.channel_prefix = f"{prefix}:released:"
+        """What the channel of releases has before the name of the lock."""
         self._tags = tags
 
     def of(self, name: str) -> KeysOfLock:
@@ -164,6 +172,3 @@ class LockKeys:
 
     def restart_markers(self) -> list[str]:
         return [f"{self.prefix}:{{{tag}}}:restart" for tag in range(self._tags)]
-
-    def channel(self, name: str) -> str:
-        return f"{self.prefix}:released:{name}"

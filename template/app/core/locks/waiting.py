@@ -1,153 +1,52 @@
-"""One task's wait for a lock, once it is its turn among the tasks of this process."""
+"""How tasks wait for a lock: first in line in their process, then for a release on the servers."""
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 
 from app.core.locks import metrics
 from app.core.locks.errors import LockTimeout, LockUnavailable
 from app.core.locks.lease import Lease
-from app.core.locks.node import NodeError
-from app.core.locks.store import PubSubFactory, Reason, Refused
-from app.core.locks.subscriber import Subscriber
-from app.core.redis import advice, is_refusal
+from app.core.locks.store import NodeError, Reason, Refused
+from app.core.redis import OutageLog, PubSubConnection, RedisClient, advice, is_refusal
 
 _POLL = 0.1
 """Seconds between attempts while releases cannot be heard."""
-_FIRST_PAUSE = 0.01
-_LONGEST_PAUSE = 0.25
+_FIRST_BACKOFF = 0.01
+_LONGEST_BACKOFF = 0.25
+"""Seconds; it doubles with each failed attempt, and is shortened at random."""
 _JITTER = 0.02
-_GRACE = 0.003
+"""Seconds by which those are spread who all know when a lock expires."""
+_REPORTS_WITHIN = 0.003
 """Seconds that the reports of the other servers may lag behind the first one's."""
 _SPREAD = 0.001
 """Seconds, per server that has to agree, over which those try who do not try at once."""
-
-
-async def contend(
-    name: str,
-    *,
-    attempt: Callable[[], Awaitable[Lease | Refused]],
-    held_here: Callable[[], Lease | None],
-    listen: Callable[[], bool],
-    woken: asyncio.Event,
-    deadline: float,
-) -> Lease:
-    """Attempt until the lock is ours: when woken, or when whoever holds it must have lost it.
-
-    Args:
-        name: of the lock, for messages.
-        attempt: asks the servers.
-        held_here: the lease of another task of this process, which saves asking the servers.
-        listen: makes sure that releases are heard; False while they may go unheard.
-        woken: set whenever a release may have happened.
-        deadline: by `time.monotonic()`; one last attempt is made then.
-
-    Raises:
-        LockTimeout: the deadline passed.
-        LockUnavailable: it passed without an answer, or the servers refuse to talk to us, or
-            they refuse all locks for a while because they have lost their memory.
-    """
-    began_waiting: float | None = None
-    failures = 0
-    while True:
-        woken.clear()
-        error: BaseException | None = None
-        forgetful = False
-        heeds_wakeups = True
-        holder = held_here()
-        if holder is not None and holder.remaining() > 0:
-            # Its renewals move this on; the end of the block wakes us.
-            pause = holder.remaining() + random.uniform(0, _JITTER)
-        else:
-            try:
-                answer = await attempt()
-            except NodeError as failure:
-                if is_refusal(failure):
-                    raise _refused(name, failure) from failure
-                error = failure
-                failures += 1
-                pause = _backoff(failures)
-            else:
-                if isinstance(answer, Lease):
-                    if began_waiting is not None:
-                        metrics.wait_seconds.observe(time.monotonic() - began_waiting)
-                    return answer
-                failures = failures + 1 if answer.reason is Reason.SPLIT else 0
-                forgetful = answer.reason is Reason.QUARANTINE
-                # Whoever splits the votes must not try again together.
-                heeds_wakeups = answer.reason is not Reason.SPLIT
-                pause = _pause(answer, failures, listen)
-        now = time.monotonic()
-        began_waiting = began_waiting or now
-        if now >= deadline:
-            raise _timed_out(name, error, forgetful) from error
-        await _sleep(min(pause, deadline - now), woken if heeds_wakeups else None)
-
-
-def _pause(refusal: Refused, failures: int, listen: Callable[[], bool]) -> float:
-    if refusal.reason is Reason.SPLIT:
-        return _backoff(failures)
-    pause = refusal.retry_after + random.uniform(0, _JITTER)
-    if refusal.reason is Reason.HELD and not listen():
-        return min(pause, _POLL * random.uniform(0.5, 1.5))
-    return pause
-
-
-def _backoff(failures: int) -> float:
-    longest: float = min(_FIRST_PAUSE * 2**failures, _LONGEST_PAUSE)
-    return random.uniform(longest / 4, longest)
-
-
-async def _sleep(seconds: float, woken: asyncio.Event | None) -> None:
-    if woken is None:
-        await asyncio.sleep(seconds)
-        return
-    try:
-        async with asyncio.timeout(seconds):
-            await woken.wait()
-    except TimeoutError:
-        return
-
-
-def _refused(name: str, refusal: Exception) -> LockUnavailable:
-    what_to_do = advice(refusal)
-    return LockUnavailable(
-        f"not allowed to lock {name!r}: {refusal}" + (f" ({what_to_do})" if what_to_do else "")
-    )
-
-
-def _timed_out(name: str, error: BaseException | None, forgetful: bool) -> LockTimeout:
-    if forgetful:
-        return LockUnavailable(
-            f"the server that keeps the lock {name!r} has lost its memory, and waits until every "
-            "lock that it forgot has run out"
-        )
-    if error is None:
-        return LockTimeout(f"somebody else still holds the lock {name!r}")
-    return LockUnavailable(f"nobody answers for the lock {name!r}: {error}")
+_SILENCE = 1.5
+"""Seconds without a sign of life after which a connection that listens is replaced."""
 
 
 class LocalQueue:
-    """Queues of this process, each existing only while somebody uses it."""
+    """First come, first served: one task of a process contends for a name at a time."""
 
     def __init__(self) -> None:
+        # Each queue exists only while somebody uses it.
         self._queues: dict[str, asyncio.Lock] = {}
         self._users: dict[str, int] = {}
 
     @asynccontextmanager
-    async def turn(self, name: str, patience: float) -> AsyncIterator[None]:
+    async def enter(self, name: str, timeout: float) -> AsyncIterator[None]:  # noqa: ASYNC109 # a name of its own
         """Be the first in the queue of `name` for the time of the block.
 
         Raises:
-            TimeoutError: others were still before us after `patience` seconds.
+            TimeoutError: others were still ahead after `timeout` seconds.
         """
         queue = self._queues.setdefault(name, asyncio.Lock())
         self._users[name] = self._users.get(name, 0) + 1
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 await queue.acquire()  # asyncio.Lock wakes its waiters in the order they came
             try:
                 yield
@@ -160,17 +59,17 @@ class LocalQueue:
 
 
 class Bulkhead:
-    """Slots for commands, given out in the order they were asked for.
+    """Slots for commands to the lock servers, given out in the order they were asked for.
 
-    Whoever waits here has sent nothing yet: its time runs, but no server's, and when it gives up
-    there is nothing to undo. In the pool of connections the wait would count against the server.
+    Whoever waits here has sent nothing yet: its time runs, but no server's, and when it stops
+    waiting there is nothing to undo. In the pool of connections the wait would look like an outage.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._free = asyncio.Semaphore(size)
 
-    async def enter(self, deadline: float) -> None:
+    async def acquire(self, deadline: float) -> None:
         """Take a slot.
 
         Args:
@@ -185,124 +84,249 @@ class Bulkhead:
         async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
             await self._free.acquire()
 
-    def leave(self) -> None:
-        """Give a slot back."""
+    def release(self) -> None:
+        """Return a slot."""
         self._free.release()
 
 
-@dataclass(slots=True)
 class Waiter:
-    """What the one who waits for a name has heard."""
+    """The one task of this process that waits for a name, and what it has heard of releases."""
 
-    name: str
-    event: asyncio.Event = field(default_factory=asyncio.Event)
-    token: bytes = b""
-    reports: set[int] = field(default_factory=set)
-    timer: asyncio.TimerHandle | None = None
+    def __init__(self, name: str, channel: str, notifier: "ReleaseNotifier") -> None:
+        self.name = name
+        self.channel = channel
+        self.has_listened = False
+        self._notifier = notifier
+        self._woken = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._token = b""
+        self._reports: set[int] = set()
+
+    def listen(self) -> bool:
+        """Subscribe if need be, and return whether enough servers already report releases."""
+        self.has_listened = True
+        return self._notifier.listen(self.channel)
+
+    def clear(self) -> None:
+        """Forget what has woken it so far."""
+        self._woken.clear()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until it is woken, but not for longer than that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
 
     def wake(self) -> None:
+        """Wake it now."""
         self.cancel_timer()
-        self.event.set()
+        self._woken.set()
 
     def wake_within(self, seconds: float) -> None:
-        if self.timer is None:
-            self.timer = asyncio.get_running_loop().call_later(seconds, self.wake)
+        """Wake it after so many seconds, unless something does so before."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self.wake)
+
+    def wake_one_of(self, processes: int, spread: float) -> None:
+        """Wake it at once in one process of those that wait (by lot, and on average), else soon.
+
+        If all tried at once they would get in each other's way, and the one that the server tells
+        first would win every time.
+
+        Args:
+            processes: how many wait.
+            spread: seconds over which the others try.
+        """
+        if random.random() * processes < 1:
+            self.wake()
+        else:
+            self.wake_within(random.uniform(0, spread))
 
     def cancel_timer(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def count_report(self, server: int, token: bytes) -> int:
+        """Take note that a server reports the release of a claim; how many have done so."""
+        if self._token != token:
+            self._token = token
+            self._reports.clear()
+        self._reports.add(server)
+        return len(self._reports)
 
 
 class ReleaseNotifier:
-    """Topics that somebody waits for, fed by one subscriber per server."""
+    """Wakes whoever waits for a lock when it is released, in this process or in another.
 
-    def __init__(
-        self,
-        prefix: str,
-        sources: Sequence[PubSubFactory],
-        *,
-        quorum: int,
-    ) -> None:
-        """`prefix` is what a channel has before the name of the lock."""
+    Listens to each server over a connection that exists only while somebody waits.
+    """
+
+    def __init__(self, prefix: str, clients: Sequence[RedisClient], *, quorum: int) -> None:
+        """Connect with the first wait.
+
+        Args:
+            prefix: what a channel has before the name of its lock.
+            clients: one per server.
+            quorum: how many servers have to report a release.
+        """
         self._prefix = prefix
         self._quorum = quorum
-        self._waiters: dict[str, Waiter] = {}
-        self.unheard = False
+        self._spread = _SPREAD * quorum
+        self._waiters: dict[str, Waiter] = {}  # by channel
+        self.is_unheard = False
         """Releases are not published: whoever waits has to ask."""
-        self._subscribers = [
-            Subscriber(source, number, self) for number, source in enumerate(sources)
+        self._listeners = [
+            PubSubConnection(
+                client,
+                on_message=partial(self._on_release, server),
+                on_subscribe=self._on_subscribe,
+                outage_log=OutageLog("locks.releases", server=server),
+                timeout=_SILENCE,
+            )
+            for server, client in enumerate(clients)
         ]
 
     @contextmanager
     def waiter(self, name: str) -> Iterator[Waiter]:
         """Hear about `name` for the time of the block; one task at a time does so for a name."""
-        waiter = self._waiters[name] = Waiter(name)
+        channel = self._prefix + name
+        waiter = self._waiters[channel] = Waiter(name, channel, self)
         try:
             yield waiter
         finally:
             waiter.cancel_timer()
-            del self._waiters[name]
+            del self._waiters[channel]
+            if waiter.has_listened:
+                for listener in self._listeners:
+                    listener.unsubscribe(channel)
 
-    def listen(self, waiter: Waiter) -> bool:
-        """Subscribe if need be; whether enough servers already report releases of the waiter."""
-        for subscriber in self._subscribers:
-            subscriber.want(self._prefix + waiter.name)
-        return not self.unheard and self._subscriptions(waiter) >= self._quorum
+    def listen(self, channel: str) -> bool:
+        """Subscribe if need be, and return whether enough servers already report releases."""
+        for listener in self._listeners:
+            listener.subscribe(channel)
+        return not self.is_unheard and self._subscriptions(channel) >= self._quorum
 
-    def released_here(self, name: str, told: int) -> None:
+    def released_here(self, name: str, listeners: int) -> None:
         """Wake the next waiter of this process, but with no head start over other processes."""
-        waiter = self._waiters.get(name)
+        waiter = self._waiters.get(self._prefix + name)
         if waiter is None:
             return
-        if self._subscriptions(waiter):
+        if self._subscriptions(waiter.channel):
             waiter.wake_within(_SPREAD)  # the message will be here before that
         else:
-            self._wake_one_of(waiter, told + 1)
+            waiter.wake_one_of(listeners + 1, self._spread)
 
     async def close(self) -> None:
         """Wake everybody, to find that there is nothing left to wait for."""
         for waiter in self._waiters.values():
             waiter.wake()
-        await asyncio.gather(*(subscriber.close() for subscriber in self._subscribers))
+        await asyncio.gather(*(listener.close() for listener in self._listeners))
 
-    def wants(self, channel: str) -> bool:
-        """Whether somebody waits for what the channel reports."""
-        return channel[len(self._prefix) :] in self._waiters
-
-    def heard_release(self, source: int, channel: str, message: bytes) -> None:
+    def _on_release(self, server: int, channel: str, message: bytes) -> None:
         """One server reports the release of one claim; with a quorum, wait for a majority to."""
-        waiter = self._waiters.get(channel[len(self._prefix) :])
+        waiter = self._waiters.get(channel)
         if waiter is None:
             return
         listeners, _, token = message.partition(b" ")
-        if waiter.token != token:
-            waiter.token = token
-            waiter.reports.clear()
-        waiter.reports.add(source)
-        if len(waiter.reports) < self._quorum:
-            waiter.wake_within(_GRACE)
-        elif len(waiter.reports) == self._quorum:
+        reports = waiter.count_report(server, token)
+        if reports < self._quorum:
+            waiter.wake_within(_REPORTS_WITHIN)
+        elif reports == self._quorum:
             waiter.cancel_timer()
-            self._wake_one_of(waiter, int(listeners))
+            waiter.wake_one_of(int(listeners), self._spread)
 
-    def heard_subscription(self, channel: str) -> None:
+    def _on_subscribe(self, channel: str) -> None:
         """A subscription is (again) in place: a release may have gone unheard just before."""
-        waiter = self._waiters.get(channel[len(self._prefix) :])
-        if waiter is not None and self._subscriptions(waiter) >= self._quorum:
-            self._wake_one_of(waiter, 1)
-
-    def _wake_one_of(self, waiter: Waiter, processes: int) -> None:
-        """Try at once in one process of those that wait (by lot, and on average), else soon.
-
-        If all tried at once they would get in each other's way, and the one that the server tells
-        first would win every time.
-        """
-        if random.random() * processes < 1:
+        waiter = self._waiters.get(channel)
+        if waiter is not None and self._subscriptions(channel) >= self._quorum:
             waiter.wake()
-        else:
-            waiter.wake_within(random.uniform(0, _SPREAD * self._quorum))
 
-    def _subscriptions(self, waiter: Waiter) -> int:
-        channel = self._prefix + waiter.name
-        return sum(channel in subscriber.confirmed for subscriber in self._subscribers)
+    def _subscriptions(self, channel: str) -> int:
+        return sum(listener.hears(channel) for listener in self._listeners)
+
+
+async def contend(
+    waiter: Waiter,
+    attempt: Callable[[], Awaitable[Lease | Refused]],
+    *,
+    held_here: Mapping[str, Lease],
+    deadline: float,
+) -> Lease:
+    """Attempt until the lock is ours: when woken, or when whoever holds it must have lost it.
+
+    Args:
+        waiter: is told of releases.
+        attempt: asks the servers.
+        held_here: leases of this process, which save asking the servers.
+        deadline: by `time.monotonic()`; one last attempt is made then.
+
+    Raises:
+        LockTimeout: the deadline passed.
+        LockUnavailable: it passed without an answer, or the servers refuse to talk to us, or
+            they refuse all locks for a while because they may have forgotten some.
+    """
+    name = waiter.name
+    began_waiting: float | None = None
+    failures = 0
+    while True:
+        waiter.clear()
+        holder = held_here.get(name)
+        if holder is not None and (left := holder.remaining()) > 0:
+            outcome: Lease | Refused | Exception = Refused(Reason.HELD_HERE, left)
+        else:
+            try:
+                outcome = await attempt()
+            except NodeError as error:
+                if is_refusal(error):
+                    raise _not_allowed(name, error) from error
+                outcome = error
+        now = time.monotonic()
+        if isinstance(outcome, Lease):
+            if began_waiting is not None:
+                metrics.wait_seconds.observe(now - began_waiting)
+            return outcome
+        began_waiting = began_waiting or now
+        if now >= deadline:
+            cause = outcome if isinstance(outcome, Exception) else None
+            raise _timed_out(name, outcome) from cause
+        collided = isinstance(outcome, Refused) and outcome.reason is Reason.SPLIT
+        if collided or isinstance(outcome, Exception):
+            failures += 1
+            pause = _backoff(failures)
+        else:
+            failures = 0
+            pause = _time_to_wait(outcome, waiter)
+        pause = min(pause, deadline - now)
+        # Whoever splits the votes must not try again together.
+        await (asyncio.sleep(pause) if collided else waiter.sleep(pause))
+
+
+def _time_to_wait(refusal: Refused, waiter: Waiter) -> float:
+    pause = refusal.retry_after + random.uniform(0, _JITTER)
+    if refusal.reason is Reason.HELD and not waiter.listen():
+        return min(pause, _POLL * random.uniform(0.5, 1.5))
+    return pause
+
+
+def _backoff(failures: int) -> float:
+    longest: float = min(_FIRST_BACKOFF * 2**failures, _LONGEST_BACKOFF)
+    return random.uniform(longest / 4, longest)
+
+
+def _not_allowed(name: str, refusal: Exception) -> LockUnavailable:
+    what_to_do = advice(refusal)
+    return LockUnavailable(
+        f"not allowed to lock {name!r}: {refusal}" + (f" ({what_to_do})" if what_to_do else "")
+    )
+
+
+def _timed_out(name: str, outcome: Refused | Exception) -> LockTimeout:
+    if isinstance(outcome, Exception):
+        return LockUnavailable(f"no answer from the servers of the lock {name!r}: {outcome}")
+    if outcome.reason is Reason.QUARANTINE:
+        return LockUnavailable(
+            f"the server of the lock {name!r} was restarted and refuses locks until those that it "
+            "may have forgotten have expired"
+        )
+    return LockTimeout(f"timed out: the lock {name!r} is still held")

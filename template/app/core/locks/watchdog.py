@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from app.core.locks.lease import Lease
+from app.core.tasks import Tasks
 
 # A lease is renewed when a third of its ttl has passed: two failures in a row cost nothing yet.
 _RENEW_SHARE = 1 / 3
@@ -46,14 +47,14 @@ class Watchdog:
         self._max_hold = max_hold
         self._watches: dict[str, _Watch] = {}
         self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
 
     def watch(self, lease: Lease) -> None:
         watch = self._watches[lease.claim.token] = _Watch(lease, self._max_hold)
         self._set_alarm(watch)
         self._changed.set()
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        if not self._tasks:
+            self._tasks.start(self._run())
 
     def unwatch(self, lease: Lease) -> None:
         watch = self._watches.pop(lease.claim.token, None)
@@ -64,9 +65,7 @@ class Watchdog:
         """Tell all holders that their leases are over."""
         for watch in list(self._watches.values()):
             self._lose(watch, "closed")
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._tasks.stop()
 
     async def _run(self) -> None:
         while self._watches:

@@ -26,7 +26,14 @@ from app.core.redis.outages import (
 )
 from app.core.redis.pool import PoolTimeout
 from app.core.redis.pubsub import PubSubConnection
-from app.core.redis.report import Probe, ServerReport, UnsuitableServer, log_refusal, report
+from app.core.redis.report import (
+    Probe,
+    ServerReport,
+    UnsuitableServer,
+    log_refusal,
+    report,
+    try_subscribe,
+)
 from app.core.redis.script import Script, ScriptCall
 from app.core.redis.tasks import stop_tasks
 from app.core.redis.urls import RedisAddress, Topology, parse_url, with_login
@@ -66,5 +73,6 @@ __all__ = [
     "reply_code",
     "report",
     "stop_tasks",
+    "try_subscribe",
     "with_login",
 ]

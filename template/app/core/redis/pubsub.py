@@ -7,9 +7,9 @@ life, and the owner is told of each loss and of each subscription, as reasons to
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from math import inf
-from time import monotonic
 from typing import Any
 
 import structlog
@@ -94,7 +94,7 @@ class PubSubConnection:
     def unsubscribe(self, channel: str) -> None:
         """Stop hearing a channel, unless it is subscribed to again within `idle_timeout`."""
         if channel in self._channels:
-            self._channels[channel] = monotonic() + self._idle_timeout
+            self._channels[channel] = time.monotonic() + self._idle_timeout
 
     def hears(self, channel: str) -> bool:
         """Return whether the subscription to a channel is in place."""
@@ -129,22 +129,22 @@ class PubSubConnection:
     async def _listen(self, pubsub: PubSub) -> None:
         task = asyncio.current_task()
         assert task is not None
-        next_tick, silent_ticks = monotonic() + self._tick, 0
+        next_tick, silent_ticks = time.monotonic() + self._tick, 0
         while self._channels:
             if self._unsent:
                 await self._subscribe(pubsub)
-            message = await self._read(pubsub, next_tick - monotonic())
+            message = await self._read(pubsub, next_tick - time.monotonic())
             if task.cancelling():  # which redis-py took for its own timeout
                 raise asyncio.CancelledError
             if message is not None:
                 silent_ticks = 0
                 self._handle(message)
-            if monotonic() >= next_tick:
+            if time.monotonic() >= next_tick:
                 silent_ticks += 1
                 if silent_ticks > _SILENT_TICKS:
                     raise RedisConnectionError("the server gives no sign of life")
                 await self._ping(pubsub)
-                next_tick = monotonic() + self._tick
+                next_tick = time.monotonic() + self._tick
 
     async def _subscribe(self, pubsub: PubSub) -> None:
         channels, self._unsent = self._unsent & self._channels.keys(), set()
@@ -182,7 +182,7 @@ class PubSubConnection:
             await pubsub.ping()
 
     def _drop_idle(self) -> list[str]:
-        now = monotonic()
+        now = time.monotonic()
         idle = [channel for channel, until in self._channels.items() if until <= now]
         for channel in idle:
             del self._channels[channel]

@@ -195,7 +195,7 @@ class Probe:
         if (told := self.publish) is not None:
             attempts.append(("PUBLISH", told, lambda: client.execute_command("PUBLISH", told, "")))
         if (heard := self.subscribe) is not None:
-            attempts.append(("SUBSCRIBE", heard, lambda: _subscribe(client, heard)))
+            attempts.append(("SUBSCRIBE", heard, lambda: try_subscribe(client, heard)))
         return attempts
 
 
@@ -219,11 +219,16 @@ def log_refusal(
     log.error("redis.refuses", part=part, command=command, error=str(error), **facts, **more)
 
 
-async def _subscribe(client: RedisClient, channel: str) -> None:
+async def try_subscribe(client: RedisClient, channel: str, *, seconds: float = 1.0) -> None:
+    """Subscribe to a channel, and wait up to so many seconds for the confirmation.
+
+    Raises:
+        RedisError: the server refuses it, or does not answer.
+    """
     async with await open_pubsub(client) as pubsub:
         await pubsub.subscribe(channel)
-        if await pubsub.get_message(timeout=1.0) is None:
-            raise RedisConnectionError("a subscription was not confirmed within 1 s")
+        if await pubsub.get_message(timeout=seconds) is None:
+            raise RedisConnectionError(f"a subscription was not confirmed within {seconds} s")
 
 
 def _right(error: Exception, command: str, target: str) -> str:
