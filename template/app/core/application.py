@@ -53,7 +53,7 @@ class Application(FastAPI):
         ).get(RequestValidationError, answer_invalid_request)
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document, with what all routes of a kind may answer."""
+        """Return the OpenAPI document, with what all routes of a kind may answer."""
         known, schema = self.openapi_schema, super().openapi()
         if schema is not known:  # FastAPI keeps it
             openapi.complete(schema, self.routes)
@@ -91,7 +91,7 @@ class BodyLimit:
         max_bytes: int = MAX_BODY_BYTES,
         timeout: float = BODY_TIMEOUT,
     ) -> None:
-        """`timeout` is in seconds, and counts only while the application waits for the body."""
+        """Limit bodies; `timeout` is in seconds, counted while the application waits for them."""
         self._app = app
         self._limited = RequestBodyLimitMiddleware(app, max_body_size=max_bytes)
         self._max_bytes = max_bytes
@@ -163,7 +163,7 @@ def _told(error: RequestValidationError) -> Iterator[dict[str, Any]]:
 
 
 def _short(part: str | int) -> str | int:
-    """A part of a place; the keys of an object are what the client has sent."""
+    """Shorten a part of a location: keys of an object are what the client has sent."""
     if isinstance(part, int):
         return part
     return _printable(part if len(part) <= _LONGEST_NAME else f"{part[:_LONGEST_NAME]}...")

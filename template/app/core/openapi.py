@@ -1,4 +1,4 @@
-"""What FastAPI cannot know of this service's answers, for its OpenAPI document."""
+"""Adds to the OpenAPI document what FastAPI cannot know of this service's answers."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -56,7 +56,7 @@ def _needs_login(dependant: Dependant) -> bool:
 
 
 def _head(get: dict[str, Any]) -> dict[str, Any]:
-    """The same without a body."""
+    """Return the operation of HEAD: that of GET without a body."""
     answers = {
         status: {name: value for name, value in answer.items() if name != "content"}
         for status, answer in get["responses"].items()
@@ -65,7 +65,7 @@ def _head(get: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_input(schema: dict[str, Any]) -> None:
-    """The answer to an invalid request does not have what was sent."""
+    """Remove what was sent from the answer to an invalid request: ours does not have it."""
     properties = (
         schema.get("components", {}).get("schemas", {}).get("ValidationError", {}).get("properties")
     )

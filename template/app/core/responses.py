@@ -1,4 +1,4 @@
-"""What a request is answered through, and responses that are sent more than once."""
+"""Responses that are sent more than once, and the `send` through which requests are answered."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ class ResponseSender:
     __slots__ = ("_id", "_send", "status")
 
     def __init__(self, send: Send, identity: bytes, status: int) -> None:
-        """`status` is that of a request that is never answered."""
+        """Answer through `send`; `status` is that of a request that is never answered."""
         self._send = send
         self._id = identity
         self.status = status

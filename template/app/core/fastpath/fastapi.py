@@ -11,8 +11,8 @@ Two things that FastAPI does anew for each request, and that come out the same:
   called before. What yields, is wrapped, or takes a body, a model, a list or a value with a
   validator of its own is left to FastAPI, and so is to say what is wrong with a request.
 
-One thing is another: all values are read before the first call. A dependency that replaces the
-headers or the path's parameters in the scope changes nothing for those after it.
+One thing differs: all values are read before the first call. A dependency that replaces the headers
+or the path's parameters in the scope changes nothing for those after it.
 """
 
 import inspect
@@ -124,7 +124,7 @@ class PreroutedRoute:
 
 
 class FastPrerouter(Prerouter):
-    """Goes to the routes of an application that FastAPI knows no way around."""
+    """Sends requests to cached routes past the router."""
 
     def install(self, router: APIRouter) -> None:
         # Unless the router has middleware that comes first.
@@ -138,7 +138,7 @@ class FastPrerouter(Prerouter):
 
 
 def _app_of(context: RouteContext, endpoint: Endpoint) -> ASGIApp:
-    """What serves a GET of a route, without checking again that it is one."""
+    """Return what serves a GET of a route, without checking again that it is one."""
     app: ASGIApp = context.app
     route_class: Any = type(context.original_route)
     if (
@@ -210,7 +210,7 @@ class DependencyPlan:
     """Finds the arguments of one route's function."""
 
     def __init__(self, dependant: Dependant) -> None:
-        """`dependant` is one that `can_plan`."""
+        """Plan what `dependant` needs, which is one that `can_plan`."""
         self._reads = [ParamReader(*pair) for part in tree(dependant) for pair in _fields(part)]
         self._calls: list[_Call] = []
         self._shared: dict[Any, int] = {}
@@ -221,7 +221,7 @@ class DependencyPlan:
         """Whether a dependency can change the response."""
 
     def read(self, request: Request) -> list[Any] | None:
-        """All values of the request, or None if FastAPI should say what is wrong with them."""
+        """Return all values of the request, or None if FastAPI has to say what is wrong."""
         values: list[Any] = []
         for one in self._reads:
             value = one.source(request).get(one.alias)
@@ -239,7 +239,7 @@ class DependencyPlan:
     async def solve(
         self, values: list[Any], request: Request, response: Response
     ) -> dict[str, Any]:
-        """The arguments by name; `values` are what was read of this request.
+        """Return the arguments by name; `values` are what was read of this request.
 
         Raises:
             Exception: what a dependency raised.
@@ -254,7 +254,7 @@ class DependencyPlan:
         return {name: known[place] for name, place in self._takes}
 
     def _taken_by(self, dependant: Dependant) -> Takes:
-        """The arguments of a function; the calls that they need are planned before."""
+        """Return the arguments of a function, after planning the calls that they need."""
         results = [(child.name, self._result_of(child)) for child in dependant.dependencies]
         takes = {name: place for name, place in results if name is not None}
         own = [field for _, field in _fields(dependant)]
@@ -305,7 +305,7 @@ def _takes_plainly(dependant: Dependant) -> bool:
 
 
 def _fields(dependant: Dependant) -> Iterator[tuple[ParamSource, Any]]:
-    """What one function takes from a request."""
+    """Iterate over what one function takes from a request."""
     yield from ((_PATH, field) for field in dependant.path_params)
     yield from ((_QUERY, field) for field in dependant.query_params)
     yield from ((_HEADER, field) for field in dependant.header_params)
@@ -348,7 +348,7 @@ def _is_async(call: Any) -> bool | None:
 
 
 def _no_response() -> Response:
-    """What dependencies that take the response may add headers to."""
+    """Make the response that dependencies may add headers to."""
     response = Response()
     del response.headers["content-length"]
     response.status_code = None  # type: ignore[assignment]  # as FastAPI has it

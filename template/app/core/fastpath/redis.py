@@ -122,14 +122,14 @@ class RawConnection(PooledConnection, asyncio.Protocol):
         self._stream.resume_writing()
 
     def _leave(self) -> None:
-        """Let the stream have what comes from now on."""
+        """Give the stream what arrives from now on."""
         if self._transport is not None:
             self._transport.set_protocol(self._stream)
             self._transport = None
             self._answer(None)
 
     def _answer(self, reply: list[Any] | RedisError | None) -> None:
-        """None: the stream has it."""
+        """Wake the caller; with None, the stream has the reply."""
         waiting, self._reply = self._reply, None
         if waiting is None or waiting.done():
             return

@@ -1,4 +1,4 @@
-"""What is checked of cached routes at start-up: only then a route is whole."""
+"""Checks of cached routes at start, when a route and its application are complete."""
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -26,7 +26,7 @@ _OPTIONS = (
 )
 
 
-# What inside the cache would answer, or complete, no hit. Ours are made for their place.
+# Inside the cache, none of these would see a hit. Our own middleware is made for its place.
 _PASSED_BY = ("starlette.middleware.", "fastapi.middleware.", "uvicorn.middleware.")
 
 log = structlog.get_logger(__name__)
@@ -63,31 +63,7 @@ def check(context: RouteContext, route: CachedRoute) -> None:
                 "as a parameter, so that it is part of the key"
             )
     if route.public:
-        if names := _context_variables(inspect.unwrap(route)):
-            raise UnsafeRoute(
-                f"{where} is public and reads the context variable {_listed(names)}: its answer is "
-                "for everybody, and made outside of any request; use vary_by=, or a parameter"
-            )
-        for part in tree(dependant):
-            if isinstance(part.call, SecurityBase):
-                raise UnsafeRoute(
-                    f"{where} is public and depends on who asks ({type(part.call).__name__}): "
-                    "a hit would not ask; use vary_by= instead of public=True"
-                )
-        for argument in arguments:
-            if any(
-                part.request_param_name or part.http_connection_param_name
-                for part in tree(argument)
-            ):
-                raise UnsafeRoute(
-                    f"{where} is public, and its parameter {argument.name} is made from the whole "
-                    "request, of which a hit knows path and query only: use vary_by="
-                )
-        if names := _names(dependant, "header", "cookie"):
-            raise UnsafeRoute(
-                f"{where} is public and depends on {_listed(names)}, by which a hit would not be "
-                "chosen: use vary_by="
-            )
+        _check_public(where, dependant, route)
 
 
 def refuse_elsewhere(context: RouteContext) -> None:
@@ -121,7 +97,7 @@ def refuse_elsewhere(context: RouteContext) -> None:
 
 
 def check_unserved(served: Collection[CachedRoute], endpoints: Collection[Any]) -> None:
-    """Look for cached functions that are no routes of this application, and warn of them.
+    """Warn of cached functions that are no routes of this application.
 
     Raises:
         UnsafeRoute: `endpoints`, which are not cached, have one: the decorators are in disorder.
@@ -160,7 +136,7 @@ def compresses(middleware: Any) -> bool:
 
 
 def header_names(dependant: Dependant) -> set[str]:
-    """The request headers that a route and its dependencies declare, security schemes included."""
+    """Return the request headers that a route and its dependencies declare, also for security."""
     names = _names(dependant, "header")
     for part in tree(dependant):
         if not isinstance(part.call, SecurityBase):
@@ -174,9 +150,37 @@ def header_names(dependant: Dependant) -> set[str]:
 
 
 def principal_calls(dependant: Dependant) -> frozenset[Any]:
-    """The dependency that says who asks, and all that it depends on."""
+    """Return the dependency that says who asks, and all that it depends on."""
     principals = (child for child in dependant.dependencies if child.name == PRINCIPAL)
     return frozenset(part.call for principal in principals for part in tree(principal))
+
+
+def _check_public(where: str, dependant: Dependant, route: CachedRoute) -> None:
+    """Refuse what a response depends on that is no part of a public route's key."""
+    if names := _context_variables(inspect.unwrap(route)):
+        raise UnsafeRoute(
+            f"{where} is public and reads the context variable {_listed(names)}: its answer is "
+            "for everybody, and made outside of any request; use vary_by=, or a parameter"
+        )
+    for part in tree(dependant):
+        if isinstance(part.call, SecurityBase):
+            raise UnsafeRoute(
+                f"{where} is public and depends on who asks ({type(part.call).__name__}): "
+                "a hit would not ask; use vary_by= instead of public=True"
+            )
+    for argument in filter(_is_argument, dependant.dependencies):
+        if any(
+            part.request_param_name or part.http_connection_param_name for part in tree(argument)
+        ):
+            raise UnsafeRoute(
+                f"{where} is public, and its parameter {argument.name} is made from the whole "
+                "request, of which a hit knows path and query only: use vary_by="
+            )
+    if names := _names(dependant, "header", "cookie"):
+        raise UnsafeRoute(
+            f"{where} is public and depends on {_listed(names)}, by which a hit would not be "
+            "chosen: use vary_by="
+        )
 
 
 def _check_response(where: str, context: RouteContext, route: CachedRoute) -> None:
@@ -230,7 +234,7 @@ def _wrapped(function: Any) -> Iterator[Any]:
 
 
 def _context_variables(function: Callable[..., Any]) -> set[str]:
-    """The context variables that a function names itself."""
+    """Return the names of the context variables that a function uses itself."""
     try:
         known = inspect.getclosurevars(function)
     except (TypeError, ValueError):

@@ -21,12 +21,12 @@ UNKNOWN = b"no-cache"
 
 
 def conditions(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """The headers of a request that make it conditional, as far as a cached response obeys them."""
+    """Return the headers that make a request conditional, of those that responses obey."""
     return [pair for pair in headers if pair[0] == b"if-none-match" or pair[0] == b"if-match"]
 
 
 def names_entity(condition: bytes, etag: bytes) -> bool:
-    """Whether a list of entity tags has this one, or is `*`.
+    """Return whether a list of entity tags has this one, or is `*`.
 
     Weak comparison (RFC 9110, 8.8.3.2), for If-Match too: the tags are weak for the sake of layers
     that compress, and what they stand for has the same bytes.
@@ -45,7 +45,7 @@ class Freshness:
     stale_if_error: float
 
     def cache_control(self, age: int, left: int) -> bytes:
-        """The header of a response of some age that is fresh for some seconds more.
+        """Return the header of a response of this age that is fresh for `left` seconds more.
 
         A client counts `max-age` from when the response was made, by its Age (RFC 9111, 4.2): to
         keep it for `max_age` seconds from now it has to be told the sum.
@@ -118,7 +118,7 @@ class ResponseRenderer:
         return stored.sent[1]
 
     def unknown(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-        """Headers of a response that is not kept: complete them where it does not say itself.
+        """Complete the headers of a response that is not kept, where it does not say itself.
 
         A shared cache may keep some of what says nothing for as long as it likes (RFC 9111, 4.2.2).
         """
@@ -161,7 +161,7 @@ def _vary(names: Iterable[str]) -> Headers:
 
 
 def _name(service: str) -> bytes:
-    """The cache's name as a token or, where it is none, a string (RFC 9211, 2)."""
+    """Return the cache's name as a token or, where it is none, a string (RFC 9211, 2)."""
     name = service.encode("ascii", errors="replace")
     if _TOKEN.fullmatch(name):
         return name

@@ -64,7 +64,7 @@ _CONVERTORS = (StringConvertor, PathConvertor, IntegerConvertor, UUIDConvertor)
 
 
 class ArgumentReader:
-    """Reads the parameters of one route."""
+    """Reads the arguments of one route from path and query."""
 
     def __init__(
         self,
@@ -73,14 +73,14 @@ class ArgumentReader:
         defaults: dict[str, Any],
         order: Iterable[str],
     ) -> None:
-        """`path` and `query` are readers by alias; those of the query name the parameter too."""
+        """Take readers by alias; those of the query name the parameter too."""
         self._path = path
         self._query = query
         self._defaults = defaults
         self._order = tuple(order)
 
     def read(self, path: dict[str, str], query_string: bytes) -> dict[str, Any] | None:
-        """The arguments by name, in the order of the signature, or None if FastAPI should say."""
+        """Return the arguments in the order of the signature, or None if FastAPI has to look."""
         found = dict(self._defaults)
         for name, text in path.items():
             if (value := self._path[name](text)) is _NO_VALUE:
@@ -106,7 +106,7 @@ def reader_for(
     signature: inspect.Signature,
     ignored: frozenset[str],
 ) -> ArgumentReader | None:
-    """The reader of a route, or None where FastAPI has to read the request."""
+    """Return the reader of a route, or None where FastAPI has to read the request."""
     if any(map(_has_to_run, dependant.dependencies)):
         return None
     path, query, defaults = {}, {}, {}
@@ -129,7 +129,7 @@ def reader_for(
 
 
 def tree(dependant: Dependant) -> Iterator[Dependant]:
-    """A dependant and all that it depends on."""
+    """Iterate over a dependant and all that it depends on."""
     yield dependant
     for child in dependant.dependencies:
         yield from tree(child)
@@ -180,7 +180,7 @@ def _keeps_text(convertor: Convertor[Any]) -> bool:
 def for_fastapi(
     function: Callable[..., Any], hints: dict[str, Any], vary_by: Callable[..., Any] | None
 ) -> inspect.Signature:
-    """The function's own parameters, resolved, and what the wrapper needs of a request.
+    """Return the function's own parameters, resolved, and what the wrapper needs of a request.
 
     Raises:
         TypeError: a parameter that has no name for requests.
@@ -207,7 +207,7 @@ def for_fastapi(
 
 
 def for_callers(function: Callable[..., Any]) -> inspect.Signature:
-    """The function's parameters with the defaults that a request gets.
+    """Return the function's parameters with the defaults that a request gets.
 
     `Query(20)` stands for 20. What a dependency or a factory makes has no default: it is required.
     """

@@ -83,7 +83,7 @@ class CachedResponse(Response):
 
 
 def stored_response(status: int, headers: Headers, body: bytes) -> StoredResponse:
-    """A response to keep. Its ETag depends on nothing but its bytes, so all processes agree.
+    """Make a response to keep. All processes agree on its ETag, which is made of its bytes only.
 
     It is a weak one, because a layer outside, in this process or in front of it, may compress the
     body; one that the route has given stays.
@@ -97,7 +97,7 @@ def stored_response(status: int, headers: Headers, body: bytes) -> StoredRespons
 
 
 def stored_error(status: int, headers: Headers, detail: bytes) -> StoredResponse:
-    """An HTTPException to keep and to raise again; `detail` is JSON."""
+    """Make a response of an HTTPException, to be raised again; `detail` is JSON."""
     return StoredResponse(status, headers, detail, b"", is_error=True)
 
 
@@ -152,7 +152,11 @@ class ResponseBuilder:
     """Calls one function and turns what it returns or raises into a stored response."""
 
     def __init__(self, function: Callable[..., Any], returns: Any) -> None:
-        """Raises TypeError if values of `returns` cannot become a response body."""
+        """Prepare to serialize values of the type `returns`.
+
+        Raises:
+            TypeError: they cannot become a response body.
+        """
         self._function = function
         # As FastAPI does: what wraps a coroutine function returns something to be awaited, too.
         self._is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
@@ -173,7 +177,7 @@ class ResponseBuilder:
         return self._body is None
 
     async def build(self, arguments: dict[str, Any]) -> StoredResponse | Kept[StoredResponse]:
-        """The function's answer, to be kept or, with `unstorable`, for one request only.
+        """Call the function; its answer is to be kept or, if `unstorable`, for one request only.
 
         What the function does not want kept is for those who wait for it, and they are told not to
         keep it either.
@@ -260,6 +264,6 @@ def _unstorable(result: Response | AnyHTTPException) -> StoredResponse:
 
 
 def find(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    """All values of a request header, joined as a list (RFC 9110, 5.3)."""
+    """Return all values of a header, joined as a list (RFC 9110, 5.3), or None."""
     values = [value for key, value in headers if key == name]
     return b", ".join(values) if values else None
