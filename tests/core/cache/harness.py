@@ -1,14 +1,16 @@
 """Caches as a service has them, one per simulated process, and what the tests look at."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic, time
 from typing import Any, Generic, Self, TypeVar
 
 from redis.asyncio import Redis
 
-from app.core.cache import Cache, CacheUnavailable
+from app.core.cache import Cache, CachePolicy, CacheUnavailable
+from app.core.cache.engine import Engine
+from app.core.cache.keys import EntryKeys, canonical
 from app.core.redis import ClientOptions, RedisClient, Script, create_client
 from app.core.serializers import Serializer
 from app.core.serializers.json import JsonSerializer
@@ -26,6 +28,9 @@ if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
 return 1
 """)
 """For controls: storing without asking whether one still may."""
+
+_CACHES: dict[Engine, Cache] = {}
+"""Those that are open, by their engine."""
 
 
 @asynccontextmanager
@@ -58,9 +63,23 @@ async def open_cache(
     }
     try:
         async with Cache(client, service=SERVICE, **options) as cache:
-            yield cache
+            _CACHES[cache.engine] = cache
+            try:
+                yield cache
+            finally:
+                del _CACHES[cache.engine]
     finally:
         await client.aclose()
+
+
+def cache_of(policy: CachePolicy[Any]) -> Cache:
+    """The cache that a policy was declared with."""
+    return _CACHES[policy._engine]
+
+
+def keys_of(policy: CachePolicy[Any], key: Any, tags: Sequence[str] = ()) -> EntryKeys:
+    """What the entry of a key is called in Redis."""
+    return policy._keyspace.entry_keys(policy.name, canonical(key), tags)
 
 
 class Source(Generic[T]):
@@ -166,13 +185,13 @@ class LoopClock:
 
 
 def running_loads(cache: Cache) -> int:
-    """How many loads run that callers have asked for, also those that nobody may join any more."""
-    return len(cache.engine.flights.tasks)
+    """How many loads and refreshes run, also those that nobody may join any more."""
+    return len(cache.engine.loads)
 
 
 def waiting_callers(cache: Cache) -> int:
     """How many callers wait for loads that others could join."""
-    return sum(flight.waiters for flight in cache.engine.flights._flights.values())
+    return sum(flight.waiters for flight in cache.engine.coordinator.flights._flights.values())
 
 
 async def lease_keys(client: RedisClient | Redis) -> list[bytes]:

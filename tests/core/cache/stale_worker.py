@@ -8,6 +8,7 @@ begins later must not bring a smaller number.
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -46,10 +47,12 @@ class Checker:
         self._fetch = cache.engine.fetch
         cache.engine.fetch = self._note_offline  # type: ignore[method-assign]  # looked at
 
-    async def _note_offline(self, codec: EntryCodec, keys: EntryKeys) -> ReadResult:
-        seen = await self._fetch(codec, keys)
-        self._offline[asyncio.current_task()] = not seen.online
-        return seen
+    async def _note_offline(
+        self, codec: EntryCodec, entries: Sequence[EntryKeys]
+    ) -> list[ReadResult]:
+        reads = await self._fetch(codec, entries)
+        self._offline[asyncio.current_task()] = not reads[0].online
+        return reads
 
     async def run(self) -> None:
         """Work until the test says stop."""

@@ -56,7 +56,7 @@ async def run(url: str, scenario: str) -> dict[str, Any]:
                 return 0
 
             await policy.get_or_load("key", first)
-            await until(lambda: not cache.engine.refresher.tasks)
+            await until(lambda: not cache.engine.loads)
             await asyncio.sleep(0.3)  # the last one to come finds it stale, too
         await plain.incr("ready")
         await plain.blpop(["go"], timeout=HANG)
@@ -75,7 +75,7 @@ async def run(url: str, scenario: str) -> dict[str, Any]:
             paused = await pauses.total()
         if scenario == "stale":
             await plain.rpush("answers", 1)
-            await until(lambda: not cache.engine.refresher.tasks)
+            await until(lambda: not cache.engine.loads)
     await plain.aclose()
     return {"values": sorted(values), "calls": calls, "answered": answered, "paused": paused}
 

@@ -18,6 +18,7 @@ from tests.core.cache.harness import (
     PATIENT,
     Source,
     breaker_is_open,
+    cache_of,
     is_healthy,
     queued_invalidations,
 )
@@ -25,7 +26,7 @@ from tests.support.wire import Wire
 
 WAYS: dict[str, Callable[[CachePolicy[str]], Awaitable[None]]] = {
     "key": lambda policy: policy.invalidate("key"),
-    "tag": lambda policy: policy.cache.invalidate_tags("tag"),
+    "tag": lambda policy: cache_of(policy).invalidate_tags("tag"),
     "clear": lambda policy: policy.clear(),
 }
 

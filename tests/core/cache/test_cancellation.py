@@ -259,7 +259,7 @@ async def test_at_shutdown_a_lease_that_was_just_asked_for_is_given_back(
     gate.let_in()
     await gate.answered.wait()  # the server has granted it, the cache does not know yet
     leaving = asyncio.create_task(cache.engine.drain(grace=0))
-    await until(lambda: all(task.cancelling() for task in cache.engine.flights.tasks))
+    await until(lambda: all(task.cancelling() for task in cache.engine.loads))
     gate.let_out()
     await leaving
     assert await lease_keys(redis) == []

@@ -13,13 +13,12 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from app.core.cache import Cache, CachePolicy
-from app.core.cache.keys import canonical
 from app.core.redis import ClientOptions, create_client
 from app.core.redis.cluster import FairCluster
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import Source, is_healthy
+from tests.core.cache.harness import Source, cache_of, is_healthy, keys_of
 from tests.support.cluster import SLOTS, EmbeddedCluster
 
 pytestmark = pytest.mark.slow
@@ -227,7 +226,7 @@ async def test_near_caches_hear_of_invalidations_wherever_their_link_is(
         await until(all_heard)
         # Before the clients are closed.
         for policy in policies:
-            await policy.cache.__aexit__(None, None, None)
+            await cache_of(policy).__aexit__(None, None, None)
 
 
 @pytest.mark.parametrize("what", ["key", "tag"])
@@ -235,7 +234,7 @@ async def test_an_announcement_does_not_overtake_what_it_announces(
     cluster: EmbeddedCluster, cache: Cache, policy: CachePolicy[int], what: str
 ) -> None:
     """Whoever heard of it too early would ask again, and keep the old entry for longer."""
-    keys = policy.entry_keys(canonical("key"), TAGS)
+    keys = keys_of(policy, "key", TAGS)
     await policy.get_or_load("key", Source(1).load, tags=TAGS)
     held = keys.value if what == "key" else keys.versions[-1]
     node = cluster.nodes[key_slot(held.encode()) * len(cluster.nodes) // SLOTS]

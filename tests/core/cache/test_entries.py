@@ -15,10 +15,9 @@ from redis.asyncio import Redis
 
 from app.core.cache import Cache
 from app.core.cache.entry import MAX_PAYLOAD, Entry, Miss, decode, encode, entry_id
-from app.core.cache.keys import canonical
 from app.core.redis import ClientOptions, create_client
 from app.core.serializers.json import JsonSerializer
-from tests.core.cache.harness import PATIENT, Clock, Source
+from tests.core.cache.harness import PATIENT, Clock, Source, keys_of
 
 SCHEMA, KEY, OTHER_KEY, VERSIONS = b"schema--", b"key-----", b"other---", b"policy--tag-----"
 ENTRY = Entry(
@@ -176,7 +175,7 @@ async def test_a_model_that_changed_costs_a_load(cache: Cache) -> None:
 async def test_bytes_moved_to_another_key_are_not_believed(cache: Cache, redis: Redis) -> None:
     policy = cache.policy("item", str, ttl=60)
     await policy.get_or_load("alice", Source("alice's").load)
-    alice, bob = (policy.entry_keys(canonical(name), ()).value for name in ("alice", "bob"))
+    alice, bob = (keys_of(policy, name).value for name in ("alice", "bob"))
     await redis.copy(alice, bob)
     count = misses(Miss.KEY)
     assert await policy.get_or_load("bob", Source("bob's").load) == "bob's"
@@ -216,7 +215,7 @@ def raw_server(shared_server: Any) -> Any:
             client, service="mutations", serializer=JsonSerializer(), read_timeout=PATIENT
         )
         policy = cache.policy("item", After, ttl=60)
-        yield runner, policy, client, policy.entry_keys(canonical(1), ()).value
+        yield runner, policy, client, keys_of(policy, 1).value
         runner.run(client.aclose())
 
 
@@ -226,7 +225,7 @@ async def test_a_key_of_another_kind_is_replaced(
 ) -> None:
     policy, source = cache.policy("item", str, ttl=60), Source("value")
     name, *arguments = command
-    await redis.execute_command(name, policy.entry_keys(canonical(1), ()).value, *arguments)
+    await redis.execute_command(name, keys_of(policy, 1).value, *arguments)
     for _ in range(3):
         assert await policy.get_or_load(1, source.load) == "value"
     assert source.loads == 1

@@ -13,15 +13,15 @@ import pytest
 from redis.asyncio import Redis
 
 from app.core.cache import CachePolicy
-from app.core.cache import engine as engine_module
 from app.core.cache import entry as entry_module
 from app.core.cache import entry_codec as codec_module
 from app.core.cache import store as store_module
 from app.core.cache.entry import Entry, Miss
+from app.core.cache.loading import LoadCoordinator
 from app.core.cache.store import CacheStore
 from devservers.waiting import until
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import UNCHECKED_STORE, lease_keys
+from tests.core.cache.harness import UNCHECKED_STORE, cache_of, lease_keys
 
 SEEDS, STEPS, KEYS = 10, 60, 2
 CONTROL_SEEDS = range(200)
@@ -62,7 +62,7 @@ class World:
         self.truth = value = self.truth + 1
         ways: list[Callable[[], Awaitable[None]]] = [
             lambda: policy.invalidate(self.key),
-            lambda: policy.cache.invalidate_tags(f"tag:{self.key}"),
+            lambda: cache_of(policy).invalidate_tags(f"tag:{self.key}"),
             policy.clear,
         ]
         await self.random.choice(ways)()
@@ -163,7 +163,7 @@ async def test_control_without_the_look_at_the_lease_before_joining(
     async def always(*_: object) -> bool:
         return True
 
-    monkeypatch.setattr(engine_module.Engine, "_is_current", always)
+    monkeypatch.setattr(LoadCoordinator, "_is_current", always)
     found, _ = await violations(another, CONTROL_SEEDS, one_is_enough=True)
     assert found
 

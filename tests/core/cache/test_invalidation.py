@@ -15,6 +15,7 @@ from tests.core.cache.harness import (
     UNCHECKED_STORE,
     Clock,
     Source,
+    cache_of,
     lease_keys,
     running_loads,
     value_keys,
@@ -309,7 +310,7 @@ async def test_control_without_the_look_at_the_lease_a_late_caller_is_served_the
     async def always(*_: object) -> bool:
         return True
 
-    monkeypatch.setattr(cache.engine, "_is_current", always)
+    monkeypatch.setattr(cache.engine.coordinator, "_is_current", always)
     source.hold()
     early = read(policy, source)
     await source.started.wait()
@@ -328,14 +329,14 @@ async def test_processes_that_meet_a_new_tag_at_once_agree_about_its_version(
     one, other = policy_of(await another()), policy_of(await another())
     asked, go_on = [], asyncio.Event()
     for policy in (one, other):
-        lease_many = policy.cache._store.lease_many
+        lease_many = cache_of(policy)._store.lease_many
 
         async def held(*arguments: object, ask: object = lease_many) -> object:
             asked.append(arguments)
             await go_on.wait()
             return await ask(*arguments)  # type: ignore[operator]  # passed through
 
-        monkeypatch.setattr(policy.cache._store, "lease_many", held)
+        monkeypatch.setattr(cache_of(policy)._store, "lease_many", held)
     source = Source("value")
     tasks = [
         asyncio.create_task(policy.get_or_load(key, source.load, tags=["new"]))

@@ -11,11 +11,19 @@ from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy, Kept, do_not_keep, keep
 from app.core.cache import fill as fill_module
-from app.core.cache.entry_codec import Lookup
+from app.core.cache.loading import Lookup
 from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.counters import misses
-from tests.core.cache.harness import Clock, Source, lease_keys, value_keys, waiting_callers
+from tests.core.cache.harness import (
+    Clock,
+    Source,
+    cache_of,
+    keys_of,
+    lease_keys,
+    value_keys,
+    waiting_callers,
+)
 
 TTL, STALE, LONG = 60, 30, 3600
 OPTIONS: dict[str, Any] = {
@@ -66,7 +74,7 @@ def route(policy: CachePolicy[int], source: Source[Any]) -> tuple[Ask, Ask | Non
             return await show.builder.build({"id_": 1})
 
         lookup = Lookup(show.kind, show.address({"id_": 1}, None), produce)
-        return int((await policy.cache.engine.get(lookup)).value.body)
+        return int((await cache_of(policy).engine.get(lookup)).value.body)
 
     return read, partial(show.refresh, id_=1)
 
@@ -115,14 +123,14 @@ async def test_it_is_fresh_then_stale_then_gone(cache: Cache, way: Way, clock: C
     assert await read() == 1  # stale
     await source.started.wait()
     source.release()
-    await until(lambda: not cache.engine.refresher.tasks)
+    await until(lambda: not cache.engine.loads)
     clock.advance(TTL / 2 + STALE / 2)  # gone by now, by the policy's times it would be stale
     source.value = keep(3)
     assert (await read(), source.loads) == (3, 3)
 
 
 async def test_the_jitter_of_the_policy_makes_it_shorter_only(cache: Cache) -> None:
-    codec = cache.policy("item", int, ttl=TTL, jitter=0.5).codec(int)
+    codec = cache.policy("item", int, ttl=TTL, jitter=0.5)._make_codec(int)
     entries = [codec.new_entry(1, 0, b"", 10.0) for _ in range(200)]
     lives = [entry.fresh_until - entry.created for entry in entries]
     assert 5_000 <= min(lives) < max(lives) <= 10_000
@@ -130,7 +138,7 @@ async def test_the_jitter_of_the_policy_makes_it_shorter_only(cache: Cache) -> N
 
 async def test_refreshing_early_knows_the_time_of_the_value(cache: Cache) -> None:
     """A load that is slow beside the ttl is not repeated by every second read of a new value."""
-    codec = cache.policy("item", int, ttl=LONG, jitter=0).codec(int)
+    codec = cache.policy("item", int, ttl=LONG, jitter=0)._make_codec(int)
     entry = codec.new_entry(1, cost=10, versions=b"", own_ttl=8)
     due = sum(codec.is_due(entry, entry.created) for _ in range(2_000))
     assert due < 200  # exp(-4) of them; with the time of the policy exp(-0.8)
@@ -262,7 +270,7 @@ async def test_a_refresh_in_the_background_takes_away_what_was_overtaken(
     clock.advance(TTL)
     source.value = do_not_keep(2)
     assert await read() == 1  # stale
-    await until(lambda: source.finished == 2 and not cache.engine.refresher.tasks)
+    await until(lambda: source.finished == 2 and not cache.engine.loads)
     assert (await read(), source.loads) == (2, 3)
 
 
@@ -284,8 +292,7 @@ async def test_each_of_many_says_it_for_itself(cache: Cache, redis: Redis) -> No
         assert found == {1: 1, 2: 2, 3: 3, 4: None, 5: None}
     assert asked == [[1, 2, 3, 4, 5], [3]]
     ttls = {
-        number: await redis.pttl(policy.entry_keys(f"i{number}", ()).value) / 1000
-        for number in (1, 2, 4, 5)
+        number: await redis.pttl(keys_of(policy, number).value) / 1000 for number in (1, 2, 4, 5)
     }
     for number, longest in {1: TTL + LONG, 2: 6 + LONG / 10, 4: 1200, 5: 10}.items():
         assert longest - HANG < ttls[number] <= longest
@@ -334,7 +341,7 @@ async def test_the_memory_of_the_process_keeps_nothing_for_longer(
 
     await until(is_new)
     await read()
-    assert near.get(policy.entry_keys("i1", ()).value) is not None
+    assert near.get(keys_of(policy, 1).value) is not None
     source.value = do_not_keep(3)
     await policy.refresh(1, source.load)
     source.value = do_not_keep(4)

@@ -9,10 +9,10 @@ from fastapi import HTTPException
 from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy
-from app.core.cache.entry_codec import Lookup
+from app.core.cache.loading import Lookup
 from app.core.cache.store import _MARGIN
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import Source
+from tests.core.cache.harness import Source, cache_of
 
 NEGATIVE_TTL, LONG, LOADER_TIMEOUT = 15, 3600, 10
 OPTIONS = {
@@ -49,7 +49,7 @@ def route(policy: CachePolicy[str], value: str | None) -> Read:
             return await show.builder.build({"key": key})
 
         lookup = Lookup(show.kind, show.address({"key": key}, None), produce)
-        return policy.cache.engine.get(lookup)
+        return cache_of(policy).engine.get(lookup)
 
     return read
 

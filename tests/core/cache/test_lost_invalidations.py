@@ -10,14 +10,13 @@ from redis.crc import key_slot
 from structlog.testing import capture_logs
 
 from app.core.cache import Cache, CachePolicy
-from app.core.cache.keys import canonical
 from app.core.cache.server_watch import Servers
 from app.core.redis import ClientOptions, FairCluster, create_client
 from app.core.serializers.json import JsonSerializer
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import PATIENT, SERVICE, Source
+from tests.core.cache.harness import PATIENT, SERVICE, Source, cache_of, keys_of
 from tests.support.asking import ask
 from tests.support.cluster import SLOTS, ClusterNode, EmbeddedCluster
 from tests.support.sentinel import ReplicatedValkey
@@ -27,7 +26,7 @@ Invalidate = Callable[[CachePolicy[str]], Awaitable[None]]
 
 WAYS: dict[str, Invalidate] = {
     "key": lambda policy: policy.invalidate("key", strict=True),
-    "tag": lambda policy: policy.cache.invalidate_tags("tag", strict=True),
+    "tag": lambda policy: cache_of(policy).invalidate_tags("tag", strict=True),
     "clear": lambda policy: policy.clear(strict=True),
 }
 
@@ -163,7 +162,7 @@ async def test_what_the_server_does_not_say_where_it_was_is_dropped(
     url = f"redis://poor:secret@{server.host}:{server.port}/0"
     policy = policy_of(await another(url))
     assert await read(policy, "old") == "old"
-    ask(server, "DEL", policy.cache.keyspace.servers)
+    ask(server, "DEL", cache_of(policy).keyspace.servers)
     await restart_on_snapshot(server, WAYS["key"](policy))
     permit()
     assert await values_until_cached(policy_of(await another(url)), "new") == {"new"}
@@ -214,7 +213,7 @@ async def test_after_a_failover_that_loses_invalidations_nothing_old_is_served(
         seen = [await values_until_cached(policy, "new") for policy in policies]
         assert seen == [{"new"}] * 3 if noticed else "old" in set.union(*seen)
         for policy in policies:  # before the servers are gone
-            await policy.cache.__aexit__(None, None, None)
+            await cache_of(policy).__aexit__(None, None, None)
 
 
 @pytest.mark.slow
@@ -226,7 +225,7 @@ async def test_a_node_of_a_cluster_that_forgets_is_noticed(
         ask(node, "FLUSHALL")
     policy = policy_of(await another(cluster.url))
     assert await read(policy, "old") == "old"
-    keys = policy.entry_keys(canonical("key"), ["tag"])
+    keys = keys_of(policy, "key", ["tag"])
     changed = {
         WAYS["key"]: keys.value,
         WAYS["tag"]: keys.versions[1],
@@ -263,7 +262,7 @@ async def test_a_process_that_dies_before_it_has_dropped_anything_leaves_it_to_t
         ask(node, "FLUSHALL")
     policy = policy_of(await another(cluster.url))
     assert await read(policy, "old") == "old"
-    node = owner(cluster, policy.entry_keys(canonical("key"), []).value)
+    node = owner(cluster, keys_of(policy, "key").value)
     await restart_on_snapshot(node, WAYS["key"](policy))
     await asyncio.to_thread(cluster.wait_until_ready)
     async with process(cluster.url) as (_, dying):
@@ -285,10 +284,10 @@ async def test_a_node_that_was_met_while_the_map_of_the_slots_was_wrong_is_met_a
     key = next(
         key
         for key in map(str, range(100))
-        if owner(cluster, policy.entry_keys(canonical(key), []).value) is not others
+        if owner(cluster, keys_of(policy, key).value) is not others
     )
     assert await policy.get_or_load(key, Source("old").load) == "old"
-    node = owner(cluster, policy.entry_keys(canonical(key), []).value)
+    node = owner(cluster, keys_of(policy, key).value)
     await restart_on_snapshot(node, policy.invalidate(key, strict=True))
     await asyncio.to_thread(cluster.wait_until_ready)
     async with process(cluster.url) as (client, late):

@@ -9,11 +9,11 @@ import pytest
 from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy, CacheUnavailable
-from app.core.cache.refresh import _PAUSE as REFRESH_PAUSE
+from app.core.cache.refresh import _COOLDOWN_SECONDS as REFRESH_PAUSE
 from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.counters import reads, refreshes
-from tests.core.cache.harness import Clock, Source, lease_keys
+from tests.core.cache.harness import Clock, Source, cache_of, lease_keys
 
 TTL = 60.0
 
@@ -211,13 +211,13 @@ async def test_stale_readers_do_not_ask_for_leases_again_and_again(
     table.gate.clear()
     await one.get_or_load_many("ab", table.load)
     await until(lambda: len(table.asked) == 2)
-    asked, lease_many = [], two.cache._store.lease_many
+    asked, lease_many = [], cache_of(two)._store.lease_many
 
     async def counted(*arguments: Any) -> Any:
         asked.append(arguments)
         return await lease_many(*arguments)
 
-    monkeypatch.setattr(two.cache._store, "lease_many", counted)
+    monkeypatch.setattr(cache_of(two)._store, "lease_many", counted)
     began = monotonic()
     for _ in range(100):
         assert await two.get_or_load_many("ab", table.load) == {"a": "A", "b": "B"}

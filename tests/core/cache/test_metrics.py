@@ -11,7 +11,7 @@ from app.core.cache import Cache, CachePolicy
 from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.counters import loads, misses, reads, refreshes, sample, stores
-from tests.core.cache.harness import Clock, LoopClock, Source, is_healthy
+from tests.core.cache.harness import Clock, LoopClock, Source, cache_of, is_healthy
 
 NAMES = iter(range(10_000))
 TTL = 60.0
@@ -113,14 +113,14 @@ async def test_waiting_for_another_process(
 ) -> None:
     one = policy_of(await another())
     two = (await another()).policy(one.name, str, **cast(Any, OPTIONS))
-    denied, lease_many = asyncio.Event(), two.cache._store.lease_many
+    denied, lease_many = asyncio.Event(), cache_of(two)._store.lease_many
 
     async def noted(*arguments: Any, **options: Any) -> Any:
         reply = await lease_many(*arguments, **options)
         denied.set()
         return reply
 
-    monkeypatch.setattr(two.cache._store, "lease_many", noted)
+    monkeypatch.setattr(cache_of(two)._store, "lease_many", noted)
     source = Source("value")
     source.hold()
     holding = asyncio.create_task(one.get_or_load(1, source.load))

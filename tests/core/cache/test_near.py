@@ -13,7 +13,7 @@ from devservers.valkey import EmbeddedValkey
 from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.counters import reads
-from tests.core.cache.harness import Source
+from tests.core.cache.harness import Source, cache_of
 from tests.support.wire import counted_writes
 
 OpenNear = Callable[[], Awaitable[Cache]]
@@ -75,7 +75,7 @@ async def test_reading_many_costs_nothing_for_what_is_near(open_near: OpenNear) 
     with counted_writes() as wire:  # what one way of reading has found, the other one knows
         assert await policy.get_or_load(2, Source([9]).load, tags=["tag"]) == [2]
     assert len(wire) == 0
-    await policy.cache.invalidate_tags("tag")
+    await cache_of(policy).invalidate_tags("tag")
     await policy.get_or_load_many(range(2), load, tags=["tag"])
     assert asked[2:] == [[0, 1]]
 
@@ -104,7 +104,7 @@ async def test_reading_many_keeps_nothing_that_was_invalidated_meanwhile(
 
 WAYS: dict[str, Callable[[CachePolicy[list[int]]], Awaitable[None]]] = {
     "key": lambda policy: policy.invalidate(1),
-    "tag": lambda policy: policy.cache.invalidate_tags("tag"),
+    "tag": lambda policy: cache_of(policy).invalidate_tags("tag"),
     "clear": lambda policy: policy.clear(),
 }
 

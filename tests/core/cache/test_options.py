@@ -9,9 +9,8 @@ from redis.asyncio import Redis
 
 from app.core.cache import Cache
 from app.core.cache.entry import Entry
-from app.core.cache.keys import canonical
 from app.core.cache.options import MoreOptions, PolicyOptions
-from tests.core.cache.harness import Source
+from tests.core.cache.harness import Source, keys_of
 
 
 @pytest.mark.parametrize(
@@ -78,9 +77,9 @@ async def test_an_untyped_policy_takes_the_type_from_the_loader(cache: Cache) ->
 
 
 async def stored(redis: Redis, policy: Any, key: Any) -> Entry:
-    keys = policy.entry_keys(canonical(key), ())
+    keys = keys_of(policy, key)
     raw, *versions = cast(list[bytes], await redis.mget(keys.read_keys))
-    entry = policy.codec(int).unpack(keys, raw, versions, at=0).entry
+    entry = policy._make_codec(int).unpack(keys, raw, versions, at=0).entry
     assert isinstance(entry, Entry)
     return entry
 
@@ -108,7 +107,7 @@ async def test_redis_forgets_an_entry_when_nobody_may_be_served_it(
         "item", int, ttl=10, jitter=0, stale_while_revalidate=20, stale_if_error=30
     )
     await policy.get_or_load(1, Source(1).load)
-    left = await redis.pttl(policy.entry_keys(canonical(1), ()).value)
+    left = await redis.pttl(keys_of(policy, 1).value)
     assert 39_000 < left <= 40_000
 
 
@@ -117,7 +116,7 @@ async def test_a_policy_does_not_end_with_its_version_and_tags_are_forgotten(
 ) -> None:
     policy = cache.policy("item", int, ttl=10)
     await policy.get_or_load(1, Source(1).load, tags=["tag"])
-    policy_version, tag_version = policy.entry_keys(canonical(1), ["tag"]).versions
+    policy_version, tag_version = keys_of(policy, 1, ["tag"]).versions
     assert await redis.pttl(policy_version) == -1
     assert 9_000 < await redis.pttl(tag_version) < 60_000  # see test_lifetimes
 

@@ -49,7 +49,7 @@ async def test_callers_get_the_old_value_and_the_load_goes_on(
         assert set(await asyncio.gather(*calls)) == {"old"}
     assert (source.loads, source.cancelled) == (2, 0)
     source.release()
-    await until(lambda: not cache.engine.flights.tasks)
+    await until(lambda: not cache.engine.loads)
     assert source.finished == 2
     assert await policy.get_or_load("key", source.load) == "new"
 
@@ -118,7 +118,7 @@ async def test_a_late_load_that_fails_leaves_the_old_value(
     source.error = OSError("down")
     assert await policy.get_or_load("key", source.load) == "old"
     source.release()
-    await until(lambda: not cache.engine.flights.tasks)
+    await until(lambda: not cache.engine.loads)
     assert await policy.get_or_load("key", source.load) == "old"
     assert source.loads == 2  # for a while nobody tries again
 
@@ -136,7 +136,7 @@ async def test_many_entries_are_as_patient_as_one(
         async with asyncio.timeout(3 * PATIENCE):
             await policy.get_or_load_many(["key", "other"], load_many)
     source.release()
-    await until(lambda: not cache.engine.flights.tasks)
+    await until(lambda: not cache.engine.loads)
     assert source.finished == 2
     assert await policy.get_or_load_many(["key"], load_many) == {"key": "new"}
 
@@ -161,7 +161,7 @@ async def test_a_late_load_that_another_one_began_ends_with_the_cache(
         return await policy.get_or_load("key", source.load)
 
     call = asyncio.create_task(cache.policy("outer", str, ttl=60).get_or_load("outer", outer))
-    await until(lambda: len(cache.engine.flights.tasks) == 1)
+    await until(lambda: len(cache.engine.loads) == 1)
     drained = asyncio.create_task(cache.engine.drain(HANG))
     await asyncio.sleep(0)
     draining.set()
@@ -169,4 +169,4 @@ async def test_a_late_load_that_another_one_began_ends_with_the_cache(
     loop_clock.advance(HANG)
     await drained
     assert source.cancelled == 1
-    assert not cache.engine.flights.tasks
+    assert not cache.engine.loads

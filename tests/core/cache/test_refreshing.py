@@ -9,10 +9,10 @@ from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy
 from app.core.cache import engine as engine_module
-from app.core.cache.entry_codec import Lookup
+from app.core.cache.loading import Lookup
 from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import Source, is_healthy, lease_keys
+from tests.core.cache.harness import Source, cache_of, is_healthy, lease_keys
 
 # A minute of patience, which nobody needs: the old value comes at once.
 OPTIONS: dict[str, Any] = {"ttl": 60, "lease_wait": HANG, "error_patience": HANG}
@@ -60,7 +60,7 @@ def route(policy: CachePolicy[int], source: Source[int]) -> Cached:
             return await show.builder.build({"key": 1})
 
         lookup = Lookup(show.kind, address, produce)
-        return int((await policy.cache.engine.get(lookup)).value.body)
+        return int((await cache_of(policy).engine.get(lookup)).value.body)
 
     async def refresh() -> int:
         await show.refresh(key=1)
@@ -221,7 +221,7 @@ async def test_control_deleting_first_makes_reads_wait(
     replace = engine_module.Engine._replace
 
     async def deleting(engine: Any, lookup: Any) -> Any:
-        await engine.store.delete([(lookup.keys.value, lookup.keys.lease)])
+        await engine._store.delete([(lookup.keys.value, lookup.keys.lease)])
         return await replace(engine, lookup)
 
     monkeypatch.setattr(engine_module.Engine, "_replace", deleting)

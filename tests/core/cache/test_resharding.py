@@ -9,11 +9,10 @@ from redis.crc import key_slot
 from redis.exceptions import NoPermissionError
 
 from app.core.cache import Cache, CachePolicy
-from app.core.cache.keys import canonical
 from app.core.redis import ClientOptions, RedisClient, create_client
 from devservers.valkey import EmbeddedValkey
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import PATIENT, Source, breaker_is_open, queued_invalidations
+from tests.core.cache.harness import PATIENT, Source, breaker_is_open, keys_of, queued_invalidations
 from tests.support.asking import ask
 from tests.support.cluster import SLOTS, EmbeddedCluster
 
@@ -50,7 +49,7 @@ async def moving(cluster: EmbeddedCluster, key: str) -> AsyncIterator[EmbeddedVa
 
 
 def names(policy: CachePolicy[str], key: str) -> dict[str, str]:
-    keys = policy.entry_keys(canonical(key), [TAG])
+    keys = keys_of(policy, key, [TAG])
     return {"entry": keys.value, "policy": keys.versions[0], "tag": keys.versions[1]}
 
 
@@ -66,7 +65,7 @@ async def test_what_moves_is_invalidated(
     key = names(here, "moving")[what]
     async with moving(cluster, key) as target:
         if moved:
-            source = next(n for n in cluster.nodes if key.encode() in keys_of(n))
+            source = next(n for n in cluster.nodes if key.encode() in keys_on(n))
             ask(source, "MIGRATE", target.host, target.port, key, 0, 5_000)
         match what:
             case "entry":
@@ -127,8 +126,8 @@ async def keys_with_themselves_on(client: RedisClient, node: EmbeddedValkey) -> 
     """The keys that a node has, among many whose values are their names."""
     for key in map(str, range(20)):
         await client.set(key, key)
-    return keys_of(node)
+    return keys_on(node)
 
 
-def keys_of(node: EmbeddedValkey) -> list[bytes]:
+def keys_on(node: EmbeddedValkey) -> list[bytes]:
     return [key.encode() for key in ask(node, "KEYS", "*")]

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.core.cache import Cache, fill
-from app.core.cache.entry_codec import Lookup
+from app.core.cache.loading import Lookup
 from app.core.redis import ClientOptions, create_standalone_client
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until

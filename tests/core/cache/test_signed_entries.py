@@ -16,11 +16,10 @@ from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy
 from app.core.cache.entry import Entry, Miss, decode, encode
-from app.core.cache.keys import canonical
 from app.core.serializers import Serializer
 from app.core.serializers.pickle import PickleSerializer
 from tests.core.cache.conftest import OpenCache
-from tests.core.cache.harness import Source
+from tests.core.cache.harness import Source, keys_of
 from tests.core.serializers.codecs import SERIALIZERS, SIGNING_KEY
 
 RUN: list[str] = []
@@ -55,7 +54,7 @@ async def forge(
     change: Callable[[bytes], bytes] = lambda payload: payload,
 ) -> None:
     """Put what is cached for `source` where `target` is read, with an envelope that fits there."""
-    from_, to = (policy.entry_keys(canonical(name), ()) for name in (source, target))
+    from_, to = (keys_of(policy, name) for name in (source, target))
     raw: Any = await redis.get(from_.value)
     versions: Any = await redis.mget(*to.versions)
     schema = serializer.codec(Secret).fingerprint

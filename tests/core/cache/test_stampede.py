@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.core.cache import engine
-from app.core.cache.refresh import _PAUSE as REFRESH_PAUSE
+from app.core.cache import loading
+from app.core.cache.refresh import _COOLDOWN_SECONDS as REFRESH_PAUSE
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import HANG, until
 from tests.core.cache.conftest import OpenCache
@@ -151,7 +151,7 @@ async def test_a_process_that_waits_asks_politely(another: OpenCache, redis: Red
 async def test_control_without_a_pause_a_process_that_waits_spins(
     another: OpenCache, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_FIRST_POLL", 0)
+    monkeypatch.setattr(loading, "_FIRST_POLL_SECONDS", 0)
     assert await commands_of_waiting(another, redis) > 120
 
 

@@ -1,26 +1,27 @@
 """The cache of one service: what features are given."""
 
-import asyncio
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from app.core.cache import metrics
 from app.core.cache.backplane import Announcer, Backplane
 from app.core.cache.engine import Engine
-from app.core.cache.fill import Filler
 from app.core.cache.http.route import CachedRoute
-from app.core.cache.keys import EntryKeys, Keyspace
+from app.core.cache.keys import Keyspace
 from app.core.cache.near import NearCache
 from app.core.cache.options import MoreOptions, PolicyOptions
 from app.core.cache.outage import Breaker, CacheUnavailable, Recovery
 from app.core.cache.policy import CachePolicy
 from app.core.cache.server_watch import Servers
 from app.core.cache.store import CacheStore
-from app.core.redis import BatchReader, RedisClient, on_connect, stop_tasks
+from app.core.redis import BatchReader, RedisClient, on_connect
 from app.core.serializers import Serializer
+from app.core.tasks import Tasks
 
 T = TypeVar("T")
+
+_GRACE_SECONDS = 5.0
+"""For so long loads may go on when the cache is left."""
 
 
 class Cache:
@@ -56,7 +57,6 @@ class Cache:
             near_bytes: memory of this process for policies with a `near_ttl`; 0: none.
             near_client: what the near cache listens with; it keeps one connection for itself.
         """
-        self.service = service
         self.keyspace = Keyspace(service, epoch)
         self.serializer = serializer
         self._policies: dict[str, CachePolicy[Any]] = {}
@@ -66,7 +66,9 @@ class Cache:
             client,
             self.keyspace.servers,
             policies=lambda: {name: self.keyspace.policy_version(name) for name in self._policies},
-            forgotten=self._drop,
+            forgotten=lambda versions: self.engine.drop_versions_later(
+                versions, "a node of the cluster may have forgotten invalidations"
+            ),
         )
         on_connect(client, servers.meet)
         self._recovery = Recovery(
@@ -86,12 +88,18 @@ class Cache:
             self._breaker,
             self._announcer,
         )
-        filler = Filler(self._store, self._recovery, max_loads=max_loads)
-        self.engine = Engine(self._store, filler, self._near, max_refreshes=max_refreshes)
-        self._running: list[asyncio.Task[None]] = []
+        self.engine = Engine(
+            self._store,
+            self._near,
+            self._breaker,
+            self._recovery,
+            max_loads=max_loads,
+            max_refreshes=max_refreshes,
+        )
+        self._tasks = Tasks()
 
     async def __aenter__(self) -> Self:
-        self._running = [asyncio.create_task(self._recovery.run(self._store, self._breaker))]
+        self._tasks.start(self._recovery.run(self._store, self._breaker))
         if self._backplane is not None:
             self._backplane.start()
         return self
@@ -102,8 +110,8 @@ class Cache:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.engine.drain(grace=5)
-        await stop_tasks(self._running)
+        await self.engine.drain(grace=_GRACE_SECONDS)
+        await self._tasks.stop()
         if self._backplane is not None:
             await self._backplane.close()
         await self._recovery.finish(self._store)
@@ -135,7 +143,15 @@ class Cache:
             raise ValueError(f"a policy's name is letters, digits, - and _, not {name!r}")
         if name in self._policies:
             raise ValueError(f"there is a policy {name!r} already")
-        policy = CachePolicy(self, name, type_, PolicyOptions(ttl=ttl, **options))
+        policy: CachePolicy[Any] = CachePolicy(
+            self.engine,
+            self.keyspace,
+            self.serializer,
+            name,
+            type_,
+            PolicyOptions(ttl=ttl, **options),
+            routes=self.routes,
+        )
         metrics.expect_policy(name)
         self._policies[name] = policy
         return policy
@@ -149,7 +165,7 @@ class Cache:
         Raises:
             CacheUnavailable: with `strict`, if it could not be done now (it is still queued).
         """
-        await self.drop_versions([self.keyspace.tag_version(tag) for tag in tags], strict=strict)
+        await self.engine.drop_versions(list(map(self.keyspace.tag_version, tags)), strict=strict)
 
     async def check(self) -> None:
         """For the health page.
@@ -171,57 +187,3 @@ class Cache:
             complaints.append(problem)
         if complaints:
             raise CacheUnavailable("; ".join(complaints), outage=outage)
-
-    # For the parts of the package
-
-    async def delete_entries(self, entries: Sequence[EntryKeys], *, strict: bool) -> None:
-        """Delete entries and their leases."""
-        if not entries:
-            return
-        pairs = [(keys.value, keys.lease) for keys in entries]
-        self.engine.forget([keys.value for keys in entries])
-        try:
-            await self._store.delete(pairs)
-        except asyncio.CancelledError:  # the change it follows was made: this is not optional
-            self._recovery.queue_entries(pairs, entries[0].versions[0])
-            raise
-        except CacheUnavailable as error:
-            self._recovery.queue_entries(pairs, entries[0].versions[0])
-            # Until it is carried out, reads here must not see the old entry.
-            self._breaker.open(f"an invalidation failed: {error}")
-            if strict:
-                raise
-        else:
-            metrics.invalidations.labels("sent").inc()
-        finally:
-            if self._near is not None:  # afterwards: a read in between kept the old entry
-                self._near.invalidate(keys.value for keys in entries)
-
-    async def drop_versions(self, names: Sequence[str], *, strict: bool) -> None:
-        """Give policies or tags a new version."""
-        if not names:
-            return
-        self.engine.forget(names)
-        try:
-            await self._store.drop_versions(names)
-        except asyncio.CancelledError:
-            self._recovery.queue_versions(names)
-            raise
-        except CacheUnavailable as error:
-            self._recovery.queue_versions(names)
-            self._breaker.open(f"an invalidation failed: {error}")
-            if strict:
-                raise
-        else:
-            metrics.invalidations.labels("sent").inc()
-        finally:
-            if self._near is not None:
-                self._near.invalidate_versions(names)
-
-    def _drop(self, versions: Sequence[str]) -> None:
-        """Invalidate policies that a node of the cluster may have forgotten invalidations of."""
-        self.engine.forget(versions)
-        self._recovery.queue_versions(versions)
-        self._breaker.open("a node of the cluster may have forgotten invalidations")
-        if self._near is not None:
-            self._near.invalidate_versions(versions)

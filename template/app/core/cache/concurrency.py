@@ -19,6 +19,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
+from app.core.tasks import Tasks
+
 
 @dataclass(slots=True)
 class Flight:
@@ -74,32 +76,13 @@ class Flight:
             self.task.cancel()
 
 
-class Detached:
-    """Tasks that run in one context, never in that of the request that happened to start them."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self.tasks: set[asyncio.Task[Any]] = set()
-        """All that run; it also keeps them from being garbage collected."""
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(work, context=self._context.copy())
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return task
-
-
 class SingleFlight:
     """The flights of one process, by key."""
 
-    def __init__(self, context: Context) -> None:
-        self._detached = Detached(context)
+    def __init__(self, tasks: Tasks) -> None:
+        """`tasks` own what is started, also when it is forgotten here."""
+        self._tasks = tasks
         self._flights: dict[str, Flight] = {}
-
-    @property
-    def tasks(self) -> set[asyncio.Task[Any]]:
-        """All that run, also those that were forgotten."""
-        return self._detached.tasks
 
     def find(self, key: str) -> Flight | None:
         flight = self._flights.get(key)
@@ -115,7 +98,7 @@ class SingleFlight:
     ) -> Flight:
         """Start `work`; a flight of the same key goes on for those who wait for it already."""
         flight = Flight(key, frozenset(depends_on))
-        flight.task = self._detached.run(work(flight))
+        flight.task = self._tasks.start(work(flight))
         flight.task.add_done_callback(lambda task: self._landed(flight, task))
         self._flights[key] = flight
         return flight

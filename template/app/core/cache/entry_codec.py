@@ -9,8 +9,7 @@ one process does it.
 
 import math
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from secrets import token_bytes
 from typing import Any
 
@@ -180,8 +179,11 @@ class EntryCodec:
     def count(self, outcome: Outcome) -> None:
         metrics.buffered.add(self._reads[outcome])
 
-    def count_miss(self, reason: Miss) -> None:
-        self._misses[reason].inc()
+    def count_load(self, outcome: Outcome, reason: Miss | None) -> None:
+        """Count a read that the cache alone could not answer, and why it could not."""
+        self.count(outcome)
+        if outcome is Outcome.MISS:
+            self._misses[reason or Miss.EXPIRED].inc()
 
     def observe_load(self, outcome: str, seconds: float) -> None:
         metrics.loads.labels(self.policy, outcome).inc()
@@ -192,15 +194,6 @@ def _joined(versions: Sequence[bytes | None]) -> bytes | None:
     """None if one is missing."""
     known = [version for version in versions if version is not None]
     return b"".join(known) if len(known) == len(versions) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """One value: where it is kept and how to make it."""
-
-    codec: EntryCodec
-    keys: EntryKeys
-    load: Callable[[], Awaitable[Any]]
 
 
 # exp(-15) of all draws would reach further: reads that are not near expiry skip the logarithm.

@@ -26,6 +26,7 @@ from app.core.cache.keys import EntryKeys
 from app.core.cache.outage import CacheUnavailable, Recovery
 from app.core.cache.results import CacheResult, Outcome, ReadResult, fallback, now_ms
 from app.core.cache.store import CacheStore, LeaseReply
+from app.core.tasks import Tasks
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -52,8 +53,9 @@ class Filler:
         self._store = store
         self._recovery = recovery
         self._loads = Bulkhead(max_loads)
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._renewal = LeaseRenewal(store, self.spawn)
+        self.tasks = Tasks()
+        """What ends a fill, also of callers who are gone."""
+        self._renewal = LeaseRenewal(store, self.tasks)
 
     async def lease(
         self, codec: EntryCodec, requests: Sequence[LeaseRequest], *, take: bool = False
@@ -72,17 +74,17 @@ class Filler:
             (request.keys, request.token, LEASE_SECONDS, request.read.id) for request in requests
         ]
         ask = self._store.take_many if take else self._store.lease_many
-        asking = self.spawn(ask(wanted, missing, codec.options.loader_timeout))
+        asking = self.tasks.start(ask(wanted, missing, codec.options.loader_timeout))
         try:
             replies, created = await asyncio.shield(asking)
         except asyncio.CancelledError:
-            self.spawn(self._return_leases(asking, requests))
+            self.tasks.start(self._return_leases(asking, requests))
             raise
         except CacheUnavailable as unavailable:
             if unavailable.outage:  # the request may have arrived, only the reply is missing
                 self.delete_later([request.keys for request in requests])
             elif missing or len(requests) > 1:  # some of it may have been granted
-                self.spawn(self.release(requests, throttle=0))
+                self.tasks.start(self.release(requests, throttle=0))
             raise
         return replies, {name: version or created[name] for name, version in known.items()}
 
@@ -215,17 +217,6 @@ class Filler:
                 self._store.release_leases(leases, throttle), [request.keys for request in requests]
             )
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run something that is waited for at shutdown."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    @property
-    def tasks(self) -> set[asyncio.Task[Any]]:
-        return self._tasks
-
     async def _return_leases(
         self, asking: asyncio.Task[Any], requests: Sequence[LeaseRequest]
     ) -> None:
@@ -250,7 +241,7 @@ class Filler:
                 # The leases may still be there, and would keep everybody waiting.
                 self.delete_later(entries)
 
-        await asyncio.shield(self.spawn(finish()))
+        await self.tasks.shield(finish())
 
     def delete_later(self, entries: Sequence[EntryKeys]) -> None:
         """Have entries and leases deleted as soon as Redis answers."""
@@ -273,12 +264,10 @@ _RENEW_INTERVAL_SECONDS = LEASE_SECONDS / 3
 class LeaseRenewal:
     """Renews what this process holds: one round trip for all of it, nothing for quick loads."""
 
-    def __init__(
-        self, store: CacheStore, spawn: Callable[[Coroutine[Any, Any, None]], object]
-    ) -> None:
-        """`spawn` runs a renewal in the background."""
+    def __init__(self, store: CacheStore, tasks: Tasks) -> None:
+        """`tasks` own the renewals."""
         self._store = store
-        self._spawn = spawn
+        self._tasks = tasks
         self._held: dict[str, EntryKeys] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -301,7 +290,9 @@ class LeaseRenewal:
     def _renew(self) -> None:
         self._timer = None
         if self._held:
-            self._spawn(self._renew_all([(keys, token) for token, keys in self._held.items()]))
+            self._tasks.start(
+                self._renew_all([(keys, token) for token, keys in self._held.items()])
+            )
             self._start()
 
     async def _renew_all(self, leases: Sequence[tuple[EntryKeys, str]]) -> None:

@@ -9,7 +9,6 @@ from decimal import Decimal
 from enum import Enum
 from types import NoneType, UnionType
 from typing import (
-    TYPE_CHECKING,
     Annotated,
     Any,
     Generic,
@@ -28,14 +27,13 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from app.core.cache.entry_codec import Lookup
+from app.core.cache.engine import Engine
+from app.core.cache.entry_codec import EntryCodec
 from app.core.cache.kept import Kept, plain_type
-from app.core.cache.keys import canonical
-from app.core.cache.loader_safety import check_outlives
+from app.core.cache.keys import EntryKeys, Keyspace, canonical
+from app.core.cache.loader_safety import check_captured, check_outlives
+from app.core.cache.loading import Lookup
 from app.core.cache.options import SecondAsk
-
-if TYPE_CHECKING:
-    from app.core.cache.policy import CachePolicy
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -115,7 +113,9 @@ class CachedFunction(Generic[P, R]):
 
     def __init__(
         self,
-        policy: "CachePolicy[Any]",
+        engine: Engine,
+        keyspace: Keyspace,
+        make_codec: Callable[[Any], EntryCodec],
         function: Callable[P, Awaitable[R | Kept[R]]],
         tags: Tags,
         ignore: Sequence[str],
@@ -131,15 +131,19 @@ class CachedFunction(Generic[P, R]):
                 f"{function.__name__} returns a value with its ttl or without: annotate Kept[...] "
                 "alone, and return keep(value) for the ttl of the policy"
             )
-        self._policy = policy
+        self._engine = engine
+        self._keyspace = keyspace
         self._function = function
-        self._codec = policy.codec(returns)
+        self._codec = make_codec(returns)
         self._arguments = Arguments(function, tags, ignore, hints)
+        check_captured(self._codec.policy, function)
+        # Nothing that is part of a key is a session; what is ignored may be, or have one.
+        self._is_safe = not ignore
         functools.update_wrapper(self, function)
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        loaded = await self._policy.cache.engine.get(self._lookup(*args, **kwargs))
-        return cast(R, loaded.value)
+        result = await self._engine.get(self._lookup(*args, **kwargs))
+        return cast(R, result.value)
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The text of the key that these arguments make."""
@@ -147,19 +151,20 @@ class CachedFunction(Generic[P, R]):
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Remove the result for these arguments; see `CachePolicy.invalidate`."""
-        await self._policy.invalidate_texts([self.key(*args, **kwargs)])
+        await self._engine.delete([self._keys(self.key(*args, **kwargs))])
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Compute the result for these arguments now; see `CachePolicy.refresh`."""
-        loaded = await self._policy.cache.engine.refresh(self._lookup(*args, **kwargs))
-        return cast(R, loaded.value)
+        result = await self._engine.refresh(self._lookup(*args, **kwargs))
+        return cast(R, result.value)
 
     def _lookup(self, *args: P.args, **kwargs: P.kwargs) -> Lookup:
         arguments = self._arguments.bind(*args, **kwargs)
-        keys = self._policy.entry_keys(
-            self._arguments.key(arguments), self._arguments.tags(arguments)
-        )
-        return Lookup(self._codec, keys, lambda: self._function(*args, **kwargs))
+        keys = self._keys(self._arguments.key(arguments), self._arguments.tags(arguments))
+        return Lookup(self._codec, keys, lambda: self._function(*args, **kwargs), self._is_safe)
+
+    def _keys(self, text: str, tags: Sequence[str] = ()) -> EntryKeys:
+        return self._keyspace.entry_keys(self._codec.policy, text, tags)
 
 
 class CacheFunction(Protocol):

@@ -218,6 +218,7 @@ class Keyspace:
 
     def __init__(self, service: str, epoch: int = 1) -> None:
         """A new `epoch` leaves all entries of the old one behind."""
+        self.service = service
         self._prefix = f"{service}:{epoch}"
         # Popular entries are asked for again and again.
         self._remembered = lru_cache(_REMEMBERED)(self._entry_keys)

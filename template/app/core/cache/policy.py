@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import (
-    TYPE_CHECKING,
     Any,
     Generic,
     ParamSpec,
@@ -13,16 +12,15 @@ from typing import (
     overload,
 )
 
-from app.core.cache.entry_codec import EntryCodec, Lookup
+from app.core.cache.engine import Engine
+from app.core.cache.entry_codec import EntryCodec
 from app.core.cache.function import CachedFunction, CacheFunction, Tags
 from app.core.cache.http.route import CachedRoute
 from app.core.cache.kept import Kept, plain_type
-from app.core.cache.keys import EntryKeys, canonical
-from app.core.cache.many import ManyReader
+from app.core.cache.keys import Keyspace, canonical
+from app.core.cache.loading import BatchLookup, Lookup
 from app.core.cache.options import PolicyOptions, SecondAsk
-
-if TYPE_CHECKING:
-    from app.core.cache.cache import Cache
+from app.core.serializers import Serializer
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -33,12 +31,24 @@ class CachePolicy(Generic[T]):
     """Made by `Cache.policy`; its name is the namespace of its entries and labels its metrics."""
 
     def __init__(
-        self, cache: "Cache", name: str, type_: type[T] | None, options: PolicyOptions
+        self,
+        engine: Engine,
+        keyspace: Keyspace,
+        serializer: Serializer,
+        name: str,
+        type_: type[T] | None,
+        options: PolicyOptions,
+        *,
+        routes: list[CachedRoute],
     ) -> None:
-        self._cache = cache
+        """Declare a kind of entry; its routes are added to `routes`."""
         self.name = name
         self.options = options
-        self._codec = None if type_ is None else self.codec(type_)
+        self._engine = engine
+        self._keyspace = keyspace
+        self._serializer = serializer
+        self._routes = routes
+        self._codec = None if type_ is None else self._make_codec(type_)
         self._inferred: dict[Any, EntryCodec] = {}
         self._functions: set[str] = set()
 
@@ -72,9 +82,9 @@ class CachePolicy(Generic[T]):
             TimeoutError: the loader took longer than `loader_timeout`.
             Exception: whatever the loader raised, when there is no old value to serve.
         """
-        keys = self.entry_keys(canonical(key), tags)
-        loaded = await self._cache.engine.get(Lookup(self._codec_for(loader), keys, loader))
-        return loaded.value
+        keys = self._keyspace.entry_keys(self.name, canonical(key), tags)
+        result = await self._engine.get(Lookup(self._codec_for(loader), keys, loader))
+        return result.value
 
     async def get_or_load_many(
         self,
@@ -89,8 +99,9 @@ class CachePolicy(Generic[T]):
         value. Round trips: 1 when all are there, 3 when some are not.
         """
         codec = self._codec_for(loader, of_many=True)
-        entries = {key: self.entry_keys(canonical(key), tags) for key in dict.fromkeys(keys)}
-        return await ManyReader(self._cache.engine, codec, entries, loader).get()
+        name, entry_keys = self.name, self._keyspace.entry_keys
+        entries = {key: entry_keys(name, canonical(key), tags) for key in dict.fromkeys(keys)}
+        return await self._engine.get_many(BatchLookup(codec, entries, loader))
 
     async def refresh(
         self, key: Any, loader: Callable[[], Awaitable[T | Kept[T]]], *, tags: Sequence[str] = ()
@@ -103,9 +114,9 @@ class CachePolicy(Generic[T]):
         Raises:
             Exception: whatever the loader raised; the errors of `get_or_load`.
         """
-        keys = self.entry_keys(canonical(key), tags)
+        keys = self._keyspace.entry_keys(self.name, canonical(key), tags)
         lookup = Lookup(self._codec_for(loader), keys, loader)
-        return cast(T, (await self._cache.engine.refresh(lookup)).value)
+        return cast(T, (await self._engine.refresh(lookup)).value)
 
     async def invalidate(self, *keys: Any, strict: bool = False) -> None:
         """Remove entries, and the right of every load under way to store them.
@@ -118,7 +129,9 @@ class CachePolicy(Generic[T]):
         Raises:
             CacheUnavailable: with `strict`, if it could not be done now (it is still queued).
         """
-        await self.invalidate_texts([canonical(key) for key in keys], strict=strict)
+        entry_keys = self._keyspace.entry_keys
+        entries = [entry_keys(self.name, canonical(key), ()) for key in keys]
+        await self._engine.delete(entries, strict=strict)
 
     async def clear(self, *, strict: bool = False) -> None:
         """Remove all entries of this policy, however many: one round trip, two in a cluster.
@@ -126,9 +139,7 @@ class CachePolicy(Generic[T]):
         Raises:
             CacheUnavailable: with `strict`, as for `invalidate`.
         """
-        await self._cache.drop_versions(
-            [self._cache.keyspace.policy_version(self.name)], strict=strict
-        )
+        await self._engine.drop_versions([self._keyspace.policy_version(self.name)], strict=strict)
 
     def cached(self, *, tags: Tags = (), ignore: Sequence[str] = ()) -> CacheFunction:
         """Cache a function: its arguments are the key, its return annotation is the type.
@@ -143,8 +154,10 @@ class CachePolicy(Generic[T]):
         """
 
         def decorate(function: Callable[P, Awaitable[Any]]) -> CachedFunction[P, Any]:
-            self.reserve(function.__name__)
-            return CachedFunction(self, function, tags, ignore)
+            self._reserve(function.__name__)
+            return CachedFunction(
+                self._engine, self._keyspace, self._make_codec, function, tags, ignore
+            )
 
         return decorate
 
@@ -183,10 +196,14 @@ class CachePolicy(Generic[T]):
         """
 
         def decorate(function: Callable[..., Any]) -> CachedRoute:
-            self.reserve(function.__name__)
+            self._reserve(function.__name__)
             return CachedRoute(
-                self,
+                self._engine,
+                self._keyspace,
+                self.name,
+                self.options,
                 function,
+                declared=self._routes,
                 public=public,
                 vary_by=vary_by,
                 tags=tags,
@@ -197,29 +214,15 @@ class CachePolicy(Generic[T]):
 
         return decorate
 
-    # For the parts of the package
-
-    @property
-    def cache(self) -> "Cache":
-        return self._cache
-
-    def entry_keys(self, text: str, tags: Sequence[str]) -> EntryKeys:
-        return self._cache.keyspace.entry_keys(self.name, text, tags)
-
-    def codec(self, type_: Any) -> EntryCodec:
-        """The kind of entries of `type_` under this policy."""
-        serializer = self._cache.serializer
+    def _make_codec(self, type_: Any) -> EntryCodec:
+        serializer = self._serializer
         return EntryCodec(self.name, self.options, serializer.codec(type_), serializer.format)
 
-    def reserve(self, name: str) -> None:
-        """Two functions of one name would share keys."""
+    def _reserve(self, name: str) -> None:
+        """Refuse two functions of one name: they would share keys."""
         if name in self._functions:
             raise ValueError(f"the policy {self.name!r} already caches a function {name!r}")
         self._functions.add(name)
-
-    async def invalidate_texts(self, texts: Sequence[str], *, strict: bool = False) -> None:
-        entries = [self.entry_keys(text, ()) for text in texts]
-        await self._cache.delete_entries(entries, strict=strict)
 
     def _codec_for(self, loader: Callable[..., Any], *, of_many: bool = False) -> EntryCodec:
         if self._codec is not None:
@@ -234,5 +237,5 @@ class CachePolicy(Generic[T]):
                 f"cache.policy({self.name!r}, Item, ...), or annotate what the loader returns"
             )
         if returns not in self._inferred:
-            self._inferred[returns] = self.codec(returns)
+            self._inferred[returns] = self._make_codec(returns)
         return self._inferred[returns]

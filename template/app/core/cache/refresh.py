@@ -1,65 +1,68 @@
 """Refreshing in the background: the old entries are served meanwhile, and nobody waits."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextvars import Context
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
 
 from app.core.cache import metrics
-from app.core.cache.concurrency import Cooldown, Detached
+from app.core.cache.concurrency import Cooldown
 from app.core.cache.entry_codec import EntryCodec
 from app.core.cache.fill import Filler, LeaseRequest
 from app.core.cache.outage import CacheUnavailable
 from app.core.cache.results import Outcome
 from app.core.cache.store import LeaseOutcome
+from app.core.tasks import Tasks
 
 K = TypeVar("K")
 
 log = structlog.get_logger(__name__)
 
-_PAUSE = 0.25
-"""Seconds for which this process leaves an entry alone that it could not refresh."""
+_COOLDOWN_SECONDS = 0.25
+"""For so long this process leaves an entry alone that it could not refresh."""
 
 
 class Refresher:
-    """The refreshes of one process."""
+    """The background refreshes of one process."""
 
-    def __init__(self, filler: Filler, context: Context, *, most: int) -> None:
-        """`most` run at once; one more is left out, not queued: the next read asks again."""
+    def __init__(self, filler: Filler, tasks: Tasks, *, max_refreshes: int) -> None:
+        """`max_refreshes` run at once; one more is left out, not queued: the next read asks again.
+
+        `tasks` own them.
+        """
         self._filler = filler
-        self._most = most
-        self._detached = Detached(context)
+        self._tasks = tasks
+        self._free = max_refreshes
         self._under_way: set[str] = set()
-        self._paused = Cooldown()
-
-    @property
-    def tasks(self) -> set[asyncio.Task[Any]]:
-        return self._detached.tasks
+        self._cooldown = Cooldown()
 
     def start(
         self,
         codec: EntryCodec,
-        stale: Mapping[K, LeaseRequest],
+        due: Mapping[K, LeaseRequest],
         load: Callable[[Sequence[K]], Awaitable[Mapping[K, Any]]],
     ) -> None:
         """Load anew what nobody else is loading."""
         requests = {
-            key: request for key, request in stale.items() if self._may_start(request.keys.value)
+            key: request for key, request in due.items() if self._may_start(request.keys.value)
         }
         if not requests:
             return
-        if len(self.tasks) >= self._most:
+        if not self._free:
             metrics.refreshes.labels(codec.policy, "dropped").inc(len(requests))
             return
-        names = [request.keys.value for request in requests.values()]
-        self._under_way.update(names)
-        task = self._detached.run(self._refresh(codec, requests, load))
-        task.add_done_callback(lambda _: self._under_way.difference_update(names))
+        self._free -= 1
+        self._under_way.update(request.keys.value for request in requests.values())
+        task = self._tasks.start(self._refresh(codec, requests, load))
+        task.add_done_callback(lambda _: self._ended(requests))
 
     def _may_start(self, name: str) -> bool:
-        return name not in self._under_way and not self._paused.holds(name)
+        return name not in self._under_way and not self._cooldown.holds(name)
+
+    def _ended(self, requests: Mapping[K, LeaseRequest]) -> None:
+        self._free += 1
+        self._under_way.difference_update(request.keys.value for request in requests.values())
 
     async def _refresh(
         self,
@@ -78,10 +81,10 @@ class Refresher:
                     outcomes[key] = "denied"
             if granted:
                 loaded = await self._filler.fill(
-                    codec, granted, versions, lambda: load(list(granted))
+                    codec, granted, versions, partial(load, list(granted))
                 )
-                for key, one in loaded.items():
-                    if one.outcome is Outcome.MISS:
+                for key, result in loaded.items():
+                    if result.outcome is Outcome.MISS:
                         outcomes[key] = "done"
         except CacheUnavailable:
             pass  # who serves old entries can go on doing so
@@ -91,4 +94,4 @@ class Refresher:
             for key, outcome in outcomes.items():
                 metrics.refreshes.labels(codec.policy, outcome).inc()
                 if outcome != "done":
-                    self._paused.set(requests[key].keys.value, _PAUSE)
+                    self._cooldown.set(requests[key].keys.value, _COOLDOWN_SECONDS)

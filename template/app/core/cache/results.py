@@ -1,4 +1,4 @@
-"""What a read found, and what its caller gets."""
+"""The result of a read, and the value returned to the caller."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,6 +36,22 @@ class ReadResult:
     at: float = field(kw_only=True)
     """When it was asked for, by `monotonic`: it knows of every invalidation from before."""
 
+    def outcome(self, now: int) -> Outcome | None:
+        """How it answers a caller, `now` in milliseconds since 1970; None: it has to be loaded."""
+        entry = self.entry
+        if entry is None or now >= entry.stale_until:
+            return None
+        if now >= entry.fresh_until:
+            return Outcome.STALE
+        return Outcome.NEAR if self.near else Outcome.HIT
+
+    def hit(self, now: int) -> Outcome | None:
+        """`outcome`, if it is fresh and need not even be refreshed early; otherwise None."""
+        entry = self.entry
+        if entry is None or now >= entry.early_refresh_from:
+            return None
+        return Outcome.NEAR if self.near else Outcome.HIT
+
 
 @dataclass(slots=True)
 class CacheResult:
@@ -50,17 +66,17 @@ class CacheResult:
 
 
 def now_ms() -> int:
-    """Milliseconds since 1970."""
+    """Return the time in milliseconds since 1970."""
     return int(time() * 1000)
 
 
 def served(read: ReadResult, entry: Entry, outcome: Outcome) -> CacheResult:
-    """A stored value, on its way to a caller."""
+    """Return a stored value as the caller gets it."""
     return CacheResult(read.value, outcome, entry.created, entry.fresh_until, read.at)
 
 
 def fallback(read: ReadResult) -> CacheResult | None:
-    """The old value, where it may be served because there is no new one."""
+    """Return the old value, where it may be served because there is no new one."""
     entry = read.entry
     if entry is not None and now_ms() < max(entry.stale_until, entry.error_until):
         return served(read, entry, Outcome.STALE_ERROR)

@@ -109,8 +109,8 @@ def check_unserved(served: Collection[CachedRoute], endpoints: Collection[Any]) 
                 f"{route.arguments.name} is cached, and no route serves it from there: the cache's "
                 "decorator goes below @router.get(...), not above it"
             )
-    for cache in {route.policy.cache for route in served}:
-        for route in cache.routes:
+    for declared in {id(route.declared): route.declared for route in served}.values():
+        for route in declared:
             if not route.checked:
                 name = route.arguments.name
                 log.warning("cache.unserved_route", function=name, why="cached, but no route")

@@ -8,7 +8,6 @@ what was read, so that nothing is read twice.
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from sys import getsizeof
-from time import time
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
@@ -30,7 +29,7 @@ from app.core.cache.http.headers import ResponseRenderer, conditions
 from app.core.cache.http.params import ArgumentReader, reader_for, tree
 from app.core.cache.http.route import SEEN, CachedRoute
 from app.core.cache.keys import EntryKeys
-from app.core.cache.results import Outcome
+from app.core.cache.results import now_ms
 from app.core.implementations import Prerouter, current
 from app.core.responses import ResponseSender
 from app.core.scope import ROUTE_TEMPLATE
@@ -237,7 +236,7 @@ class _PublishedRoute:
         self.template = context.path_format or ""
         self.pattern = context.path_regex
         self._cached = cached
-        self._engine = cached.policy.cache.engine
+        self._engine = cached.engine
         self._reader: ArgumentReader | None = None
         self._declared = {
             field.alias for part in tree(context.dependant) for field in part.query_params
@@ -278,21 +277,15 @@ class _PublishedRoute:
     async def answer(self, address: EntryKeys, scope: Scope, send: Send) -> bool:
         """Answer if there is a fresh entry; otherwise leave what was read in the scope."""
         cached, engine, kind = self._cached, self._engine, self._cached.kind
-        seen = engine.near(kind, address) or await engine.fetch(kind, address)
-        entry, now = seen.entry, int(time() * 1000)
-        if (
-            entry is None
-            or now >= entry.early_refresh_from
-            or seen.value is None
-            or seen.value.is_error
-        ):
-            scope[SEEN] = (address.value, seen)
+        read, now = await engine.peek(kind, address), now_ms()
+        entry, outcome = read.entry, read.hit(now)
+        if entry is None or outcome is None or read.value is None or read.value.is_error:
+            scope[SEEN] = (address.value, read)
             return False
-        outcome = Outcome.NEAR if seen.near else Outcome.HIT
         kind.count(outcome)
         scope[ROUTE_TEMPLATE] = self.template
         ready = cached.renderer.render(
-            seen.value, outcome, entry, now, conditions(scope["headers"])
+            read.value, outcome, entry, now, conditions(scope["headers"])
         )
         if isinstance(send, ResponseSender) and send.send_raw(ready):
             return True

@@ -13,13 +13,14 @@ from contextlib import suppress
 from contextvars import copy_context
 from hashlib import blake2b
 from time import time
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
 from fastapi import HTTPException, Request, Response
 from fastapi.utils import is_body_allowed_for_status_code
 
 from app.core.cache.concurrency import adopt
-from app.core.cache.entry_codec import EntryCodec, Lookup
+from app.core.cache.engine import Engine
+from app.core.cache.entry_codec import EntryCodec
 from app.core.cache.function import Arguments, Tags
 from app.core.cache.http.headers import Freshness, ResponseRenderer, conditions
 from app.core.cache.http.params import PRINCIPAL, REQUEST, RESPONSE, for_callers, for_fastapi
@@ -32,15 +33,13 @@ from app.core.cache.http.response import (
     is_negative,
 )
 from app.core.cache.kept import Kept, plain, plain_type
-from app.core.cache.keys import EntryKeys, canonical
-from app.core.cache.loader_safety import check_outlives
-from app.core.cache.options import SecondAsk
+from app.core.cache.keys import EntryKeys, Keyspace, canonical
+from app.core.cache.loader_safety import check_captured, check_outlives
+from app.core.cache.loading import Lookup
+from app.core.cache.options import PolicyOptions, SecondAsk
 from app.core.cache.results import CacheResult, Outcome
 from app.core.responses import Headers, PreparedResponse
 from app.core.scope import PERSONALIZED_BY
-
-if TYPE_CHECKING:
-    from app.core.cache.policy import CachePolicy
 
 SEEN = "app.cache.seen"
 """In the scope: the address that the edge has read for this request, and what it found."""
@@ -58,9 +57,13 @@ class CachedRoute:
 
     def __init__(
         self,
-        policy: "CachePolicy[Any]",
+        engine: Engine,
+        keyspace: Keyspace,
+        policy: str,
+        options: PolicyOptions,
         function: Callable[..., Any],
         *,
+        declared: "list[CachedRoute]",
         public: bool,
         vary_by: Callable[..., Any] | None,
         tags: Tags,
@@ -68,6 +71,10 @@ class CachedRoute:
         max_age: float,
         second_ask: SecondAsk = False,
     ) -> None:
+        """Cache a function under the policy of that name; see `CachePolicy.http`.
+
+        `declared` are all cached routes of the service, whether or not an application serves them.
+        """
         name = function.__name__
         if public == (vary_by is not None):
             raise TypeError(
@@ -82,8 +89,12 @@ class CachedRoute:
         if "return" not in hints:
             raise TypeError(f"{name} needs a return annotation to be cached")
         check_outlives(name, hints)
+        check_captured(policy, function)
         hints["return"] = plain_type(hints["return"])
-        self.policy = policy
+        self.engine = engine
+        self._keyspace = keyspace
+        self._policy = policy
+        self._options = options
         self.public = public
         self.vary_by = vary_by
         self.arguments = Arguments(function, tags, ignore, hints, second_ask)
@@ -93,17 +104,17 @@ class CachedRoute:
         self.builder = ResponseBuilder(function, self.returns)
         self.checked = False
         """Set at start-up, by the middleware."""
-        policy.cache.routes.append(self)
+        self.declared = declared
+        declared.append(self)
         self.varies_by: frozenset[Any] = frozenset()
         """`vary_by` and all that it depends on; set at start-up."""
-        options = policy.options
         self.kind = self._make_kind(second_ask=False)
         self._made_up = self.kind
         if self.arguments.has_second_ask:
             self._made_up = self._make_kind(second_ask=True)
         self.renderer = ResponseRenderer(
             Freshness(
-                service=policy.cache.service,
+                service=keyspace.service,
                 public=public,
                 max_age=max_age,
                 stale_while_revalidate=options.stale_while_revalidate,
@@ -117,8 +128,8 @@ class CachedRoute:
 
     def _make_kind(self, *, second_ask: bool) -> EntryCodec:
         return EntryCodec(
-            self.policy.name,
-            self.policy.options,
+            self._policy,
+            self._options,
             self.builder.codec,
             RESPONSE_FORMAT,
             is_negative=is_negative,
@@ -180,7 +191,7 @@ class CachedRoute:
             # Hashed: who reads key names in Redis does not read names of people.
             who = blake2b(canonical(principal).encode("utf-8", "surrogatepass"), digest_size=16)
             key += f"@{who.hexdigest()}"
-        return self.policy.entry_keys(key, self.arguments.tags(arguments))
+        return self._keyspace.entry_keys(self._policy, key, self.arguments.tags(arguments))
 
     async def invalidate(self, **arguments: Any) -> None:
         """Remove the response for these arguments; for a route with `vary_by` use a tag.
@@ -190,7 +201,8 @@ class CachedRoute:
         """
         if not self.public:
             raise TypeError(f"{self.arguments.name} varies by who asks: invalidate a tag of it")
-        await self.policy.invalidate_texts([self.arguments.key(self.arguments.bind(**arguments))])
+        key = self.arguments.key(self.arguments.bind(**arguments))
+        await self.engine.delete([self._keyspace.entry_keys(self._policy, key, ())])
 
     async def refresh(self, **arguments: Any) -> None:
         """Compute the response for these arguments now; see `CachePolicy.refresh`.
@@ -204,8 +216,10 @@ class CachedRoute:
         if not self.public:
             raise TypeError(f"{self.arguments.name} varies by who asks: invalidate a tag of it")
         bound = self.arguments.bind(**arguments)
-        recipe = Lookup(self.kind, self.address(bound, None), lambda: self.builder.build(bound))
-        await self.policy.cache.engine.refresh(recipe)
+        recipe = Lookup(
+            self.kind, self.address(bound, None), lambda: self.builder.build(bound), is_safe=True
+        )
+        await self.engine.refresh(recipe)
 
     async def _get(
         self, request: Request, address: EntryKeys, arguments: dict[str, Any]
@@ -228,12 +242,10 @@ class CachedRoute:
 
         at, seen = request.scope.get(SEEN, (None, None))
         kind = self._made_up if self.arguments.is_made_up(arguments) else self.kind
-        recipe = Lookup(kind, address, produce)
+        recipe = Lookup(kind, address, produce, is_safe=not self.ignored)
         stored: StoredResponse | None
         try:
-            loaded = await self.policy.cache.engine.get(
-                recipe, seen if at == address.value else None
-            )
+            loaded = await self.engine.get(recipe, seen if at == address.value else None)
             stored = loaded.value
         except ServerErrorResponse as failed:
             stored = failed.response
