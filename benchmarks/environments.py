@@ -22,7 +22,7 @@ UV = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
 _PLACE = "    # This service's own features: add yours here.\n"
 _FEATURE = (
     "    from feature import create_bench_router\n\n"
-    "    app.include_router(create_bench_router(cache))\n"
+    "    service.include(create_bench_router(cache))\n"
 )
 _SHOWN = ("fastapi", "uvicorn", "redis")
 

@@ -13,12 +13,19 @@ from devservers.server import free_port
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until
 from tests.conftest import Client, MakeValkey, Serve
-from tests.items.test_items import create
+from tests.notes import install_notes
 
 # A read of the cache waits 0.05 s for Redis, the default. Whatever else waited would wait for this
 # long, which no pause of a busy machine comes close to.
 TIMEOUTS = {"cache_read_timeout": 0.05, "redis_timeout": 60.0, "redis_pool_timeout": 60.0}
 WORST = 30.0
+
+
+async def write(client: Client, text: str = "lamp") -> str:
+    """Write a note; returns its path."""
+    path = "/test-notes/one"
+    assert (await client.put(path, json=text)).status_code == 204
+    return path
 
 
 async def read(client: Client, path: str) -> tuple[int, float]:
@@ -51,10 +58,10 @@ async def until_hit(client: Client, path: str) -> None:
 
 async def test_it_starts_and_answers_without_redis(serve: Serve) -> None:
     nowhere = f"redis://127.0.0.1:{free_port()}/0"
-    async with serve(redis_url=nowhere) as client:
-        item = await create(client)
+    async with serve(install_notes, redis_url=nowhere) as client:
+        path = await write(client)
         for _ in range(10):
-            assert (await client.get(f"/items/{item['id']}")).json() == item
+            assert (await client.get(path)).json() == "lamp"
         ready = await client.get("/health/ready")
         assert ready.status_code == 200
         assert ready.json()["checks"]["redis"]["status"] != "ok"
@@ -122,9 +129,8 @@ async def a_refusal_is_seen(client: Client) -> bool:
 
 
 async def test_redis_killed_under_readers_and_back(serve: Serve, valkey: EmbeddedValkey) -> None:
-    async with serve(redis_url=valkey.url, **TIMEOUTS) as client:
-        item = await create(client)
-        path = f"/items/{item['id']}"
+    async with serve(install_notes, redis_url=valkey.url, **TIMEOUTS) as client:
+        path = await write(client)
         await until_hit(client, path)
 
         valkey.kill()
@@ -137,9 +143,8 @@ async def test_redis_killed_under_readers_and_back(serve: Serve, valkey: Embedde
 
 
 async def test_redis_frozen_under_50_readers_and_back(serve: Serve, valkey: EmbeddedValkey) -> None:
-    async with serve(redis_url=valkey.url, **TIMEOUTS) as client:
-        item = await create(client)
-        path = f"/items/{item['id']}"
+    async with serve(install_notes, redis_url=valkey.url, **TIMEOUTS) as client:
+        path = await write(client)
         await until_hit(client, path)
 
         valkey.freeze()
@@ -156,18 +161,17 @@ async def test_redis_frozen_under_50_readers_and_back(serve: Serve, valkey: Embe
 async def test_what_changes_meanwhile_is_not_served_old_afterwards(
     serve: Serve, valkey: EmbeddedValkey
 ) -> None:
-    async with serve(redis_url=valkey.url, cache_read_timeout=0.05, redis_timeout=0.2) as client:
-        item = await create(client)
-        path = f"/items/{item['id']}"
+    limits = {"cache_read_timeout": 0.05, "redis_timeout": 0.2}
+    async with serve(install_notes, redis_url=valkey.url, **limits) as client:
+        path = await write(client)
         await until_hit(client, path)
 
         valkey.freeze()
-        changed = await client.put(path, json={"name": "new", "version": 1})
-        assert changed.status_code == 200
+        await write(client, "new")
         valkey.thaw()
 
         end = monotonic() + 4
         while monotonic() < end:
-            assert (await client.get(path)).json()["name"] == "new"
+            assert (await client.get(path)).json() == "new"
             await asyncio.sleep(0.05)
         await until_hit(client, path)

@@ -10,6 +10,9 @@ Edit = Callable[[Path], None]
 # A file of app/core, which belongs to the template, that teams change all the same.
 CORE = "app/core/redis/clients.py"
 OWN_FEATURES = "    # This service's own features: add yours here.\n"
+OWN_MIDDLEWARE = (
+    "    # This service's own middleware: add yours here. Hits of the cache pass it, too.\n"
+)
 OWN_SETTINGS = "    # This service's own settings: add yours here.\n"
 
 
@@ -40,10 +43,16 @@ def change_a_line(service: Path) -> None:
 def add_a_feature(service: Path) -> None:
     """A folder of its own, and the two lines that wire it."""
     write(service / "app/payments/__init__.py", '"""Payments."""\n')
-    write(service / "app/payments/routes.py", '"""Payments over HTTP."""\n')
+    write(service / "app/payments/install.py", '"""Payments over HTTP."""\n')
     main = service / "app/main.py"
-    insert_after(main, "import create_items_router\n", "from app.payments.routes import router\n")
-    insert_after(main, OWN_FEATURES, "    app.include_router(router)\n")
+    ours = "from app.payments.install import install_payments\n"
+    insert_after(main, "import install_items\n", ours)
+    insert_after(main, OWN_FEATURES, "    install_payments(service)\n")
+
+
+def add_a_middleware(service: Path) -> None:
+    main = service / "app/main.py"
+    insert_after(main, OWN_MIDDLEWARE, "    service.middleware(PaymentsMiddleware)\n")
 
 
 def add_settings(service: Path) -> None:
@@ -85,13 +94,14 @@ def rework_the_example(service: Path) -> None:
 
 
 def delete_the_example(service: Path) -> None:
-    """Its folders, and the lines that wire it."""
+    """Its folders, its migration, and the line that installs it, with its import."""
     shutil.rmtree(service / "app/items")
     shutil.rmtree(service / "tests/items")
+    (service / "migrations/versions/0001_items.py").unlink(missing_ok=True)
     main = service / "app/main.py"
     lines = main.read_text("utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if not re.search(r"items|Item|restock", line)]
-    assert len(kept) < len(lines)
+    kept = [line for line in lines if "install_items" not in line]
+    assert len(kept) == len(lines) - 2
     main.write_text("".join(kept), "utf-8")
 
 
@@ -99,6 +109,7 @@ def delete_the_example(service: Path) -> None:
 TYPICAL: tuple[Edit, ...] = (
     change_a_line,
     add_a_feature,
+    add_a_middleware,
     add_settings,
     add_a_dependency,
     bump_a_dependency,

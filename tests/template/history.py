@@ -46,9 +46,9 @@ def turn_back(files: Path) -> None:
     project = files / "pyproject.toml.jinja"
     replace(project, '"fastapi>=0.', '"fastapi>=0.0.')
     replace(project, '  "uvicorn[standard]>=', '  "hypercorn>=')
-    token = "token=settings.metrics_token.get_secret_value()"
-    metrics = f"        app.include_router(create_metrics_router({token}))\n"
-    replace(files / "app/main.py.jinja", f"    if settings.has_metrics:\n{metrics}", "")
+    main = files / "app/main.py.jinja"
+    replace(main, "    cache = install_cache(service", "    cache = install_a_cache(service")
+    replace(main, "from app.wiring.service import make_service\n", "")
     settings = files / "app/settings/__init__.py.jinja"
     replace(settings, '    service_name: str = "{{ service_name }}"\n', "")
     readme = files / "README.md.jinja"

@@ -25,7 +25,7 @@ from tests.template.conftest import Render
 from tests.template.edits import OWN_FEATURES, insert_after, replace, write
 from tests.template.test_profiles import run
 
-FIRST_OWN_IMPORT = "from app.core.application import Application\n"
+FIRST_OWN_IMPORT = "from app.core.serializers.json import JsonSerializer\n"
 
 # What the README of a service shows, as a feature of another one.
 CATALOG = '''"""Items of the service `orders`, kept for as long as they do not change there."""
@@ -38,13 +38,14 @@ from fastapi import APIRouter
 
 from app.core.cache import Cache
 from app.core.events import Event, Events, EventsLost
+from app.core.service import Service
 
 
 class ItemUpdated(Event, name="item.updated"):
     item_id: UUID
 
 
-def create_catalog_router(cache: Cache, events: Events) -> APIRouter:
+def install_catalog(service: Service, cache: Cache, events: Events) -> None:
     router = APIRouter(prefix="/catalog")
     names = cache.policy("catalog", str, ttl=3600)
 
@@ -62,7 +63,7 @@ def create_catalog_router(cache: Cache, events: Events) -> APIRouter:
         async with httpx2.AsyncClient(base_url=os.environ["ORDERS_URL"]) as orders:
             return str((await orders.get(f"/items/{item_id}")).json()["name"])
 
-    return router
+    service.include(router)
 '''
 
 
@@ -82,12 +83,10 @@ def billing(render: Render, tmp_path: Path) -> Path:
     rendered = render(events=True, database="sqlite", service_name="billing")
     folder = Path(shutil.copytree(rendered, tmp_path / "billing"))
     write(folder / "app/catalog/__init__.py", "")
-    write(folder / "app/catalog/routes.py", CATALOG)
+    write(folder / "app/catalog/install.py", CATALOG)
     main = folder / "app/main.py"
-    insert_after(
-        main, OWN_FEATURES, "    app.include_router(create_catalog_router(cache, events))\n"
-    )
-    catalog = "from app.catalog.routes import create_catalog_router\n"
+    insert_after(main, OWN_FEATURES, "    install_catalog(service, cache, events)\n")
+    catalog = "from app.catalog.install import install_catalog\n"
     replace(main, FIRST_OWN_IMPORT, catalog + FIRST_OWN_IMPORT)
     return environment_of(folder)
 

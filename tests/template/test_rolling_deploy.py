@@ -35,12 +35,14 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from app.core.cache import Cache
+from app.core.service import Service
 from app.items.caching import LISTS, item_tag
+from app.items.in_sql import SqlItemRepository
 from app.items.models import Item
-from app.items.repository import ItemRepository
 
 
-def create_catalogue_router(cache: Cache, items: ItemRepository) -> APIRouter:
+def install_catalogue(service: Service, cache: Cache) -> None:
+    items = service.find(SqlItemRepository)
     router = APIRouter(prefix="/catalogue")
     single = cache.policy("catalogue", Item, ttl=60)
     several = cache.policy("catalogue-many", Item, ttl=60)
@@ -60,7 +62,7 @@ def create_catalogue_router(cache: Cache, items: ItemRepository) -> APIRouter:
         values = await several.get_or_load_many(ids, load, tags=[LISTS])
         return [item for item in values.values() if item]
 
-    return router
+    service.include(router)
 '''
 # A busy test machine may pause for longer than a service allows; a read without Redis is right but
 # shows nothing here, and an invalidation that waits for Redis would be a stale value.
@@ -86,11 +88,11 @@ def services(template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         write(folder / "app/catalogue.py", FEATURE)
         replace(
             folder / MAIN,
-            "from app.core.cache import Cache,",
-            "from app.catalogue import create_catalogue_router\nfrom app.core.cache import Cache,",
+            "from app.core.serializers",
+            "from app.catalogue import install_catalogue\nfrom app.core.serializers",
         )
         mark = "    # This service's own features: add yours here.\n"
-        added = "    app.include_router(create_catalogue_router(cache, items))\n"
+        added = "    install_catalogue(service, cache)\n"
         replace(folder / MAIN, mark, mark + added)
         subprocess.run(["uv", "sync", "--quiet"], cwd=folder, env=service_environment(), check=True)
         made[serializer] = folder

@@ -1,6 +1,6 @@
 """What the rest of the feature asks of whatever keeps the items.
 
-`main.py` gives it the implementation that suits the database.
+`install.py` gives it the implementation that suits the database.
 """
 
 from typing import Protocol

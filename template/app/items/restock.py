@@ -46,7 +46,7 @@ def create_restock_router(items: ItemRepository, changes: ItemChanges) -> APIRou
             await changes.tell(item_id, Change.UPDATED)
             raise
         except LockUnavailable:
-            raise  # that is no conflict: main.py answers 503
+            raise  # that is no conflict, and answered with 503
         except LockTimeout:
             raise HTTPException(409, "the item is being restocked: try again") from None
         if item is None:

@@ -12,6 +12,9 @@ from app.core.secret_strength import weaknesses
 from app.settings.redis import RedisSettings
 from app.settings.service import listed
 
+# Purposes that are not called like their role.
+_ROLES = {"commands": "service", "near": "cache"}
+
 Claim = Annotated[str, Field(min_length=1)]
 
 
@@ -75,6 +78,10 @@ class AccessSettings(RedisSettings):
     @property
     def token_algorithms(self) -> list[str]:
         return listed(self.access_algorithms)
+
+    def redis_login(self, url: str, purpose: str) -> str:
+        """Return the URL with the login of the role that `access.toml` has for a purpose."""
+        return self.as_role(url, _ROLES.get(purpose, purpose))
 
     def as_role(self, url: str, role: str) -> str:
         """The servers of a URL, with the login of a role."""

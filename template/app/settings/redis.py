@@ -33,6 +33,15 @@ class RedisSettings(ServiceSettings):
         """
         return parse_url(url)
 
+    def redis_login(self, url: str, purpose: str) -> str:
+        """Return a URL with the login for a purpose; a part that has logins elsewhere overrides it.
+
+        Args:
+            url: of a Redis that a setting names.
+            purpose: what a client is for: "commands", "cache", "locks", ...
+        """
+        return url
+
     def _unsafe(self) -> list[str]:
         found = super()._unsafe()
         return found + self._unsafe_redis("REDIS_URL", self.redis_url.get_secret_value())

@@ -162,6 +162,21 @@ async def read_all(client: httpx2.AsyncClient, *, between_pages: object = None) 
             await between_pages()
 
 
+async def test_without_the_database_requests_are_told_to_come_back(
+    serve: Serve, no_database: dict[str, object]
+) -> None:
+    async with serve(**no_database) as client:
+        for response in (
+            await client.get("/items"),
+            await client.get(f"/items/{uuid4()}"),
+            await client.post("/items", json={"name": "lamp"}),
+            await client.put(f"/items/{uuid4()}", json={"name": "lamp", "version": 1}),
+            await client.delete(f"/items/{uuid4()}"),
+        ):
+            assert response.status_code == 503, response.text
+            assert "retry-after" in response.headers
+
+
 async def test_pages_neither_repeat_nor_skip_while_items_come_and_go(
     client: httpx2.AsyncClient,
 ) -> None:

@@ -63,7 +63,7 @@ class Backend:
         pool_timeout: float = HANG,
         timeout: float = HANG,  # noqa: ASYNC109 - it is the database's, not that of this function
     ) -> AsyncIterator[tuple[Database | Bucket, ItemRepository]]:
-        """The database and its items, as `main.py` makes them. All times in seconds."""
+        """The database and its items, as a service makes them. All times in seconds."""
         limits: dict[str, Any] = {
             "pool_size": pool_size,
             "pool_timeout": pool_timeout,

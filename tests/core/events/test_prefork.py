@@ -119,5 +119,6 @@ def test_nothing_that_identifies_a_process_is_made_before_it_starts() -> None:
     files = [*ROOT.glob("template/app/**/*.py")]
     found = {str(file): made_before_the_fork(file.read_text()) for file in files}
     assert {file: lines for file, lines in found.items() if lines} == {}
-    wiring = (ROOT / "template/app/main.py.jinja").read_text()
+    wiring = "".join(path.read_text() for path in ROOT.glob("template/app/**/*.py.jinja"))
+    assert "create_service" in wiring
     assert [name for name in MAKES_IDENTITY if f"{name}(" in wiring] == []

@@ -78,12 +78,18 @@ class Health:
     """Runs the checks, all at once, and not more often than every `keep` seconds."""
 
     def __init__(self, *checks: Check, keep: float = 1.0) -> None:
-        self._probes = {check.name: _Probe(check) for check in checks}
+        self._probes: dict[str, _Probe] = {}
+        for check in checks:
+            self.add(check)
         self._keep = keep
         self._results: dict[str, Result] = {}
         self._fresh_until = 0.0
         self._turn = asyncio.Lock()
         self._draining = False
+
+    def add(self, check: Check) -> None:
+        """Run this check, too, from now on."""
+        self._probes[check.name] = _Probe(check)
 
     @property
     def draining(self) -> bool:

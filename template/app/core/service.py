@@ -1,0 +1,309 @@
+"""A service as the sum of its parts, with HTTP or without.
+
+A part is installed by a function that is given the service: it makes what it needs, and says what
+is to be opened, checked and answered. `app()` then serves requests; `running()` is for everything
+else: a worker, a cron job, a command, a test.
+"""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+)
+from dataclasses import replace
+from enum import IntEnum
+from typing import Any, Self, TypeVar
+
+import structlog
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse
+from redis.exceptions import RedisClusterException, RedisError
+from starlette.responses import Response
+
+from app.core.application import Application
+from app.core.cache import HttpCacheMiddleware
+from app.core.observability.health import (
+    Check,
+    Health,
+    all_of,
+    create_health_router,
+    drain_on_sigterm,
+)
+from app.core.observability.metrics import warn_of_scattered_metrics
+from app.core.observability.requests import expect_routes, internal_error
+from app.core.redis import (
+    ClientOptions,
+    Probe,
+    RedisClient,
+    advice,
+    create_client,
+    is_refusal,
+    is_transient,
+)
+from app.core.redis.servers import Kept, RedisServers
+
+log = structlog.get_logger(__name__)
+
+Resource = AbstractAsyncContextManager[Any] | AbstractContextManager[Any]
+ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
+T = TypeVar("T")
+
+
+class Layer(IntEnum):
+    """Where a middleware stands around the routes, from the outside."""
+
+    REQUESTS = 0
+    """Around everything: what counts, times and logs every request."""
+    OUTSIDE_CACHE = 1
+    """Hits of the HTTP cache pass it, too."""
+    CACHE = 2
+    """The HTTP cache itself."""
+    INSIDE_CACHE = 3
+    """Only what the cache cannot answer passes it."""
+
+
+class Service:
+    """Knows its parts; costs no I/O before it runs."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        redis_url: str,
+        redis_options: ClientOptions,
+        redis_login: Callable[[str, str], str] = lambda url, purpose: url,
+        production: bool = False,
+        processes: int = 1,
+    ) -> None:
+        """Begin with no part.
+
+        Args:
+            name: begins every key in Redis.
+            redis_url: where clients go that no other URL is said of.
+            redis_options: of clients of which nothing else is said.
+            redis_login: puts into a URL who the service is there, for a purpose.
+            production: servers that do not suit the service stop its start.
+            processes: how many of them run it together; counts their connections.
+        """
+        self.name = name
+        self.health = Health()
+        self._redis_url = redis_url
+        self._redis_options = redis_options
+        self._redis_login = redis_login
+        self._servers = RedisServers(production=production, processes=processes)
+        self._resources: list[Resource] = []
+        self._last: list[Resource] = []
+        self._probes: list[Probe] = []
+        self._shared: dict[str, object] = {}
+        self._transient: list[type[Exception]] = []
+        self._judges: list[Callable[[BaseException], bool]] = [is_transient]
+        self._routers: list[APIRouter] = []
+        self._middleware: list[tuple[Layer, Any, dict[str, Any]]] = []
+        self._refusal_handler: ErrorHandler = _raise
+        self.middleware(HttpCacheMiddleware, layer=Layer.CACHE)
+
+    def redis(
+        self,
+        purpose: str,
+        *,
+        keeps: Iterable[Kept] = (),
+        url: str | None = None,
+        pool_size: int | None = None,
+        timeout: float | None = None,
+        denials_expected: bool = False,
+    ) -> RedisClient:
+        """Make a client with a pool of its own: a slow purpose must not starve another one.
+
+        It is closed after everything that is opened later.
+
+        Args:
+            purpose: names its connections.
+            keeps: what is kept there; the start looks whether the server suits it.
+            url: where; without, where the service has its Redis.
+            pool_size: connections of this process at most.
+            timeout: the longest wait for a connection and for a reply, in seconds.
+            denials_expected: what the server denies is no fault of the service.
+
+        Raises:
+            ValueError: the URL is malformed.
+        """
+        options = replace(
+            self._redis_options, name=f"{self.name}:{purpose}", denials_expected=denials_expected
+        )
+        if pool_size is not None:
+            options = replace(options, pool_size=pool_size)
+        if timeout is not None:
+            options = replace(
+                options, pool_timeout=timeout, timeout=timeout, connect_timeout=timeout
+            )
+        url = self._redis_login(self._redis_url if url is None else url, purpose)
+        client = create_client(url, options)
+        self._servers.add(url, client, options.pool_size, keeps)
+        self.open(aclosing(client))
+        return client
+
+    def open(self, resource: Resource, *, last: bool = False) -> None:
+        """Enter a context manager at the start, and leave it at the end.
+
+        Resources are opened in the order of these calls and closed in reverse.
+
+        Args:
+            last: after all others, whenever they are installed: it runs code that uses them.
+        """
+        (self._last if last else self._resources).append(resource)
+
+    def check(
+        self,
+        name: str,
+        check: Callable[[], Awaitable[object]],
+        *,
+        critical: bool = False,
+        probe: Probe | None = None,
+    ) -> None:
+        """Show on the health page whether something works.
+
+        Args:
+            name: of the check.
+            check: raises, or does not end, if it does not.
+            critical: the service is of no use without it.
+            probe: what the part needs of its Redis, tried at the start and with each check.
+        """
+        if probe is not None:
+            self._probes.append(probe)
+            check = all_of(check, probe.check)
+        self.health.add(Check(name, check, critical=critical))
+
+    def transient(
+        self, *errors: type[Exception], judge: Callable[[BaseException], bool] | None = None
+    ) -> None:
+        """Have requests that fail with these errors answered with 503 and `Retry-After`.
+
+        Args:
+            errors: classes of them.
+            judge: says of other errors whether what raised them would succeed later, as it is.
+        """
+        self._transient += errors
+        if judge is not None:
+            self._judges.append(judge)
+
+    def is_transient(self, error: BaseException) -> bool:
+        """Return whether what has raised `error` would succeed later, as it is.
+
+        A part that could not do its work because Redis refuses it for good would not.
+        """
+        if any(judge(error) for judge in self._judges):
+            return True
+        refused = error.__cause__ is not None and is_refusal(error.__cause__)
+        return isinstance(error, tuple(self._transient)) and not refused
+
+    def answer_refusals(self, handler: ErrorHandler) -> None:
+        """Have a handler answer what Redis refuses for good, which is a mistake without one."""
+        self._refusal_handler = handler
+
+    def include(self, router: APIRouter) -> None:
+        """Serve the routes of a router."""
+        self._routers.append(router)
+
+    def middleware(self, cls: Any, *, layer: Layer = Layer.OUTSIDE_CACHE, **options: Any) -> None:
+        """Put a middleware around the routes; in its layer, the first one is the outermost."""
+        self._middleware.append((layer, cls, options))
+
+    def share(self, **parts: object) -> None:
+        """Put parts where dependencies find them (`app.state`), and where `find` does."""
+        self._shared |= parts
+
+    def find(self, kind: type[T]) -> T:
+        """Return the part of a class, for code that runs without HTTP.
+
+        Raises:
+            LookupError: there is none, or more than one.
+        """
+        found = [part for part in self._shared.values() if isinstance(part, kind)]
+        if len(found) != 1:
+            raise LookupError(f"the service shares {len(found)} parts of {kind.__name__}, not one")
+        return found[0]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Open all parts and close them in reverse, also when one of them fails to open.
+
+        Raises:
+            UnsuitableServer: production cannot do with a server.
+        """
+        async with AsyncExitStack() as stack:
+            for resource in (*self._resources, *self._last):
+                if isinstance(resource, AbstractAsyncContextManager):
+                    await stack.enter_async_context(resource)
+                else:
+                    stack.enter_context(resource)
+            await self._servers.report()
+            # So that what Redis does not let us do is in the log before somebody needs it.
+            await asyncio.gather(*(probe.report() for probe in self._probes))
+            await self.health.report()
+            yield self
+
+    def app(self, *, drain_seconds: float = 0, **options: Any) -> Application:
+        """Make the application that serves this service.
+
+        Args:
+            drain_seconds: how long it goes on serving, unready, once it is told to stop.
+            options: those of `Application`.
+        """
+
+        @asynccontextmanager
+        async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+            async with self.running():
+                expect_routes(app.routes)
+                warn_of_scattered_metrics()
+                _spare_the_garbage_collector()
+                with drain_on_sigterm(self.health, drain_seconds):
+                    yield
+
+        app = Application(title=self.name, lifespan=lifespan, **options)
+        for name, part in self._shared.items():
+            setattr(app.state, name, part)
+        for router in (*self._routers, create_health_router(self.health)):
+            app.include_router(router)
+        for error in (*self._transient, TimeoutError):
+            app.add_exception_handler(error, try_again_later)
+        for error in (RedisError, RedisClusterException, ExceptionGroup):
+            app.add_exception_handler(error, self._redis_failed)
+        app.add_exception_handler(Exception, internal_error)
+        # Stable within a layer. The last one that is added to an application is the outermost.
+        layers = sorted(self._middleware, key=lambda entry: entry[0])
+        for _, cls, its_options in reversed(layers):
+            app.add_middleware(cls, **its_options)
+        return app
+
+    async def _redis_failed(self, request: Request, error: Exception) -> Response:
+        if is_transient(error):
+            return await try_again_later(request, error)
+        return await self._refusal_handler(request, error)
+
+
+async def try_again_later(request: Request, error: Exception) -> Response:
+    """Answer 503 with `Retry-After`, and log why."""
+    log.warning(
+        "request.unavailable", error=f"{type(error).__name__}: {error}", advice=advice(error)
+    )
+    return JSONResponse(
+        {"detail": "the service cannot answer now, try again"}, 503, {"retry-after": "1"}
+    )
+
+
+async def _raise(request: Request, error: Exception) -> Response:
+    raise error
+
+
+def _spare_the_garbage_collector() -> None:
+    # What start-up made stays for good: the garbage collector need not walk it again.
+    gc.collect()
+    gc.freeze()
+    # Requests that are under way are thousands of objects. With Python's threshold of 700 they are
+    # walked again and again, for a tenth of the time that a route takes.
+    gc.set_threshold(10_000)

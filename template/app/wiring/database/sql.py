@@ -1,0 +1,26 @@
+"""What all databases have that speak SQL."""
+
+from collections.abc import Callable
+
+from app.core.service import Service
+from app.database import DatabaseUnavailable
+from app.database.engine import Database
+from app.settings.database.sql import SqlSettings
+
+
+def install_sql(
+    service: Service, settings: SqlSettings, create_database: Callable[..., Database]
+) -> Database:
+    """Install the database that this function makes."""
+    database = create_database(
+        settings.database_url.get_secret_value(),
+        pool_size=settings.database_pool_size,
+        pool_timeout=settings.database_pool_timeout,
+        timeout=settings.database_timeout,
+        connect_args=settings.database_connect_args,
+    )
+    service.open(database)
+    service.share(database=database)
+    service.transient(DatabaseUnavailable, judge=database.is_transient)
+    service.check("database", database.ping, critical=True)
+    return database

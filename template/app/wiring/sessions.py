@@ -1,0 +1,42 @@
+"""Sessions."""
+
+from app.core.redis import Probe, RedisClient
+from app.core.service import Layer, Service, try_again_later
+from app.core.sessions import SessionMiddleware, Sessions, get_session, get_session_to_log_in
+from app.settings.sessions import SessionSettings
+
+
+def install_sessions(service: Service, settings: SessionSettings) -> RedisClient:
+    """Install sessions; returns the client of the Redis that they are in."""
+    redis = service.redis(
+        "sessions",
+        keeps=["sessions"],
+        url=settings.session_url,
+        pool_size=settings.session_pool_size,
+    )
+    sessions = Sessions(
+        redis,
+        prefix=f"{service.name}:session",
+        keys=settings.session_key_ring,
+        idle_timeout=settings.session_idle_timeout,
+        absolute_timeout=settings.session_absolute_timeout,
+        trusted_origins=settings.session_origins,
+        cookie=f"{service.name}-session",
+        plain_on_loopback=settings.environment != "production",
+    )
+    for scheme in (get_session, get_session_to_log_in):
+        scheme.describe(sessions.cookie.name)
+    service.middleware(
+        SessionMiddleware,
+        layer=Layer.INSIDE_CACHE,
+        sessions=sessions,
+        unavailable=try_again_later,
+    )
+    probe = Probe(
+        part="sessions",
+        client=redis,
+        key=f"{service.name}:session:probe",
+        write=("HSET", "probe", "1"),
+    )
+    service.check("sessions", sessions.check, probe=probe)
+    return redis
