@@ -1,15 +1,19 @@
 """Middleware around the cache stands around FastAPI's own, in the order it was added in."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import httpx2
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyCookie
+from fastapi.staticfiles import StaticFiles
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -148,6 +152,75 @@ def test_whoever_wraps_the_stack_finds_that_of_fastapi() -> None:
     app.build_middleware_stack = build  # type: ignore[method-assign] # so do they
     assert isinstance(app.build_middleware_stack(), ServerErrorMiddleware)
     assert wrapped
+
+
+def with_all_kinds_of_routes() -> Application:
+    """A cached route, routers, a mount, and a path of which each method is a route of its own."""
+    client = create_client("redis://127.0.0.1:1", ClientOptions(name="test"))  # nobody asks it
+    cache, app = Cache(client, service="svc", serializer=JsonSerializer()), Application()
+    router = APIRouter(prefix="/things")
+
+    @router.get("/{thing_id}")
+    @cache.policy("thing", ttl=60).http(public=True)
+    async def read(thing_id: str) -> str:
+        return thing_id
+
+    @router.put("/{thing_id}")
+    async def change(thing_id: str) -> None: ...
+
+    @router.delete("/{thing_id}")
+    async def delete(thing_id: str) -> None: ...
+
+    @app.post("/single")
+    async def single() -> None: ...
+
+    @app.get("/says")
+    async def says() -> None:
+        raise HTTPException(405, headers={"Allow": "POST"})
+
+    outer = APIRouter(prefix="/v1")
+    outer.include_router(router)
+    app.include_router(outer)
+    app.mount("/files", StaticFiles(directory=Path(__file__).parent))
+    app.add_middleware(HttpCacheMiddleware)
+    return app
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/v1/things/1", "DELETE, GET, HEAD, PUT"),
+        ("OPTIONS", "/v1/things/1", "DELETE, GET, HEAD, PUT"),
+        ("GET", "/single", "POST"),
+        ("GET", "/says", "POST"),
+        ("POST", "/files/v1/things/1", "GET, HEAD"),
+        ("POST", "/files/single", "GET, HEAD"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "/service"])
+async def test_a_method_that_is_not_there_is_told_all_that_are(
+    method: str, path: str, allowed: str, prefix: str
+) -> None:
+    app = with_all_kinds_of_routes()
+    app.root_path = prefix
+    async with asking(app) as http:
+        answer = await http.request(method, prefix + path)
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == allowed
+    assert answer.json() == {"detail": "Method Not Allowed"}
+
+
+async def test_a_method_that_is_not_there_is_answered_as_other_mistakes_are() -> None:
+    app = with_all_kinds_of_routes()
+
+    @app.exception_handler(StarletteHTTPException)
+    def own(request: Request, error: StarletteHTTPException) -> JSONResponse:
+        return JSONResponse({"own": error.detail}, error.status_code, error.headers)
+
+    async with asking(app) as http:
+        answer = await http.post("/v1/things/1")
+    assert answer.json() == {"own": "Method Not Allowed"}
+    assert answer.headers["allow"] == "DELETE, GET, HEAD, PUT"
 
 
 class LooksOnly(APIKeyCookie):

@@ -12,6 +12,7 @@ from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY, RequestBody
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core import openapi
+from app.core.allowed_methods import answer_method_not_allowed
 from app.core.cache import HttpCacheMiddleware
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -51,6 +52,7 @@ class Application(FastAPI):
         self.exception_handlers[RequestValidationError] = (
             options.get("exception_handlers") or {}
         ).get(RequestValidationError, answer_invalid_request)
+        self.exception_handlers.setdefault(405, answer_method_not_allowed)
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, with what all routes of a kind may answer."""
