@@ -116,6 +116,7 @@ def create_accounts_router(
         responses={
             403: {"description": "Wrong current password"},
             409: {"description": "Changed meanwhile"},
+            429: {"description": "Too many tries"},
         },
     )
     async def change_password(

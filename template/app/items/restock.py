@@ -15,7 +15,7 @@ from fastapi import APIRouter, Body, HTTPException
 from app.core.locks import LockLost, LocksDependency, LockTimeout, LockUnavailable
 from app.items.changes import Change, ItemChanges
 from app.items.errors import ItemNotFound
-from app.items.models import MAX_QUANTITY, Item
+from app.items.models import JSON_INTEGER, MAX_QUANTITY, Item
 from app.items.repository import ItemRepository
 
 
@@ -28,7 +28,7 @@ def create_restock_router(items: ItemRepository, changes: ItemChanges) -> APIRou
     )
     async def restock_item(
         item_id: UUID,
-        amount: Annotated[int, Body(ge=1, le=MAX_QUANTITY, embed=True)],
+        amount: Annotated[int, Body(ge=1, le=MAX_QUANTITY, embed=True), JSON_INTEGER],
         locks: LocksDependency,
     ) -> Item:
         try:

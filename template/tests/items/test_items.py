@@ -121,8 +121,12 @@ async def test_changing_what_is_not_there_is_not_found(client: httpx2.AsyncClien
     [
         {"name": ""},
         {"name": "x" * 201},
+        {"name": " \n"},
         {"name": "\x00"},
         {"name": "x", "quantity": -1},
+        {"name": "x", "quantity": True},
+        {"name": "x", "quantity": "1"},
+        {"name": "x", "quantity": 1.5},
         {"name": "x", "quantity": 2**40},
         {"quantity": 1},
         {},
@@ -134,13 +138,24 @@ async def test_a_wrong_item_is_refused(
     assert (await client.post("/items", json=wrong)).status_code == 422
 
 
-@pytest.mark.parametrize("version", [0, 2**31, 2**70, "x"])
+@pytest.mark.parametrize("version", [0, 2**31, 2**70, True, "1", "x"])
 async def test_a_version_that_cannot_be_is_refused(
     client: httpx2.AsyncClient, version: object
 ) -> None:
     item = await create(client)
     change = {"name": "new", "version": version}
     assert (await client.put(f"/items/{item['id']}", json=change)).status_code == 422
+
+
+async def test_the_document_has_the_limits(client: httpx2.AsyncClient) -> None:
+    """What refuses look-alikes of integers may hide them."""
+    schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
+    quantity = schemas["ItemCreate"]["properties"]["quantity"]
+    version = schemas["ItemUpdate"]["properties"]["version"]
+    assert (quantity["type"], quantity["minimum"], quantity["maximum"]) == ("integer", 0, 10**6)
+    assert (version["type"], version["minimum"], version["maximum"]) == ("integer", 1, 2**31 - 1)
+    whole = {"name": "x", "quantity": 3.0}  # which is an integer in JSON Schema
+    assert (await client.post("/items", json=whole)).json()["quantity"] == 3
 
 
 async def test_names_may_be_in_any_script(client: httpx2.AsyncClient) -> None:
