@@ -111,7 +111,7 @@ async def test_a_write_that_redis_refuses_for_now_is_a_clear_error(
 
     with make_valkey(**refusal) as valkey:
         async with serve(redis_url=valkey.url) as client:
-            assert "redis.refuses" in capsys.readouterr().out
+            assert "redis.probe_refused" in capsys.readouterr().out
             client.app.add_api_route("/write", write)
             responses = [await client.get(path) for path in ("/write", "/write?together=1")]
             await until(partial(a_refusal_is_seen, client))

@@ -150,9 +150,9 @@ async def test_changes_are_logged_once(lines: Lines) -> None:
         there = state
         await health.report()
     assert [line["event"] for line in lines()] == [
-        "health check failed",
-        "health check recovered",
-        "health check failed",
+        "health.check_failed",
+        "health.check_recovered",
+        "health.check_failed",
     ]
 
 

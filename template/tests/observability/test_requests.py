@@ -162,7 +162,7 @@ async def test_an_exception_is_logged_with_the_id_that_the_client_sees(lines: Li
     assert response.json()["detail"] == "Internal Server Error"
     assert response.json()["request_id"] == response.headers["x-request-id"]
     assert line["request_id"] == response.headers["x-request-id"]
-    assert line["event"] == "request failed"
+    assert line["event"] == "request.failed"
     assert line["level"] == "error"
     assert (line["method"], line["path"], line["route"]) == ("GET", "/broken", "/broken")
     assert "RuntimeError: the reason" in line["exception"]
@@ -173,7 +173,7 @@ async def test_a_server_error_without_an_exception_is_logged(lines: Lines) -> No
     async with client(create_app()) as http:
         await http.get("/unavailable")
     [line] = lines()
-    assert (line["event"], line["status"]) == ("request failed", 503)
+    assert (line["event"], line["status"]) == ("request.failed", 503)
     assert "exception" not in line
 
 
@@ -192,7 +192,7 @@ async def test_only_slow_requests_are_logged(lines: Lines, clock: Clock) -> None
         assert lines() == []
         await http.get("/slow")
     [line] = lines()
-    assert (line["event"], line["level"], line["route"]) == ("slow request", "warning", "/slow")
+    assert (line["event"], line["level"], line["route"]) == ("request.slow", "warning", "/slow")
     assert line["seconds"] == 0.25
 
 

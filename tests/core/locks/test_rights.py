@@ -62,7 +62,7 @@ async def refused(logs: Lines, right: str) -> MutableMapping[str, Any]:
     """The line of the log that says that a right is missing."""
 
     def lines() -> Lines:
-        refusals = [line for line in logs if line["event"] == "redis.refuses"]
+        refusals = [line for line in logs if line["event"] == "redis.probe_refused"]
         return [line for line in refusals if line["missing"].startswith(right)]
 
     await until(lines, what=f"a line that {right} is missing")
@@ -107,7 +107,7 @@ async def test_what_the_rules_of_a_service_allow_is_all_that_is_needed(
     await allow(server, _EXACT)
     async with opened(url) as (locks, logs):
         await locks.check()
-        assert not [line for line in logs if line["event"] == "redis.refuses"]
+        assert not [line for line in logs if line["event"] == "redis.probe_refused"]
         async with locks.hold("name", timeout=0):
             pass
 

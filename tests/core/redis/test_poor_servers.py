@@ -65,7 +65,7 @@ async def test_what_is_missing_is_said_once(
         with capture_logs() as logs:
             await client.ping()
             await asyncio.gather(*(client.blpop(["nothing"], 0.01) for _ in range(4)))
-    said = [line["what"] for line in logs if line["event"] == "redis.goes_without"]
+    said = [line["what"] for line in logs if line["event"] == "redis.feature_missing"]
     assert len(said) == ("CLIENT" in without)
 
 

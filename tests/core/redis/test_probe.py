@@ -27,7 +27,7 @@ def probe(client: Redis, **changes: Any) -> Probe:
 async def refused(probe: Probe) -> list[Any]:
     with capture_logs() as lines:
         await probe.report()
-    return [line for line in lines if line["event"] == "redis.refuses"]
+    return [line for line in lines if line["event"] == "redis.probe_refused"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)

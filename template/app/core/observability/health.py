@@ -118,9 +118,9 @@ class Health:
         for name, result in results.items():
             before = self._results.get(name)
             if result.status != "ok" and (before is None or before.status == "ok"):
-                log.warning("health check failed", check=name, reason=self._probes[name].reason)
+                log.warning("health.check_failed", check=name, reason=self._probes[name].reason)
             elif result.status == "ok" and before is not None and before.status != "ok":
-                log.info("health check recovered", check=name)
+                log.info("health.check_recovered", check=name)
         self._results = results
 
 
@@ -224,4 +224,4 @@ def drain_on_sigterm(health: Health, delay: float) -> Iterator[None]:
 
 def _announce(delay: float) -> None:
     # Not in the signal handler: it may have interrupted a line that is just being written.
-    log.info("draining", seconds=delay)
+    log.info("service.draining", seconds=delay)

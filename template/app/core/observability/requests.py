@@ -151,8 +151,8 @@ def _report(scope: Scope, route: str, status: int, took: float, failure: Excepti
     }
     if failure is not None:
         reported.set(failure)
-        log.error("request failed", **facts, exc_info=failure)
+        log.error("request.failed", **facts, exc_info=failure)
     elif status >= 500:
-        log.error("request failed", **facts)
+        log.error("request.failed", **facts)
     else:
-        log.warning("slow request", **facts)
+        log.warning("request.slow", **facts)

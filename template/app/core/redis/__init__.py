@@ -1,4 +1,4 @@
-"""Redis: addresses, clients, fair pools and batched reads."""
+"""Redis: URLs, clients, fair pools, batches, pub/sub, and what its errors mean."""
 
 from app.core.redis.batching import BatchReader
 from app.core.redis.clients import (

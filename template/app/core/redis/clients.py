@@ -1,9 +1,9 @@
 """Redis clients: one per purpose and process, whatever the topology.
 
-redis-py's defaults are made for scripts: ten retries of five seconds turn a frozen server into a
-minute of waiting for one GET, a wrong password is tried eleven times, and the pool is unbounded.
-Here every wait is short and bounded, nothing is retried behind the caller's back (a retried command
-may run twice), and a busy pool makes callers queue in order.
+redis-py's defaults suit scripts: ten retries of five seconds turn a frozen server into a minute of
+waiting for one GET, a wrong password is tried eleven times, and the pool is unbounded. Here every
+wait is short and bounded, nothing is retried behind the caller's back (a retried command may run
+twice), and callers of a busy pool queue in order.
 """
 
 from collections.abc import Awaitable, Callable
@@ -22,11 +22,11 @@ from starlette.requests import HTTPConnection
 from app.core.redis.cluster import FairCluster
 from app.core.redis.outages import Refusals
 from app.core.redis.pool import (
+    ClientState,
     FairCheckout,
     FairPool,
     FairSentinelPool,
     FairSlots,
-    Learned,
     PlainConnection,
     SentinelConnection,
     SentinelTlsConnection,
@@ -39,24 +39,24 @@ RedisClient = Redis | RedisCluster
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:
-    """What one client may cost: times in seconds."""
+    """The limits of one client; times are in seconds."""
 
     name: str
     """Shown by `CLIENT LIST`, in errors and in metrics: say the service and the purpose."""
     pool_size: int = 32
-    """The most connections this client opens (in a cluster: commands under way at once)."""
+    """Maximum number of connections (in a cluster: of commands under way at once)."""
     pool_timeout: float = 0.2
-    """The longest wait for a connection to come free."""
+    """Maximum wait for a connection to come free."""
     timeout: float = 0.2
-    """The longest wait for one reply."""
+    """Maximum wait for one reply."""
     connect_timeout: float = 0.2
-    """The longest wait for a connection to be made."""
+    """Maximum wait for a connection to be made."""
     denials_expected: bool = False
-    """What the server denies is no fault of the service: the client acts for those who ask it."""
+    """A denial (NOPERM) is no fault of the service: the client acts on behalf of its callers."""
 
 
 def create_client(url: str, options: ClientOptions) -> RedisClient:
-    """Make a client for the topology that the URL names; connects on first use.
+    """Make a client for the topology that the URL names. It connects on first use.
 
     Replies are bytes. Close it with `await client.aclose()`.
 
@@ -74,14 +74,14 @@ def create_client(url: str, options: ClientOptions) -> RedisClient:
 
 
 def create_standalone_client(url: str, options: ClientOptions) -> Redis:
-    """`create_client` for what needs one server and no other topology.
+    """Make a client of a single server, for what works with no other topology.
 
     Raises:
         ValueError: the URL is malformed, or names sentinels or a cluster.
     """
     address = parse_url(url)
     if address.topology is not Topology.STANDALONE:
-        raise ValueError("this needs a single server: redis:// or rediss://")
+        raise ValueError("a single server is needed here: redis:// or rediss://")
     return _standalone(address, options)
 
 
@@ -93,7 +93,7 @@ def _standalone(address: RedisAddress, options: ClientOptions) -> Redis:
         host=host,
         port=port,
         db=address.database,
-        learned=_learned(options),
+        state=_new_state(options),
         **_login(address),
         **_connection(address, options),
     )
@@ -117,7 +117,7 @@ def _sentinel(address: RedisAddress, options: ClientOptions) -> Redis:
         slots=_slots(options),
         connection_class=SentinelTlsConnection if address.tls else SentinelConnection,
         db=address.database,
-        learned=_learned(options),
+        state=_new_state(options),
         **_login(address),
         **connection,
     )
@@ -129,7 +129,7 @@ def _cluster(address: RedisAddress, options: ClientOptions) -> RedisCluster:
         slots=_slots(options),
         startup_nodes=[ClusterNode(host, port) for host, port in address.nodes],
         connection_class=TlsConnection if address.tls else PlainConnection,
-        learned=_learned(options),
+        state=_new_state(options),
         ssl=address.tls,
         **_login(address),
         **_connection(address, options),
@@ -140,44 +140,44 @@ def _slots(options: ClientOptions) -> FairSlots:
     return FairSlots(name=options.name, size=options.pool_size, timeout=options.pool_timeout)
 
 
-def _learned(options: ClientOptions) -> Learned:
+def _new_state(options: ClientOptions) -> ClientState:
     expected = ["NOPERM"] if options.denials_expected else []
-    return Learned(options.name, Refusals(options.name, expected=expected))
+    return ClientState(options.name, Refusals(options.name, expected=expected))
 
 
 def refusals_of(client: RedisClient) -> Refusals:
-    """What the server has refused to a client that `create_client` made.
-
-    Raises:
-        TypeError: another client.
-    """
-    return _learned_by(client).refusals
-
-
-def on_connect(
-    client: RedisClient, met: Callable[[AbstractConnection], Awaitable[None]] | None
-) -> None:
-    """Have `met` look at each new connection of a client, before anything else is sent.
+    """Return what the server has refused to a client.
 
     Raises:
         TypeError: the client was not made by `create_client`.
     """
-    _learned_by(client).met = met
+    return _state_of(client).refusals
 
 
-def _learned_by(client: RedisClient) -> Learned:
+def on_connect(
+    client: RedisClient, callback: Callable[[AbstractConnection], Awaitable[None]] | None
+) -> None:
+    """Call `callback` with each new connection of a client, before anything else is sent on it.
+
+    Raises:
+        TypeError: the client was not made by `create_client`.
+    """
+    _state_of(client).on_connect = callback
+
+
+def _state_of(client: RedisClient) -> ClientState:
     pool = client if isinstance(client, RedisCluster) else client.connection_pool
-    if not isinstance(pool, FairCluster | FairCheckout) or pool.learned is None:
-        raise TypeError("only clients of create_client tell what they know of their servers")
-    return pool.learned
+    if not isinstance(pool, FairCluster | FairCheckout) or pool.state is None:
+        raise TypeError("the client was not made by create_client")
+    return pool.state
 
 
 async def check_client(client: RedisClient) -> None:
-    """For the health page, of a client for any commands: it is answered, and refused nothing.
+    """Check, for the health page, that a client is answered and was refused nothing lately.
 
     Raises:
-        Refused: something was refused within the last seconds.
-        RedisError: there was no answer.
+        Refused: a command was refused within the last 10 seconds.
+        RedisError: the server did not answer.
     """
     await client.ping()
     refusals_of(client).check()
@@ -192,19 +192,19 @@ def _connection(address: RedisAddress, options: ClientOptions) -> dict[str, Any]
     return {
         **tls,
         "driver_info": None,
-        # Some proxies have no HELLO, and nothing here needs RESP3: replies look the same.
+        # Some proxies do not know HELLO, and nothing here needs RESP3: replies look the same.
         "protocol": 2,
         "socket_timeout": options.timeout,
         "socket_connect_timeout": options.connect_timeout,
         "retry": Retry(NoBackoff(), 0),
-        # redis-py 8.1 hands out connections that the server has closed when these are on (#4252),
-        # and they cost a failing round trip per connection on every open-source server.
+        # With these on, redis-py 8.1 hands out connections that the server has closed (#4252), and
+        # each connection to an open-source server costs a round trip that fails.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
 
 
 class _OwningSentinelPool(FairSentinelPool):
-    """Closes its connections to the sentinels too, which redis-py leaves open."""
+    """Also closes its connections to the sentinels, which redis-py leaves open."""
 
     async def aclose(self) -> None:
         await super().aclose()
@@ -221,7 +221,7 @@ def pool_size(client: RedisClient) -> int:
 
 
 def get_redis(connection: HTTPConnection) -> RedisClient:
-    """Return the client for commands of the service's own, the same for every request."""
+    """Return the client for your own commands; all requests share it."""
     client: RedisClient = connection.app.state.redis
     return client
 

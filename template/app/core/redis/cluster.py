@@ -1,9 +1,9 @@
-"""A cluster client that queues its callers in order and finds its way when the cluster changes.
+"""A cluster client that queues its callers in order, and copes with changes of the cluster.
 
-With redis-py's retries off, three things would go wrong: a pipeline that meets a dead node never
-looks for its successor; when no node answers, every caller tries all of them after the others did;
-and a cluster that cannot be reached is no `RedisError`, nor is a connection that was reset while it
-was idle: uvloop has a RuntimeError for it.
+With redis-py's retries off, it would have three faults: a pipeline that meets a dead node never
+looks for its successor; when no node answers, each caller tries all nodes one after the other; and
+two errors are no `RedisError`, of a cluster that cannot be reached, and of a connection that was
+reset while it was idle (with uvloop, a RuntimeError).
 """
 
 import asyncio
@@ -22,17 +22,21 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from app.core.redis.pool import FairSlots, Learned, PlainConnection, TlsConnection
+from app.core.redis.pool import ClientState, FairSlots, PlainConnection, TlsConnection
+from app.core.tasks import Tasks
 
 _PIPELINES = 4
+"""Pipelines that may be under way at once."""
+_DISCOVERY_GRACE = 5.0
+"""Seconds that an attempt to read the map of the slots has to end, when the client is closed."""
 _LOST = (RedisConnectionError, RedisTimeoutError, ClusterDownError)
 
 
 class FairCluster(RedisCluster):
     """A cluster client with at most `pool_size` commands under way, granted in order.
 
-    redis-py raises at once when the pool of a node is exhausted; here callers wait their turn.
-    Pipelines have a few turns of their own, because their redirected commands take one more.
+    redis-py raises at once when the pool of a node is exhausted; here callers wait in line.
+    Pipelines have a few slots of their own, because their redirected commands need one more.
     """
 
     # How often a command is sent: enough to follow redirections, or to wait a tenth of a second.
@@ -43,36 +47,37 @@ class FairCluster(RedisCluster):
         *,
         slots: FairSlots,
         connection_class: type[PlainConnection | TlsConnection],
-        learned: Learned,
+        state: ClientState,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             max_connections=slots.size + _PIPELINES,
-            # Otherwise every fifth slot that has moved closes all connections, those in use too.
+            # Otherwise every fifth slot that moves closes all connections, even those in use.
             reinitialize_steps=0,
             **kwargs,
         )
-        self.learned = learned
-        # redis-py's cluster takes no connections of another class: its nodes do.
-        self.connection_kwargs.update(connection_class=connection_class, learned=learned)
+        self.state = state
+        # redis-py's cluster client takes no connection class, but its nodes do.
+        self.connection_kwargs.update(connection_class=connection_class, state=state)
         for node in self.startup_nodes:
             node.connection_class = connection_class
-            node.connection_kwargs["learned"] = learned
+            node.connection_kwargs["state"] = state
         self._slots = slots
         self._pipelines = FairSlots(
             name=f"{slots.name}, pipelines", size=_PIPELINES, timeout=slots.timeout
         )
         self._discovery: asyncio.Task[object] | None = None
+        self._tasks = Tasks()
         self._newcomers: dict[str, ClusterNode] = {}
 
     def get_node(
         self, host: str | None = None, port: int | None = None, node_name: str | None = None
     ) -> Any:
-        """The node of an address or a name; by name, it is asked for keys that move to it."""
+        """Return the node of an address or a name; by name, for keys that move to it (ASK)."""
         node = super().get_node(host, port, node_name)
         if node_name is None:
             return node
-        if node is None:  # it has no slot yet
+        if node is None:  # a node without slots so far
             node = self._newcomers.get(node_name)
         if node is None:
             host, _, digits = node_name.rpartition(":")
@@ -92,15 +97,15 @@ class FairCluster(RedisCluster):
 
     @property
     def is_discovering(self) -> bool:
-        """Whether commands wait until it is known who has which slots."""
+        """Whether commands wait for the map of the slots."""
         return bool(self._initialize)
 
     def rediscover(self) -> None:
-        """Ask who has which slots before the next command: a node seems to be gone."""
+        """Read the map of the slots again before the next command: a node seems to be gone."""
         self._initialize = True
 
     async def initialize(self, *args: Any, **kwargs: Any) -> Self:
-        """Learn who has which slots, unless that is known; concurrent callers share one attempt.
+        """Read the map of the slots, unless it is known; concurrent callers share one attempt.
 
         Raises:
             redis.exceptions.ConnectionError: no node answers, or some slots are on none.
@@ -108,10 +113,10 @@ class FairCluster(RedisCluster):
         if not self._initialize:
             return self
         if self._discovery is None or self._discovery.done():
-            self._discovery = asyncio.create_task(super().initialize(*args, **kwargs))
+            self._discovery = self._tasks.start(super().initialize(*args, **kwargs))
             self._discovery.add_done_callback(_retrieve)
         try:
-            # Who gives up does not end the attempt of the others.
+            # A caller that is cancelled does not end the attempt that others wait for.
             await asyncio.shield(self._discovery)
         except RedisClusterException as error:
             raise RedisConnectionError(str(error)) from error
@@ -126,8 +131,8 @@ class FairCluster(RedisCluster):
         except ClusterError as error:
             if type(error) is not ClusterError:
                 raise
-            # Sent here and there until redis-py gave up: a slot is being moved, and the keys of the
-            # command are on both nodes. The nodes are well, and other slots too.
+            # redis-py was redirected to and fro until it gave up: a slot is being moved, and the
+            # keys of the command are on both nodes. The nodes and all other slots are fine.
             message = "the keys are being moved to another node, and are on both of them"
             raise TryAgainError(message, status_code="TRYAGAIN") from error
         finally:
@@ -139,21 +144,20 @@ class FairCluster(RedisCluster):
         return _FairPipeline(self, self._pipelines)  # type: ignore[abstract]  # so is its base
 
     async def aclose(self) -> None:
-        if self._discovery is not None:
-            await asyncio.wait([self._discovery])  # or it would connect after the end
+        await self._tasks.stop(grace=_DISCOVERY_GRACE)  # or it would connect after the end
         await super().aclose()
         for node in self._newcomers.values():
             await node.disconnect()
 
 
 class _AskedNode:
-    """Sends ASKING and the command over one connection; redis-py takes two, and asks in vain."""
+    """Sends ASKING and the command on one connection; redis-py takes two, which has no effect."""
 
     def __init__(self, node: ClusterNode) -> None:
         self._node = node
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
-        if args == ("ASKING",):  # goes with what comes next
+        if args == ("ASKING",):  # is sent with the next command
             return None
         node, connection = self._node, self._node.acquire_connection()
         try:
@@ -161,7 +165,7 @@ class _AskedNode:
             await connection.send_packed_command(commands)
             try:
                 await connection.read_response()
-            except BaseException:  # the other reply must not be taken for that of a later command
+            except BaseException:  # the second reply must not be taken for a later command's
                 await connection.disconnect(nowait=True)
                 raise
             kwargs.pop("asking", None)

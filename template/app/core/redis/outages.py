@@ -63,9 +63,9 @@ _PERMANENT = {
 }
 _UNREADABLE = {"LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY"}
 _EXPECTED = frozenset({"NOSCRIPT", "MOVED", "ASK", "TRYAGAIN"})
-"""Part of how clients talk to servers."""
+"""Replies that are part of the protocol between client and server."""
 _MISTAKES = frozenset({"WRONGTYPE", "CROSSSLOT", "ERR"})
-"""Of a single command: whoever sent it is told, and the server is as it should be."""
+"""Mistakes of a single command: its sender is told, and the server is fine."""
 _STATES = ("NOPERM", "WRONGPASS", "OOM", "READONLY", "NOREPLICAS", "MISCONF", "BUSY")
 
 _LOG_REFUSALS_EVERY = 60.0
@@ -149,12 +149,12 @@ def advice(error: BaseException) -> str | None:
 
 
 class OutageLog:
-    """For what tries again until it succeeds: `lost` each time that it fails, `back` when not."""
+    """Logs one line when an outage begins and one when it is over, for code that keeps trying."""
 
     def __init__(
         self, what: str, *, monotonic: Callable[[], float] = time.monotonic, **facts: Any
     ) -> None:
-        """`what` begins the names of both lines, as in `redis.link_lost`; `facts` are on both."""
+        """`what` begins the name of both events (`redis.pubsub_lost`); both have the `facts`."""
         self._what = what
         self._facts = facts
         self._monotonic = monotonic
@@ -162,7 +162,7 @@ class OutageLog:
         self._failures = 0
 
     def lost(self, error: BaseException) -> None:
-        """Log the first failure, and count those that follow it."""
+        """Log the first failure, and count the next ones."""
         self._failures += 1
         if self._since is None:
             self._since = self._monotonic()
@@ -170,7 +170,7 @@ class OutageLog:
             log.warning(f"{self._what}_lost", error=reason, advice=advice(error), **self._facts)
 
     def back(self) -> None:
-        """Log that it is over, if it was lost."""
+        """Log that the outage is over, if there was one."""
         if self._since is not None:
             log.info(
                 f"{self._what}_back",
@@ -182,7 +182,7 @@ class OutageLog:
 
 
 class Refused(RedisError):
-    """Redis answers, and does not do what a part of the service needs."""
+    """Redis answers, but refuses what a part of the service needs."""
 
 
 @dataclass(slots=True)
@@ -203,7 +203,7 @@ class Refusals:
         expected: Collection[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`client` is its name; `expected` are first words that mean nothing is wrong."""
+        """`client` is its name; `expected` are the first words of replies that are no fault."""
         self._client = client
         self._monotonic = monotonic
         self._expected = _EXPECTED.union(expected)
@@ -211,7 +211,7 @@ class Refusals:
         begin_at_zero(_refusals, [client], _STATES)
 
     def note(self, error: Exception) -> None:
-        """Count a reply. The first of its kind is logged, and then one a minute."""
+        """Count a reply; log the first of its kind, and then one a minute."""
         code = reply_code(error)
         if code is None or code in self._expected:
             return

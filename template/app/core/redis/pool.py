@@ -1,11 +1,11 @@
-"""Connections, and the pools that share them out fairly.
+"""Connections, and the bounded pools that hand them out in order.
 
-A connection goes without what its server or proxy does not have. All connections of one client
-share what they learn: that there is no CLIENT SETNAME (then they have no name), and since when the
-server is no longer the one that takes writes. A demoted primary keeps its connections open and
-answers READONLY for ever, so they are made anew, by a name that may lead to the new primary by now.
+All connections of one client share what they find out: that a server or a proxy has no CLIENT
+SETNAME (they have no name then), and that the server was demoted. A demoted primary keeps its
+connections open and answers READONLY for ever, so they are replaced: the same name may lead to the
+new primary by now.
 
-A pool is bounded, and serves its waiters in order. redis-py's `BlockingConnectionPool` wakes the
+A pool serves its waiters in order. redis-py's `BlockingConnectionPool` wakes the
 newest waiter first, so under load the oldest starve, and on CPython up to 3.12 a cancelled waiter
 can take a wake-up with it. `asyncio.Semaphore` queues first in, first out, and gives a cancelled
 waiter's turn to the next one.
@@ -41,32 +41,32 @@ log = structlog.get_logger(__name__)
 _RECONNECT_AFTER = 1.0
 
 
-class Learned:
-    """What the connections of one client know of their server."""
+class ClientState:
+    """What the connections of one client have found out about their server."""
 
     def __init__(self, client_name: str, refusals: Refusals) -> None:
         self.client_name: str | None = client_name
         self.refusals = refusals
         self.outdated_before = 0.0
-        """Connections that were made before this moment (monotonic) are not to be used again."""
-        self.met: Callable[[AbstractConnection], Awaitable[None]] | None = None
-        """Is given each new connection before anybody else; an error ends the connection."""
-        self._who = client_name
+        """Connections that were made before this moment (monotonic) are replaced."""
+        self.on_connect: Callable[[AbstractConnection], Awaitable[None]] | None = None
+        """Is called with each new connection before it is used; an error ends the connection."""
+        self._name = client_name
 
-    def demoted(self) -> None:
-        """The server does not take writes: is there another one by now?"""
+    def note_demotion(self) -> None:
+        """Have the connections replaced: the server refuses writes."""
         now = monotonic()
         if now - self.outdated_before >= _RECONNECT_AFTER:
             self.outdated_before = now
 
-    def go_without(self, error: ResponseError) -> bool:
-        """Give up what the server refused while a connection was made; False if it is needed."""
+    def drop_client_name(self, error: ResponseError) -> bool:
+        """Connect without a name from now on; False if that was not what the server refused."""
         if self.client_name is None or not is_refusal(error):
             return False
         self.client_name = None
         log.warning(
-            "redis.goes_without",
-            client=self._who,
+            "redis.feature_missing",
+            client=self._name,
             what="CLIENT SETNAME: CLIENT LIST does not say which connections are this service's",
             error=str(error),
         )
@@ -74,83 +74,83 @@ class Learned:
 
 
 class _Parser(DefaultParser):  # type: ignore[valid-type,misc]  # a variable of redis-py
-    """Shows every error to the connection first."""
+    """Passes every error through the connection."""
 
-    understand: Callable[[RedisError], RedisError]
+    on_error: Callable[[RedisError], RedisError]
 
     def parse_error(self, response: str) -> RedisError:
         error: RedisError = super().parse_error(response)
-        return self.understand(error)
+        return self.on_error(error)
 
 
-class LearningConnection(AbstractConnection):
-    """A connection that shares what it learns with the others of its client."""
+class TrackedConnection(AbstractConnection):
+    """A connection that shares what it finds out with the others of its client."""
 
-    def __init__(self, *, learned: Learned, **kwargs: Any) -> None:
+    def __init__(self, *, state: ClientState, **kwargs: Any) -> None:
         super().__init__(parser_class=_Parser, **kwargs)
         assert isinstance(self._parser, _Parser)
-        self._parser.understand = self._understand
-        self._learned = learned
+        self._parser.on_error = self._note_error
+        self._state = state
         self._is_ready = False
         self._made = 0.0
 
     @property
     def is_outdated(self) -> bool:
-        """Whether it leads to a server that has been demoted since."""
-        return self._made < self._learned.outdated_before
+        """Whether its server has been demoted since it was made."""
+        return self._made < self._state.outdated_before
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:
         self._is_ready = False
         self._made = monotonic()
         try:
             while True:
-                self.client_name = self._learned.client_name
+                self.client_name = self._state.client_name
                 try:
                     await super().on_connect_check_health(check_health)
                 except ResponseError as error:
-                    if not self._learned.go_without(error):
+                    if not self._state.drop_client_name(error):
                         raise
                 else:
                     break
-            if self._learned.met is not None:
-                await self._learned.met(self)
+            if self._state.on_connect is not None:
+                await self._state.on_connect(self)
         except RedisError as error:
-            self._learned.refusals.note(error)
+            self._state.refusals.note(error)
             raise
         self._is_ready = True
 
-    def _understand(self, error: RedisError) -> RedisError:
+    def _note_error(self, error: RedisError) -> RedisError:
         if reply_code(error) == "READONLY":
-            self._learned.demoted()
+            self._state.note_demotion()
             if not isinstance(error, ReadOnlyError):  # a script before Redis 7 hides it
                 error = ReadOnlyError(str(error), status_code="READONLY")
         if self._is_ready:
-            self._learned.refusals.note(error)
+            self._state.refusals.note(error)
         return error
 
 
-class PlainConnection(LearningConnection, Connection):
-    """To one server."""
+class PlainConnection(TrackedConnection, Connection):
+    """A connection to one server."""
 
 
-class TlsConnection(LearningConnection, SSLConnection):
-    """To one server, over TLS."""
+class TlsConnection(TrackedConnection, SSLConnection):
+    """A connection to one server, over TLS."""
 
 
-class SentinelConnection(LearningConnection, SentinelManagedConnection):
-    """To whichever server the sentinels call the primary."""
+class SentinelConnection(TrackedConnection, SentinelManagedConnection):
+    """A connection to the primary, as the sentinels name it."""
 
 
-class SentinelTlsConnection(LearningConnection, SentinelManagedSSLConnection):
-    """To whichever server the sentinels call the primary, over TLS."""
+class SentinelTlsConnection(TrackedConnection, SentinelManagedSSLConnection):
+    """A connection to the primary, as the sentinels name it, over TLS."""
 
 
 class PoolTimeout(RedisConnectionError):
-    """Every connection of a pool stayed busy for as long as the caller was ready to wait."""
+    """No connection of a pool came free in time."""
 
 
 class FairSlots:
-    """The right to use one of `size` connections, granted in the order it was asked for."""
+    """The right to use one of `size` connections, granted in the order of the requests."""
 
     def __init__(self, *, name: str, size: int, timeout: float) -> None:
         """`timeout` is in seconds."""
@@ -179,11 +179,11 @@ class FairSlots:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the next one has to wait."""
+        """Whether the next caller has to wait."""
         return self._free.locked()
 
     def release(self) -> None:
-        """Give a slot back."""
+        """Return a slot."""
         self._free.release()
 
 
@@ -192,14 +192,14 @@ class FairCheckout(ConnectionPool):
 
     def __init__(self, *, slots: FairSlots, **kwargs: Any) -> None:
         super().__init__(max_connections=slots.size, **kwargs)
-        self.learned: Learned | None = kwargs.get("learned")
+        self.state: ClientState | None = kwargs.get("state")
         self._slots = slots
         self._connections = current().connections
         self._served: set[asyncio.Task[Any] | None] = set()
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the next one has to wait."""
+        """Whether the next caller has to wait."""
         return self._slots.is_exhausted
 
     def get_available_connection(self) -> AbstractConnection:
@@ -215,8 +215,8 @@ class FairCheckout(ConnectionPool):
         try:
             connection: AbstractConnection = await super().get_connection()  # type: ignore[no-untyped-call]  # redis-py
         except BaseException:
-            # Once a connection was taken the base class hands it back through release(), and the
-            # slot with it; if it failed before that, the slot is still ours to return.
+            # Once it has a connection, the base class returns it through release(), and the slot
+            # with it. If it failed before that, the slot is still ours to return.
             if task not in self._served:
                 self._slots.release()
             raise
@@ -225,8 +225,8 @@ class FairCheckout(ConnectionPool):
         return connection
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
-        # redis-py looks for the end of what was sent, which a connection that was reset has not.
-        is_outdated = isinstance(connection, LearningConnection) and connection.is_outdated
+        # redis-py checks for EOF only, which a connection that was reset does not have.
+        is_outdated = isinstance(connection, TrackedConnection) and connection.is_outdated
         if connection.is_connected and (is_outdated or self._connections.is_closing(connection)):
             await connection.disconnect(nowait=True)
         await super().ensure_connection(connection)
@@ -250,10 +250,10 @@ class FairPool(FairCheckout):
 
 
 class FairSentinelPool(FairCheckout, SentinelConnectionPool):
-    """A fair pool of connections to whichever server the sentinels call the primary."""
+    """A fair pool of connections to the primary, as the sentinels name it."""
 
     async def release(self, connection: Any) -> None:
-        # When there is another one redis-py closes the connections that are idle at that moment.
+        # After a failover, redis-py closes only the connections that are idle at that moment.
         if self.master_address not in (None, (connection.host, connection.port)):
             connection.mark_for_reconnect()
         await super().release(connection)

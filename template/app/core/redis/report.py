@@ -1,8 +1,8 @@
-"""What the server at the other end is, and whether it does what the service needs of it.
+"""What a server is, and whether it does what the service needs.
 
-A PING says that a server answers, not that it does what a part asks of it: the user may lack a
-right, the server may be a replica, full, or without its own replicas. So each part has a `Probe`,
-which tries that, at the start and for the health page.
+A PING shows that a server answers, not that it does what a part asks of it: the user may lack a
+permission, the server may be a replica, full, or without its replicas. So each part has a `Probe`,
+which tries what it needs at the start and for the health page.
 """
 
 import re
@@ -27,7 +27,7 @@ redis.call(ARGV[1], KEYS[1], unpack(ARGV, 2))
 return redis.call('DEL', KEYS[1])
 """)
 _NOTHING = Script("return 1")
-# All words of a denial are about a command, a key or a channel.
+# A denial is about a command, a key or a channel.
 _ABOUT_COMMAND = re.compile(
     r"to run the '(?P<command>[^']+)'|can't run this command", re.IGNORECASE
 )
@@ -39,28 +39,28 @@ class UnsuitableServer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServerReport:
-    """Read from `INFO`, which needs no special rights."""
+    """What `INFO` tells, which needs no special permission."""
 
     product: str
     version: str
     max_memory: int
-    """In bytes; 0 means as much as there is."""
+    """In bytes; 0 means no limit."""
     eviction: str | None
     """The server's `maxmemory-policy`; None if it does not tell."""
     max_clients: int
 
     @property
     def evicts(self) -> bool:
-        """Whether it drops what it was given, once memory is full."""
+        """Whether it deletes keys once its memory is full."""
         return self.eviction not in (None, "noeviction") and self.max_memory > 0
 
     def refusals(
         self, *, keeps_locks: bool = False, keeps_sessions: bool = False, **_: bool
     ) -> list[str]:
-        """Say what must not be in production: locks and sessions where they may be evicted.
+        """Return what production must not start with: locks or sessions that may be evicted.
 
-        A lock that is gone is held twice. A session that is gone logs somebody out, and the list of
-        a user's sessions may go first, so that some of them outlive `log_out_everywhere`.
+        A lock that was evicted is held twice. A session that was evicted logs a user out, and the
+        list of a user's sessions may go first, so that some outlive `log_out_everywhere`.
         """
         if not self.evicts:
             return []
@@ -81,10 +81,10 @@ class ServerReport:
         keeps_sessions: bool = False,
         keeps_events: bool = False,
     ) -> list[str]:
-        """What to change before it hurts.
+        """Return what to change before it causes trouble.
 
         Args:
-            connections: the most that all processes of the service open together.
+            connections: the maximum that all processes of the service open together.
             keeps_cache: the cache lives on this server.
             keeps_locks: locks live on this server.
             keeps_sessions: sessions live on this server.
@@ -101,13 +101,13 @@ class ServerReport:
         found += self.refusals(keeps_locks=keeps_locks, keeps_sessions=keeps_sessions)
         if self.eviction is None and (keeps_locks or keeps_sessions):
             found.append(
-                "the server does not tell its maxmemory-policy: see to it that it is noeviction, "
+                "the server does not tell its maxmemory-policy: make sure that it is noeviction, "
                 "or locks and sessions may be evicted"
             )
         if keeps_events and self.evicts and str(self.eviction).startswith("allkeys"):
             found.append(
-                f"maxmemory-policy {self.eviction} may evict events that subscribers have not "
-                "read; with volatile-lru only what expires may go"
+                f"maxmemory-policy {self.eviction} may evict events before they are read; with "
+                "volatile-lru only keys with a ttl are evicted"
             )
         if connections > self.max_clients:
             found.append(
@@ -118,7 +118,7 @@ class ServerReport:
 
 
 async def report(client: RedisClient) -> ServerReport:
-    """Ask the server what it is; of a cluster, a node that evicts if there is one.
+    """Ask the server what it is; in a cluster, report a node that evicts if there is one.
 
     Raises:
         RedisError: it cannot be reached or does not answer.
@@ -148,41 +148,41 @@ async def _infos(client: RedisClient) -> list[Mapping[str, Any]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """One part of the service, and how it uses its client."""
+    """What one part of the service needs of its server."""
 
     part: str
     client: RedisClient
     key: str
-    """One that the part might have, which nobody uses."""
+    """A key that the part may write, which nothing else uses."""
     write: Sequence[str] = ("SET", "x", "PX", "1000")
-    """A command that it uses, and what comes after the key."""
+    """A command that the part uses, and its arguments after the key."""
     publish: str | None = None
-    """A channel on which it publishes; a message without text disturbs nobody there."""
+    """A channel on which it publishes; listeners ignore the empty message."""
     subscribe: str | None = None
-    """A channel that it listens to."""
+    """A channel on which it listens."""
 
     async def check(self) -> None:
-        """For the health page: write something, as the part does.
+        """Write as the part does, for the health page.
 
         Raises:
-            Refused: something was refused to the part within the last seconds.
-            RedisError: it could not be written.
+            Refused: the part was refused a command within the last 10 seconds.
+            RedisError: the write failed.
         """
         await _WRITE.run(self.client, [self.key], self.write)
         refusals_of(self.client).check()
 
     async def report(self) -> None:
-        """Log what the server refuses, and the right that is missing. Raises nothing for it."""
-        said = set()
+        """Log each refusal with the missing permission; raise nothing for it."""
+        logged = set()
         for command, target, attempt in self._attempts():
             try:
                 await attempt()
             except (RedisError, OSError) as error:
                 if reply_code(error) is None:
-                    return  # it is away, as the report of the server says
-                if str(error) not in said:
+                    return  # the server is away, which its own report logs
+                if str(error) not in logged:
                     log_refusal(self.part, self.client, command, target, error)
-                said.add(str(error))
+                logged.add(str(error))
 
     def _attempts(self) -> list[tuple[str, str, Callable[[], Awaitable[Any]]]]:
         client, key, (command, *rest) = self.client, self.key, self.write
@@ -192,31 +192,31 @@ class Probe:
             ("EVALSHA", key, lambda: _NOTHING.run(client, [key], [])),
             ("EVAL", key, lambda: client.execute_command(*_NOTHING.in_full([key], []))),
         ]
-        if (told := self.publish) is not None:
-            attempts.append(("PUBLISH", told, lambda: client.execute_command("PUBLISH", told, "")))
-        if (heard := self.subscribe) is not None:
-            attempts.append(("SUBSCRIBE", heard, lambda: try_subscribe(client, heard)))
+        if (to := self.publish) is not None:
+            attempts.append(("PUBLISH", to, lambda: client.execute_command("PUBLISH", to, "")))
+        if (channel := self.subscribe) is not None:
+            attempts.append(("SUBSCRIBE", channel, lambda: try_subscribe(client, channel)))
         return attempts
 
 
 def log_refusal(
     part: str, client: RedisClient, command: str, target: str, error: Exception, **more: str
 ) -> None:
-    """Log what the server refuses to a part, and the right that its user lacks.
+    """Log what the server refuses to a part, and the permission that its user lacks.
 
     Args:
-        part: of the service.
-        client: whom it was refused to.
+        part: the name of a part of the service.
+        client: the client of the part.
         command: what was refused, if the error does not say it.
         target: the key or the channel.
-        error: what the server said.
-        more: what else to log.
+        error: the reply of the server.
+        more: further facts to log.
     """
     facts: dict[str, str | None] = {"advice": advice(error)}
     if reply_code(error) == "NOPERM":
-        right = _right(error, command, target)
-        facts = {"missing": right, "acl": f"user {_user(client)} ... {right}"}
-    log.error("redis.refuses", part=part, command=command, error=str(error), **facts, **more)
+        rule = _missing_rule(error, command, target)
+        facts = {"missing": rule, "acl": f"user {_user(client)} ... {rule}"}
+    log.error("redis.probe_refused", part=part, command=command, error=str(error), **facts, **more)
 
 
 async def try_subscribe(client: RedisClient, channel: str, *, seconds: float = 1.0) -> None:
@@ -231,8 +231,8 @@ async def try_subscribe(client: RedisClient, channel: str, *, seconds: float = 1
             raise RedisConnectionError(f"a subscription was not confirmed within {seconds} s")
 
 
-def _right(error: Exception, command: str, target: str) -> str:
-    """The word that the user's line of the ACL file lacks."""
+def _missing_rule(error: Exception, command: str, target: str) -> str:
+    """Return the word that is missing in the user's line of the ACL file."""
     if about_command := _ABOUT_COMMAND.search(str(error)):
         return f"+{about_command['command'] or command.lower()}"
     return f"&{target}" if "channel" in str(error) else f"~{target.rpartition(':')[0]}:*"

@@ -12,7 +12,7 @@ from app.core.redis.clients import RedisClient
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Sent by its digest, and in full only to a server that does not know it."""
+    """A script, sent by its digest, and in full only to a server that does not know it."""
 
     text: str
     sha: str = field(init=False)
@@ -21,15 +21,23 @@ class Script:
         object.__setattr__(self, "sha", sha1(self.text.encode(), usedforsecurity=False).hexdigest())
 
     def by_digest(self, keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the command that runs it where it is known."""
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
     def in_full(self, keys: Sequence[str], arguments: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the command that runs it anywhere."""
         return ("EVAL", self.text, len(keys), *keys, *arguments)
 
     def call(self, keys: Sequence[str], arguments: Sequence[Any]) -> "ScriptCall":
+        """Bind keys and arguments, for a `CommandBatcher`."""
         return ScriptCall(self, keys, arguments)
 
     async def run(self, client: RedisClient, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Run it and return its reply.
+
+        Raises:
+            RedisError: it failed, or the server did not answer.
+        """
         try:
             return await client.execute_command(*self.by_digest(keys, arguments))
         except NoScriptError:

@@ -1,13 +1,13 @@
-"""Where Redis is: one URL names the topology, the hosts and the credentials.
+"""Redis URLs: one text names the topology, the hosts and the credentials.
 
     redis://user:password@host:6379/0            one server
     rediss://user:password@host:6379/0           one server, TLS
     redis+sentinel://h1:26379,h2:26379/service/0 the primary that the sentinels name
     redis+cluster://h1:6379,h2:6379              a cluster, discovered from any of its nodes
 
-`rediss+sentinel` and `rediss+cluster` are the same over TLS; the certificate has to fit the host,
-and be of an authority that the system trusts or `?ssl_ca_certs=/path/ca.pem` has. A username
-and password in the URL are those of the data nodes; sentinels take theirs from
+`rediss+sentinel` and `rediss+cluster` are the same over TLS; the certificate must match the host
+and come from an authority that the system trusts, or that `?ssl_ca_certs=/path/ca.pem` contains.
+A username and password in the URL are those of the data nodes; those of the sentinels are
 `?sentinel_username=...&sentinel_password=...`.
 The characters / ? # @ % of a password are percent-encoded.
 """
@@ -43,7 +43,7 @@ _SENTINEL_OPTIONS = frozenset({"sentinel_username", "sentinel_password"})
 _TLS_OPTIONS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 _OPTIONS = _SENTINEL_OPTIONS | _TLS_OPTIONS
 
-# By hand, because urllib's errors quote what they could not read, and that may be the password.
+# Not urllib: its errors quote what they could not read, which may be the password.
 _AFTER_SCHEME = re.compile(
     r"(?P<authority>[^/?#]*)(?P<path>[^?#]*)(\?(?P<query>[^#]*))?(?P<rest>.*)", re.DOTALL
 )
@@ -72,10 +72,10 @@ class RedisAddress:
 
 
 def parse_url(url: str) -> RedisAddress:
-    """Read a Redis URL.
+    """Parse a Redis URL.
 
     Raises:
-        ValueError: the URL is malformed; the message says what was wrong, never the password.
+        ValueError: the URL is malformed; the message says what is wrong, never the password.
     """
     scheme, separator, rest = url.strip().partition("://")
     if not separator or scheme.lower() not in _SCHEMES:
@@ -110,7 +110,7 @@ def parse_url(url: str) -> RedisAddress:
 
 
 def with_login(url: str, username: str, password: str) -> str:
-    """The same servers, as another user."""
+    """Return the URL of the same servers with another user and password."""
     scheme, _, rest = url.strip().partition("://")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     hosts = authority.rpartition("@")[2]
@@ -125,7 +125,7 @@ def _node(text: str, default_port: int) -> tuple[str, int]:
     except ValueError:
         port = 0
     if port == 0:
-        # Without its text, which is the password of those who forgot the host.
+        # Without quoting it: for somebody who forgot the host, it is the password.
         raise ValueError("what follows :// or @ in a Redis URL is not host:port") from None
     if not host:
         raise ValueError("a Redis URL needs a host")
