@@ -35,7 +35,6 @@ from app.core.redis.report import (
     try_subscribe,
 )
 from app.core.redis.script import Script, ScriptCall
-from app.core.redis.tasks import stop_tasks
 from app.core.redis.urls import RedisAddress, Topology, parse_url, with_login
 
 __all__ = [
@@ -72,7 +71,6 @@ __all__ = [
     "refusals_of",
     "reply_code",
     "report",
-    "stop_tasks",
     "try_subscribe",
     "with_login",
 ]
