@@ -45,6 +45,7 @@ class Cache:
         epoch: int = 1,
         near_bytes: int = 0,
         near_client: RedisClient | None = None,
+        enabled: bool = True,
     ) -> None:
         """Make the cache of `service`, whose name begins every key.
 
@@ -56,6 +57,8 @@ class Cache:
             epoch: a new number leaves all entries behind.
             near_bytes: memory of this process for policies with a `near_ttl`; 0: none.
             near_client: what the near cache listens with; it keeps one connection for itself.
+            enabled: without, every read loads, and nothing is kept. Invalidations are carried out
+                all the same: for other processes, and for the time when it is enabled again.
         """
         self.keyspace = Keyspace(service, epoch)
         self.serializer = serializer
@@ -79,7 +82,7 @@ class Cache:
         self._breaker = Breaker(threshold=breaker_threshold, on_open=self._recovery.wake)
         self._announcer = Announcer(self.keyspace.channel)
         self._near, self._backplane = None, None
-        if near_bytes and near_client is not None:
+        if enabled and near_bytes and near_client is not None:
             self._near = NearCache(near_bytes)
             self._backplane = Backplane(near_client, self.keyspace.channel, self._near)
         self._store = CacheStore(
@@ -95,6 +98,7 @@ class Cache:
             self._recovery,
             max_loads=max_loads,
             max_refreshes=max_refreshes,
+            is_enabled=enabled,
         )
         self._tasks = Tasks()
 

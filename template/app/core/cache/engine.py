@@ -24,7 +24,7 @@ from app.core.cache.entry_codec import EntryCodec
 from app.core.cache.fill import Filler, LeaseRequest
 from app.core.cache.keys import EntryKeys
 from app.core.cache.loader_safety import check_captured
-from app.core.cache.loading import BatchLookup, LoadCoordinator, Lookup
+from app.core.cache.loading import BatchLookup, LoadCoordinator, Lookup, UnsharedLoads
 from app.core.cache.near import NearCache
 from app.core.cache.outage import Breaker, CacheUnavailable, Recovery
 from app.core.cache.refresh import Refresher
@@ -50,16 +50,20 @@ class Engine:
         *,
         max_loads: int,
         max_refreshes: int,
+        is_enabled: bool,
     ) -> None:
+        """`is_enabled`: without, nothing is read and kept; entries are only invalidated."""
         self._store = store
         self._near = near
         self._breaker = breaker
         self._recovery = recovery
+        self._is_enabled = is_enabled
         self._decode_memo = DecodeMemo()
         # In the context of now, never in that of the request that happens to start a load.
         self.loads = Tasks(copy_context())
         self.filler = Filler(store, recovery, max_loads=max_loads)
         self.coordinator = LoadCoordinator(store, self.filler, self.loads, self.fetch)
+        self._misses = self.coordinator if is_enabled else UnsharedLoads(self.filler)
         self._refresher = Refresher(self.filler, self.loads, max_refreshes=max_refreshes)
 
     async def peek(self, codec: EntryCodec, keys: EntryKeys) -> ReadResult:
@@ -80,7 +84,7 @@ class Engine:
             return served(read, entry, outcome)
         self._watch_clocks(read)
         async with without_slot():
-            result = await self.coordinator.load(lookup, read)
+            result = await self._misses.load(lookup, read)
         codec.count_load(result.outcome, read.miss_reason)
         return result
 
@@ -104,7 +108,7 @@ class Engine:
             self._refresher.start(codec, due, batch.load)
         if missing:
             async with without_slot():
-                loaded = await self.coordinator.load_many(batch, missing)
+                loaded = await self._misses.load_many(batch, missing)
             for key, result in loaded.items():
                 codec.count_load(result.outcome, missing[key].read.miss_reason)
                 values[key] = result.value
@@ -183,6 +187,8 @@ class Engine:
 
     async def fetch(self, codec: EntryCodec, entries: Sequence[EntryKeys]) -> list[ReadResult]:
         """Read entries of the same tags from Redis at once; the near cache keeps them."""
+        if not self._is_enabled:
+            return [_unread(Miss.DISABLED, monotonic(), online=False)] * len(entries)
         near = self._near if codec.options.near_ttl else None
         generations = [near.generation(keys.value) for keys in entries] if near else []
         names: Sequence[bytes] = entries[0].read_keys
@@ -192,8 +198,7 @@ class Engine:
         try:
             replies = await self._store.read(names)
         except CacheUnavailable as error:
-            unread = ReadResult(None, None, Miss.UNAVAILABLE, b"", online=not error.outage, at=at)
-            return [unread] * len(entries)
+            return [_unread(Miss.UNAVAILABLE, at, online=not error.outage)] * len(entries)
         versions = replies[len(entries) :]
         if near is None:
             unpack = self._decode_memo.unpack
@@ -285,3 +290,7 @@ class Engine:
         finally:
             if self._near is not None:  # afterwards: a read in between kept the old entry
                 in_near(self._near)
+
+
+def _unread(reason: Miss, at: float, *, online: bool) -> ReadResult:
+    return ReadResult(None, None, reason, b"", online=online, at=at)

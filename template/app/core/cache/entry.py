@@ -47,6 +47,7 @@ class Miss(StrEnum):
     UNAVAILABLE = "unavailable"
     FIRST_ASK = "first_ask"
     NOT_KEPT = "not_kept"
+    DISABLED = "disabled"
 
 
 # What stands in place of a value that is not there: the first bytes of an entry, and an id.

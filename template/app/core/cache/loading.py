@@ -273,6 +273,25 @@ class LoadCoordinator:
         return await self._filler.load_only(codec, {name: LeaseRequest(keys, read)}, lookup.load)
 
 
+class UnsharedLoads:
+    """Has every caller load for itself, and keeps nothing: for a cache that is switched off."""
+
+    def __init__(self, filler: Filler) -> None:
+        self._filler = filler
+
+    async def load(self, lookup: Lookup, read: ReadResult) -> CacheResult:
+        """Return a value; see `LoadCoordinator.load`."""
+        request = {lookup.keys.value: LeaseRequest(lookup.keys, read)}
+        return (await self._filler.load_only(lookup.codec, request, lookup.load))[lookup.keys.value]
+
+    async def load_many(
+        self, batch: BatchLookup[K], requests: Mapping[K, LeaseRequest]
+    ) -> dict[K, CacheResult]:
+        """Return values; see `LoadCoordinator.load_many`."""
+        load = partial(batch.load, list(requests))
+        return await self._filler.load_only(batch.codec, requests, load)
+
+
 async def _landed(
     flight: Flight, requests: Mapping[K, LeaseRequest], patience: float
 ) -> dict[K, CacheResult]:
