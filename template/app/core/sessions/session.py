@@ -41,8 +41,10 @@ class Session:
     data: Data
     """JSON, with texts for keys. Keep it small: every request reads it."""
 
-    def __init__(self, store: SessionStore, stored: Stored | None) -> None:
-        """Make the session that is stored, or a new one of nobody."""
+    def __init__(
+        self, store: SessionStore, stored: Stored | None = None, content: Content | None = None
+    ) -> None:
+        """Make the session that is stored, with its content, or a new one of nobody."""
         self._store = store
         self._stored = stored
         self._id = new_id() if stored is None else stored.id
@@ -52,8 +54,8 @@ class Session:
         self._has_ended = False
         self._client_id = None if stored is None else stored.id
         """The id in the client's cookie."""
-        content = Content(None, {}) if stored is None else stored.content()
-        self._user, self.data = content.user, content.data
+        self._user = None if content is None else content.user
+        self.data = {} if content is None else content.data
 
     @property
     def user(self) -> str | None:
@@ -201,11 +203,11 @@ class Session:
         raise SessionConflict
 
     async def _reload(self, seen: Stored) -> Stored:
-        current = await self._store.load(seen.id)
-        if current is None:
+        found = await self._store.load(seen.id)
+        if found is None:
             self._become_anonymous()
             raise SessionEnded
-        return current
+        return found[0]
 
     async def _end(self, replaced: Stored) -> None:
         await self._store.end(replaced)

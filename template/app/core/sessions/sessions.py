@@ -69,10 +69,11 @@ class Sessions:
         Raises:
             RedisError: Redis did not answer.
         """
-        stored = None
         if session_id is not None and is_id(session_id):
-            stored = await self._store.load(session_id)
-        return Session(self._store, stored)
+            found = await self._store.load(session_id)
+            if found is not None:
+                return Session(self._store, *found)
+        return Session(self._store)
 
     @property
     def accepts_old_cookies(self) -> bool:

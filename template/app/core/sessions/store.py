@@ -158,7 +158,7 @@ class Stored:
     plain: bytes
 
     def content(self) -> Content:
-        """Return a copy of the content, which the caller may change."""
+        """Return the content as it is stored; the caller may change it."""
         return Content.from_bytes(self.plain)
 
 
@@ -199,8 +199,11 @@ class SessionStore:
         self._max_bytes = max_bytes
         self._max_per_user = max_per_user
 
-    async def load(self, session_id: str) -> Stored | None:
-        """Read a session, which counts as used now; None if there is none that can be read."""
+    async def load(self, session_id: str) -> tuple[Stored, Content] | None:
+        """Read a session, which counts as used now; None if there is none that can be read.
+
+        The content is the caller's, who may change it.
+        """
         key = self._keys.session(session_id)
         found = await TOUCH.run(self._client, [key], [self._idle_ms])
         if found is None:
@@ -209,7 +212,7 @@ class SessionStore:
         blob, version, expires_at = found
         try:
             plain = self._ring.decrypt(blob, session=key, context=_context(version, expires_at))
-            Content.from_bytes(plain)
+            content = Content.from_bytes(plain)
         except (Undecipherable, Unreadable) as error:
             reason = error.reason if isinstance(error, Undecipherable) else "unreadable"
             metrics.loads.labels(reason).inc()
@@ -217,7 +220,7 @@ class SessionStore:
                 log.warning("sessions.tampered", key=key)
             return None
         metrics.loads.labels("loaded").inc()
-        return Stored(session_id, int(version), int(expires_at), plain)
+        return Stored(session_id, int(version), int(expires_at), plain), content
 
     async def check(self) -> None:
         """Run every command that the scripts have."""
