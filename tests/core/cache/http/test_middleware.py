@@ -1,4 +1,4 @@
-"""The edge answers hits before the router does, and never otherwise than the router would."""
+"""The middleware answers hits before the router does, and never otherwise than it would."""
 
 import asyncio
 import sys

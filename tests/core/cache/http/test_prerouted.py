@@ -1,4 +1,4 @@
-"""The router takes the edge's word for a cached route, and tells the route what it always does."""
+"""The router takes the middleware's word for a cached route, and tells it what it always does."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -75,7 +75,7 @@ async def test_the_routes_stay_as_they_are_however_often_the_application_starts(
 
 
 class Rewriting:
-    """Between the edge and the router."""
+    """Between the middleware of the cache and the router."""
 
     def __init__(self, app: ASGIApp, change: dict[str, str]) -> None:
         self._app = app
