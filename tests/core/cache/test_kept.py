@@ -73,7 +73,7 @@ def route(policy: CachePolicy[int], source: Source[Any]) -> tuple[Ask, Ask | Non
         async def produce() -> Any:
             return await show.builder.build({"id_": 1})
 
-        lookup = Lookup(show.kind, show.address({"id_": 1}, None), produce)
+        lookup = Lookup(show.codec, show.entry_keys({"id_": 1}, None), produce)
         return int((await cache_of(policy).engine.get(lookup)).value.body)
 
     return read, partial(show.refresh, id_=1)

@@ -48,7 +48,7 @@ def route(policy: CachePolicy[str], value: str | None) -> Read:
         async def produce() -> Any:
             return await show.builder.build({"key": key})
 
-        lookup = Lookup(show.kind, show.address({"key": key}, None), produce)
+        lookup = Lookup(show.codec, show.entry_keys({"key": key}, None), produce)
         return cache_of(policy).engine.get(lookup)
 
     return read

@@ -54,12 +54,12 @@ def route(policy: CachePolicy[int], source: Source[int]) -> Cached:
         return await source.load()
 
     async def read() -> int:
-        address = show.address({"key": 1}, None)
+        address = show.entry_keys({"key": 1}, None)
 
         async def produce() -> Any:
             return await show.builder.build({"key": 1})
 
-        lookup = Lookup(show.kind, address, produce)
+        lookup = Lookup(show.codec, address, produce)
         return int((await cache_of(policy).engine.get(lookup)).value.body)
 
     async def refresh() -> int:

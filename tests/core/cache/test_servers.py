@@ -141,7 +141,7 @@ async def test_what_is_asked_for_once_leaves_a_mark(cache: Cache) -> None:
     async def produce() -> Any:
         return await page.builder.build({"cursor": "x"})
 
-    lookup = Lookup(page._made_up, page.address({"cursor": "x"}, None), produce)
+    lookup = Lookup(page._made_up_codec, page.entry_keys({"cursor": "x"}, None), produce)
     for _ in range(4):
         await cache.engine.get(lookup)
     assert calls == 2

@@ -32,9 +32,10 @@ from fastapi.routing import APIRoute, RouteContext, request_response
 from starlette.convertors import Convertor
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.core.cache.http.middleware import ROUTE_MATCH, SENDER, RouteMatch
+from app.core.cache.http.middleware import ROUTE_MATCH, SENDER
 from app.core.cache.http.params import is_plain, tree
 from app.core.cache.http.response import CachedResponse
+from app.core.cache.http.route_table import RouteMatch
 from app.core.implementations import Prerouter
 from app.core.scope import ROUTE_TEMPLATE
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, StringConstraints
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Host, Match
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.core.cache import Cache
-from app.core.cache.http.middleware import KnownPlaces
+from app.core.cache import Cache, HttpCacheMiddleware
+from app.core.cache.http.route_table import RouteMemo
 from devservers.valkey import EmbeddedValkey
 from tests.core.cache.harness import open_cache
 from tests.core.cache.http.serving import Item, application, asking, exchange, serving, status
@@ -245,6 +245,68 @@ async def test_a_miss_reads_no_entry_twice(cache: Cache, wire: Wire) -> None:
     assert len(wire) == 3  # read, lease, store
 
 
+async def test_the_keys_of_a_request_are_made_once(cache: Cache) -> None:
+    asked: list[int] = []
+
+    def tags(number: int) -> list[str]:
+        asked.append(number)
+        return [f"number:{number}"]
+
+    router = APIRouter()
+
+    @router.get("/numbers/{number}")
+    @cache.policy("number", ttl=60).http(public=True, tags=tags)
+    async def read(number: int) -> int:
+        return number
+
+    async with asking(application(router)) as http:
+        for number, kind in ((1, "fwd=miss"), (1, "hit"), (2, "fwd=miss")):
+            response = await http.get(f"/numbers/{number}")
+            assert (response.json(), status(response)) == (number, kind)
+        assert asked == [1, 2]
+        await cache.invalidate_tags("number:1")  # it is by this tag
+        assert status(await http.get("/numbers/1")) == "fwd=miss"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"path": "/numbers/2"}, {"query_string": b"add=1"}, {"path": "/others/2"}],
+    ids=["path", "query", "route"],
+)
+async def test_what_was_read_is_for_the_request_it_was_read_for(
+    cache: Cache, change: dict[str, Any]
+) -> None:
+    """A middleware inside of the cache may make it another request."""
+    router = APIRouter()
+
+    @router.get("/numbers/{number}")
+    @cache.policy("number", ttl=60).http(public=True)
+    async def read(number: int, add: int = 0) -> int:
+        return number + add
+
+    @router.get("/others/{number}")
+    @cache.policy("other", ttl=60).http(public=True)
+    async def read_other(number: int) -> str:
+        return f"other {number}"
+
+    class Rewriting:
+        def __init__(self, app: ASGIApp) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            is_marked = any(name == b"x-rewrite" for name, _ in scope.get("headers", ()))
+            await self._app({**scope, **change} if is_marked else scope, receive, send)
+
+    app = FastAPI()
+    app.include_router(router)
+    app.add_middleware(Rewriting)
+    app.add_middleware(HttpCacheMiddleware)
+    async with asking(app) as http:
+        answer = (await http.get("/numbers/1", headers={"x-rewrite": "yes"})).json()
+        assert answer == ("other 2" if change.get("path") == "/others/2" else 2)
+        assert (await http.get("/numbers/1")).json() == 1
+
+
 @pytest.mark.parametrize(
     "same",
     [
@@ -443,7 +505,7 @@ async def test_what_is_remembered_of_a_request(
     cache: Cache, path: str, query: str, is_known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Any] = []
-    monkeypatch.setattr(KnownPlaces, "keep", lambda *what: kept.append(what))
+    monkeypatch.setattr(RouteMemo, "keep", lambda *what: kept.append(what))
     app = application(counted(cache, Calls()))
 
     @app.get("/mine/{item_id}")
@@ -467,7 +529,7 @@ async def test_what_is_remembered_of_a_request(
 
 def test_places_are_bounded_in_bytes() -> None:
     """And those that are asked for again survive any number that are asked for once."""
-    places: KnownPlaces[str] = KnownPlaces(sys.getsizeof, max_bytes=200_000)
+    places: RouteMemo[str] = RouteMemo(sys.getsizeof, max_bytes=200_000)
     popular = ("/popular", b"")
     places.keep(popular, "popular")
     tracemalloc.start()
@@ -484,7 +546,7 @@ def test_places_are_bounded_in_bytes() -> None:
 async def test_more_addresses_than_it_remembers(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(KnownPlaces.__init__, "__defaults__", (10_000,))
+    monkeypatch.setattr(RouteMemo.__init__, "__defaults__", (10_000,))
     async with asking(application(counted(cache, Calls()))) as client:
         for expected in ("fwd=miss", "hit", "hit"):
             for number in range(10):

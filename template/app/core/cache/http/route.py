@@ -1,7 +1,7 @@
 """Caching a route: `@policy.http(...)` under `@router.get(...)`.
 
 The wrapper runs where the route's function would: after its dependencies, so authentication always
-runs. Public hits are usually answered before that, by the edge.
+runs. Public hits are usually answered before that, by the middleware.
 """
 
 import functools
@@ -11,12 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
+from dataclasses import dataclass
 from hashlib import blake2b
-from time import time
 from typing import Any, get_type_hints
 
 from fastapi import HTTPException, Request, Response
 from fastapi.utils import is_body_allowed_for_status_code
+from starlette.types import Scope
 
 from app.core.cache.concurrency import adopt
 from app.core.cache.engine import Engine
@@ -37,12 +38,12 @@ from app.core.cache.keys import EntryKeys, Keyspace, canonical
 from app.core.cache.loader_safety import check_captured, check_outlives
 from app.core.cache.loading import Lookup
 from app.core.cache.options import PolicyOptions, SecondAsk
-from app.core.cache.results import CacheResult, Outcome
+from app.core.cache.results import CacheResult, Outcome, ReadResult, now_ms
 from app.core.responses import Headers, PreparedResponse
 from app.core.scope import PERSONALIZED_BY
 
-SEEN = "app.cache.seen"
-"""In the scope: the address that the edge has read for this request, and what it found."""
+PEEK = "app.cache.peek"
+"""In the scope: what the middleware has read for this request, which was no hit."""
 
 CACHED_AS = "__cached_as__"
 """The attribute of a function that names its route."""
@@ -50,6 +51,25 @@ CACHED_AS = "__cached_as__"
 # Of a response from the cache and of a dependency's: the latter knows better.
 _SAID_ONCE = frozenset({b"cache-control", b"etag"})
 _PERSONAL: Headers = [(b"cache-control", b"private, no-store"), (b"vary", b"Authorization, Cookie")]
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """What the middleware has read for a request, so that its route need not do that again."""
+
+    route: "CachedRoute"
+    path: str
+    query: bytes
+    keys: EntryKeys
+    read: ReadResult
+
+    def is_of(self, route: "CachedRoute", scope: Scope) -> bool:
+        """Whether no middleware has made it another request since."""
+        return (
+            self.route is route
+            and self.path == scope["path"]
+            and self.query == scope["query_string"]
+        )
 
 
 class CachedRoute:
@@ -108,10 +128,10 @@ class CachedRoute:
         declared.append(self)
         self.varies_by: frozenset[Any] = frozenset()
         """`vary_by` and all that it depends on; set at start-up."""
-        self.kind = self._make_kind(second_ask=False)
-        self._made_up = self.kind
+        self.codec = self._make_codec(second_ask=False)
+        self._made_up_codec = self.codec
         if self.arguments.has_second_ask:
-            self._made_up = self._make_kind(second_ask=True)
+            self._made_up_codec = self._make_codec(second_ask=True)
         self.renderer = ResponseRenderer(
             Freshness(
                 service=keyspace.service,
@@ -126,7 +146,7 @@ class CachedRoute:
             setattr(function, CACHED_AS, self)
         self.__signature__ = for_fastapi(function, hints, vary_by)
 
-    def _make_kind(self, *, second_ask: bool) -> EntryCodec:
+    def _make_codec(self, *, second_ask: bool) -> EntryCodec:
         return EntryCodec(
             self._policy,
             self._options,
@@ -148,10 +168,9 @@ class CachedRoute:
         personalized_by = request.scope.get(PERSONALIZED_BY)
         is_keyed = personalized_by is None or personalized_by in self.varies_by
         if is_keyed:
-            address = self.address(kwargs, principal)
-            stored, loaded = await self._get(request, address, kwargs)
+            stored, result = await self._get(request, principal, kwargs)
         else:  # it may depend on what is no part of the key
-            stored, loaded = await self._produce(kwargs)
+            stored, result = await self._build(kwargs)
         if isinstance(stored.unstorable, Response):
             return stored.unstorable
         if stored.unstorable is not None:
@@ -159,24 +178,24 @@ class CachedRoute:
         status: int | None = from_dependencies.status_code
         if is_keyed and (status is None or self.builder.returns_response):
             asked = conditions(request.scope["headers"]) if not stored.is_error else []
-            ready = self.renderer.render(stored, loaded.outcome, loaded, int(time() * 1000), asked)
+            response = self.renderer.render(stored, result.outcome, result, now_ms(), asked)
         else:
-            ready = self._for_one(stored, status or stored.status, is_keyed)
+            response = self._for_one(stored, status or stored.status, is_keyed)
         if stored.is_error:
             raise HTTPException(
                 stored.status,
                 detail=json.loads(stored.body),
-                headers={k.decode("latin-1"): v.decode("latin-1") for k, v in ready.headers},
+                headers={k.decode("latin-1"): v.decode("latin-1") for k, v in response.headers},
             )
-        response = CachedResponse(ready)
+        answer = CachedResponse(response)
         # As FastAPI does: a Response goes out as it is.
         if (more := from_dependencies.raw_headers) and not self.builder.returns_response:
             theirs = {name for name, _ in more} & _SAID_ONCE
-            response.raw_headers = [h for h in ready.headers if h[0] not in theirs] + more
-        return response
+            answer.raw_headers = [h for h in response.headers if h[0] not in theirs] + more
+        return answer
 
     def _for_one(self, stored: StoredResponse, status: int, is_keyed: bool) -> PreparedResponse:
-        """A response that is not for everybody who has its key: nobody else may keep it."""
+        """Make a response that is not for everybody who has its key: nobody else may keep it."""
         headers = self.renderer.unknown(stored.headers) if is_keyed else stored.headers + _PERSONAL
         body = stored.body
         if not is_body_allowed_for_status_code(status):
@@ -184,8 +203,8 @@ class CachedRoute:
             body = b""
         return PreparedResponse(status, headers, body)
 
-    def address(self, arguments: dict[str, Any], principal: Any) -> EntryKeys:
-        """Where the response for these arguments is kept."""
+    def entry_keys(self, arguments: dict[str, Any], principal: Any) -> EntryKeys:
+        """Return where the response for these arguments is kept."""
         key = self.arguments.key(arguments)
         if not self.public:
             # Hashed: who reads key names in Redis does not read names of people.
@@ -216,54 +235,61 @@ class CachedRoute:
         if not self.public:
             raise TypeError(f"{self.arguments.name} varies by who asks: invalidate a tag of it")
         bound = self.arguments.bind(**arguments)
-        recipe = Lookup(
-            self.kind, self.address(bound, None), lambda: self.builder.build(bound), is_safe=True
-        )
-        await self.engine.refresh(recipe)
+        keys = self.entry_keys(bound, None)
+        lookup = Lookup(self.codec, keys, lambda: self.builder.build(bound), is_safe=True)
+        await self.engine.refresh(lookup)
 
     async def _get(
-        self, request: Request, address: EntryKeys, arguments: dict[str, Any]
+        self, request: Request, principal: Any, arguments: dict[str, Any]
     ) -> tuple[StoredResponse, CacheResult]:
-        """The response, and how it came about."""
+        """Return the response, and how it came about."""
+        peek: Peek | None = request.scope.get(PEEK)
+        read = None
+        if peek is not None and peek.is_of(self, request.scope):
+            keys, read = peek.keys, peek.read
+        else:
+            keys = self.entry_keys(arguments, principal)
         made: list[StoredResponse] = []
         # For one principal: what dependencies have set in context variables is right for it.
         context = None if self.public else copy_context()
 
-        async def produce() -> StoredResponse | Kept[StoredResponse]:
+        async def build() -> StoredResponse | Kept[StoredResponse]:
             if context is not None:
                 adopt(context)
             try:
-                result = await self.builder.build(arguments)
+                built = await self.builder.build(arguments)
             except ServerErrorResponse as failed:
                 made.append(failed.response)
                 raise
-            made.append(plain(result))
-            return result
+            made.append(plain(built))
+            return built
 
-        at, seen = request.scope.get(SEEN, (None, None))
-        kind = self._made_up if self.arguments.is_made_up(arguments) else self.kind
-        recipe = Lookup(kind, address, produce, is_safe=not self.ignored)
+        codec = self._made_up_codec if self.arguments.is_made_up(arguments) else self.codec
+        lookup = Lookup(codec, keys, build, is_safe=not self.ignored)
         stored: StoredResponse | None
         try:
-            loaded = await self.engine.get(recipe, seen if at == address.value else None)
-            stored = loaded.value
+            result = await self.engine.get(lookup, read)
+            stored = result.value
         except ServerErrorResponse as failed:
             stored = failed.response
         else:
             if stored is not None and stored.unstorable is None:
-                return stored, loaded
+                return stored, result
         if stored is None or not any(stored is mine for mine in made):
             # None: a damaged entry. Otherwise it was meant for the request that made it, and for
             # nobody who waited with it.
-            return await self._produce(arguments)
-        now = int(time() * 1000)
-        return stored, CacheResult(stored, Outcome.MISS, now, now)
+            return await self._build(arguments)
+        return stored, _made_now(stored)
 
-    async def _produce(self, arguments: dict[str, Any]) -> tuple[StoredResponse, CacheResult]:
-        """The response for this request, of which nothing is kept."""
+    async def _build(self, arguments: dict[str, Any]) -> tuple[StoredResponse, CacheResult]:
+        """Make the response for this request, of which nothing is kept."""
         try:
             stored: StoredResponse = plain(await self.builder.build(arguments))
         except ServerErrorResponse as failed:
             stored = failed.response
-        now = int(time() * 1000)
-        return stored, CacheResult(stored, Outcome.MISS, now, now)
+        return stored, _made_now(stored)
+
+
+def _made_now(stored: StoredResponse) -> CacheResult:
+    now = now_ms()
+    return CacheResult(stored, Outcome.MISS, now, now)
