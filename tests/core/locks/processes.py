@@ -1,52 +1,69 @@
 """Starts workers in processes of their own, and reads what they saw."""
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from multiprocessing.context import ForkServerProcess
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from devservers.waiting import HANG
-from tests.core.locks.worker import Job
+from tests.core.locks.worker import Job, work
 
 # What they do takes a minute where ten others compute as well.
 _HANG = 10 * HANG
 _ROOT = Path(__file__).parents[3]
+# Workers are forks of one process that has imported everything once: that takes longer than most of
+# what they do.
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["tests.core.locks.worker"])
+
+Worker = ForkServerProcess
 
 
 @contextmanager
-def running(workers: Sequence[Sequence[Job]]) -> Iterator[list[subprocess.Popen[str]]]:
+def running(workers: Sequence[Sequence[Job]]) -> Iterator[list[Worker]]:
     """One process per list of jobs; none is left when the block ends."""
-    environment = {**os.environ, "PYTHONPATH": f"{_ROOT}{os.pathsep}{_ROOT / 'template'}"}
-    processes = []
+    _start_server()
+    processes = [_CONTEXT.Process(target=work, args=(jobs,)) for jobs in workers]
     try:
-        for jobs in workers:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.core.locks.worker"],
-                cwd=_ROOT,
-                env=environment,
-                stdin=subprocess.PIPE,
-                text=True,
-            )
-            processes.append(process)
-            assert process.stdin is not None
-            process.stdin.write(json.dumps([asdict(job) for job in jobs]))
-            process.stdin.close()
+        for process in processes:
+            process.start()
         yield processes
     finally:
         for process in processes:
-            process.kill()
-            process.wait()
+            if process.pid is not None:
+                process.kill()
+                process.join()
 
 
-def finish(processes: Sequence[subprocess.Popen[str]]) -> None:
+def _start_server() -> None:
+    """Start the process that is forked. Before Python 3.13 it does not inherit `sys.path`."""
+    path = os.pathsep.join([str(_ROOT), str(_ROOT / "template")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)
+        ensure_running()
+
+
+def pid_of(process: Worker) -> int:
+    assert process.pid is not None
+    return process.pid
+
+
+def signal_to(process: Worker, number: int) -> None:
+    os.kill(pid_of(process), number)
+
+
+def finish(processes: Sequence[Worker]) -> None:
     """Wait for all to end well."""
     for process in processes:
-        assert process.wait(_HANG) == 0
+        process.join(_HANG)
+        assert process.exitcode == 0
 
 
 def journal(folder: Path) -> list[dict[str, Any]]:

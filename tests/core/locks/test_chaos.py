@@ -3,7 +3,6 @@
 import asyncio
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -15,7 +14,7 @@ import pytest
 from devservers.waiting import HANG, wait_until
 from tests.core.locks.conftest import RecordFault
 from tests.core.locks.nodes import Nodes, ask
-from tests.core.locks.processes import finish, journal, running
+from tests.core.locks.processes import Worker, finish, journal, running, signal_to
 from tests.core.locks.worker import Job
 
 _WORKERS, _TASKS = 3, 3
@@ -23,7 +22,7 @@ _ROUNDS = 2
 _MOST_ROUNDS = 20
 _TTL = 0.8
 
-Workers = Sequence["subprocess.Popen[str]"]
+Workers = Sequence[Worker]
 
 
 def freeze(nodes: Nodes, workers: Workers) -> None:
@@ -64,9 +63,9 @@ def cut_all(nodes: Nodes, workers: Workers) -> None:
 
 def stop_a_worker(nodes: Nodes, workers: Workers) -> None:
     worker = random.choice(workers)
-    worker.send_signal(signal.SIGSTOP)
+    signal_to(worker, signal.SIGSTOP)
     time.sleep(random.uniform(0.1, 1.5) * _TTL)
-    worker.send_signal(signal.SIGCONT)
+    signal_to(worker, signal.SIGCONT)
 
 
 FAULTS: list[Callable[[Nodes, Workers], None]] = [

@@ -4,8 +4,8 @@ Each case tells a server apart from itself before: by what it is asked after the
 """
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 
 import pytest
 
@@ -18,12 +18,17 @@ from tests.support.versions import VERSIONS
 _OPTIONS = {"quarantine": 600.0, "max_ttl": 600.0}
 
 
-@dataclass(frozen=True, slots=True)
 class Stage:
     """A server that keeps a lock, and another one that knows nothing."""
 
-    server: EmbeddedValkey
-    other: EmbeddedValkey
+    def __init__(self, server: EmbeddedValkey, stack: ExitStack) -> None:
+        self.server = server
+        self._stack = stack
+
+    @cached_property
+    def other(self) -> EmbeddedValkey:
+        """Started by those who need it."""
+        return self._stack.enter_context(type(self.server)())
 
     async def do(self, *command: object) -> None:
         await ask(self.server.url, *command)
@@ -134,8 +139,8 @@ async def cut_off_for_a_while(stage: Stage) -> None:
 
 @contextmanager
 def stage(kind: type[EmbeddedValkey]) -> Iterator[Stage]:
-    with kind() as server, kind() as other:
-        yield Stage(server, other)
+    with ExitStack() as stack:
+        yield Stage(stack.enter_context(kind()), stack)
 
 
 async def grants_after(event: Event, stage: Stage) -> bool:
@@ -196,9 +201,10 @@ async def test_a_lock_can_have_been_forgotten(server: type[EmbeddedValkey], even
 
 @pytest.mark.slow
 async def test_a_quorum_whose_nodes_get_replicas_goes_on(redlock: Nodes) -> None:
-    async with open_locks("redlock", redlock.urls, **_OPTIONS) as locks:
-        await redlock.end_quarantine()
-        with EmbeddedValkey() as replica:
+    with ExitStack() as stack:
+        async with open_locks("redlock", redlock.urls, **_OPTIONS) as locks:
+            await redlock.end_quarantine()
+            replica = Stage(redlock.servers[0], stack).other
             for server in redlock.majority:
-                await Stage(server, replica).follow(replica, server)
+                await Stage(server, stack).follow(replica, server)
             assert await _granted(locks, "name")

@@ -16,7 +16,7 @@ from devservers.waiting import wait_until
 from tests.core.locks.clock import Clock
 from tests.core.locks.conftest import RecordFault
 from tests.core.locks.nodes import Nodes, plain_client
-from tests.core.locks.processes import finish, journal, running
+from tests.core.locks.processes import finish, journal, pid_of, running
 from tests.core.locks.worker import Job
 
 _WORKERS = 3
@@ -82,7 +82,7 @@ def test_stopped_holders_cannot_overwrite_newer_data(
         for worker in range(_WORKERS)
     ]
     with running(workers) as processes:
-        found = [psutil.Process(process.pid) for process in processes]
+        found = [psutil.Process(pid_of(process)) for process in processes]
         for _ in range(_STOPS):
             holder, fence = stop_a_holder(tmp_path, found)
             later_than(fence, tmp_path)

@@ -1,8 +1,7 @@
 """A process that uses locks, for tests that need several.
 
-Run with `python -m tests.core.locks.worker`; its jobs come as a JSON list on standard input and are
-done all at once. What the worker saw goes to the job's journal, one JSON object a line, written
-before the next step, so that a worker that is killed or stopped still testifies.
+Its jobs are done all at once. What the worker saw goes to the job's journal, one JSON object a
+line, written before the next step, so that a worker that is killed or stopped still testifies.
 """
 
 import asyncio
@@ -12,7 +11,6 @@ import os
 import random
 import signal
 import sqlite3
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -59,11 +57,16 @@ class Grant:
 Hold = Callable[..., AbstractAsyncContextManager[Grant]]
 
 
-async def run_all(jobs: Sequence[Job]) -> None:
-    await asyncio.gather(*(run(job) for job in jobs))
+def work(jobs: Sequence[Job]) -> None:
+    """Do all jobs, and return when they are done."""
+    asyncio.run(_run_all(jobs))
 
 
-async def run(job: Job) -> None:
+async def _run_all(jobs: Sequence[Job]) -> None:
+    await asyncio.gather(*(_run(job) for job in jobs))
+
+
+async def _run(job: Job) -> None:
     work = {"collect": _collect, "account": _account, "endure": _endure}[job.kind]
     async with _lock(job) as hold:
         await asyncio.gather(*(work(job, hold, task) for task in range(job.tasks)))
@@ -132,6 +135,7 @@ async def _account(job: Job, hold: Hold, task: int) -> None:
     """Count up two accounts until told to stop; the database checks the fence of one of them."""
     enough = Path(job.folder, "enough")
     with sqlite3.connect(Path(job.folder, "bank.db"), timeout=5, isolation_level=None) as bank:
+        bank.execute("PRAGMA synchronous = OFF")  # processes stop here, the machine does not
         while not _exists(enough):
             with suppress(LockLost, LockTimeout):
                 async with hold() as grant:
@@ -203,7 +207,3 @@ def _replace(path: Path, elements: list[str]) -> None:
 def _testify(job: Job, **facts: object) -> None:
     with Path(job.folder, f"journal-{job.worker}.jsonl").open("a") as journal:
         journal.write(json.dumps(facts) + "\n")
-
-
-if __name__ == "__main__":
-    asyncio.run(run_all([Job(**description) for description in json.load(sys.stdin)]))
