@@ -39,7 +39,6 @@ BOUNDED = ["--max-examples=5", "--seed=1", "--no-shrink", "--continue-on-failure
 HOST = "orders.test"  # as in schemathesis.toml
 WRITERS = "documents-writers"
 NOBODY = {"TOKEN": "none", "SESSION": "none", "CSRF_TOKEN": "none"}
-FIRST_OWN_IMPORT = "from app.core.application import Application\n"
 CREDENTIALS = {"name": "ann", "password": "correct horse battery"}
 
 # The control: each route breaks one promise of its document.
@@ -116,8 +115,9 @@ def service(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     rendered = render(database="sqlite", sessions=True, events=True, access=True)
     folder = Path(shutil.copytree(rendered, place / "service"))
     write(folder / "app/broken.py", BROKEN)
-    insert_after(folder / "app/main.py", FIRST_OWN_IMPORT, "from app.broken import router\n")
-    insert_after(folder / "app/main.py", OWN_FEATURES, "    app.include_router(router)\n")
+    main = folder / "app/main.py"
+    insert_after(main, "import install_items\n", "from app.broken import router\n")
+    insert_after(main, OWN_FEATURES, "    service.include(router)\n")
     assert run(folder, "sync --quiet") == ""
     token = subprocess.run(
         [folder / ".venv/bin/python", "-m", "app.access", "token", "ann", f"groups={WRITERS}"],
