@@ -1,16 +1,14 @@
 """Events."""
 
 from app.core.events import Events, EventsUnavailable
-from app.core.redis import Probe
 from app.core.service import Service
 from app.settings.events import EventSettings
 
 
 def install_events(service: Service, settings: EventSettings) -> Events:
     """Install events on the Redis of the service."""
-    redis = service.redis("events", keeps=["events"])
     events = Events(
-        redis,
+        service.redis("events", keeps=["events"]),
         service=service.name,
         max_length=settings.events_max_length,
         buffer_limit=settings.events_buffer_limit,
@@ -20,14 +18,5 @@ def install_events(service: Service, settings: EventSettings) -> Events:
     service.open(events, last=True)
     service.share(events=events)
     service.transient(EventsUnavailable)
-    channel = f"{service.name}:events"
-    probe = Probe(
-        part="events",
-        client=redis,
-        key=f"{service.name}:events:probe",
-        write=("XADD", "*", "probe", "1"),
-        publish=channel,
-        subscribe=channel,
-    )
-    service.check("events", events.check, probe=probe)
+    service.check("events", events.check, probe=events.probe)
     return events

@@ -1,6 +1,6 @@
 """Sessions."""
 
-from app.core.redis import Probe, RedisClient
+from app.core.redis import RedisClient
 from app.core.service import Layer, Service, try_again_later
 from app.core.sessions import SessionMiddleware, Sessions, get_session, get_session_to_log_in
 from app.settings.sessions import SessionSettings
@@ -32,11 +32,5 @@ def install_sessions(service: Service, settings: SessionSettings) -> RedisClient
         sessions=sessions,
         unavailable=try_again_later,
     )
-    probe = Probe(
-        part="sessions",
-        client=redis,
-        key=f"{service.name}:session:probe",
-        write=("HSET", "probe", "1"),
-    )
-    service.check("sessions", sessions.check, probe=probe)
+    service.check("sessions", sessions.check, probe=sessions.probe)
     return redis

@@ -47,7 +47,7 @@ class Access:
         Args:
             policy: says which roles there are.
             verifier: verifies the tokens of requests.
-            connect: makes the client of a role, with a pool of its own. Leaving closes it.
+            connect: makes the client of a role, with a pool of its own. It stays the caller's.
             audit: reports denials while this is entered.
         """
         roles = dict.fromkeys(rule.role for rule in policy.rules)
@@ -98,8 +98,6 @@ class Access:
         await self._tasks.stop()
         await self._audit.stop()
         await self.verifier.close()
-        for client in self._clients.values():
-            await client.aclose()
 
     async def _fetch_keys(self) -> None:
         with suppress(KeysUnavailable):  # which is in the log

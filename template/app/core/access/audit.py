@@ -94,8 +94,8 @@ class Audit:
         """Make an audit that does not poll yet.
 
         Args:
-            client: may do `ACL LOG` and INFO, and has the keys that begin with `prefix`. The audit
-                closes it.
+            client: may do `ACL LOG` and INFO, and has the keys that begin with `prefix`. It stays
+                the caller's.
             users: the users of this service, and their roles; a server may have others' as well.
             prefix: begins the names of keys.
             interval: seconds between two polls.
@@ -115,7 +115,6 @@ class Audit:
 
     async def stop(self) -> None:
         await self._tasks.stop()
-        await self._client.aclose()
 
     async def poll(self) -> None:
         """Report what is new.

@@ -9,9 +9,9 @@ from app.core.events import metrics
 from app.core.events.consumer import BroadcastConsumer, ExclusiveConsumer
 from app.core.events.event import Event, EventsLost
 from app.core.events.publish import EventsUnavailable, PublishBuffer
-from app.core.events.stream import NONE, EventId, Stream
+from app.core.events.stream import NONE, EventId, Stream, channel_of
 from app.core.events.subscription import Handlers, Subscription
-from app.core.redis import OutageLog, PubSubConnection, RedisClient, is_transient, refusals_of
+from app.core.redis import OutageLog, Probe, PubSubConnection, RedisClient, is_transient
 from app.core.tasks import Tasks
 
 E = TypeVar("E", bound=Event)
@@ -123,7 +123,6 @@ class Events:
 
         Raises:
             EventsUnavailable: they are not; the message says why.
-            Refused: Redis has lately refused something that events need.
         """
         if self._buffer.error is not None:
             raise EventsUnavailable(
@@ -132,7 +131,19 @@ class Events:
         for (publisher, _), subscription in self._subscriptions.items():
             if subscription.error is not None:
                 raise EventsUnavailable(f"events of {publisher}: {subscription.error}")
-        refusals_of(self._client).check()
+
+    @property
+    def probe(self) -> Probe:
+        """What events need of their server."""
+        channel = channel_of(self._service)
+        return Probe(
+            part="events",
+            client=self._client,
+            key=f"{channel}:probe",
+            write=("XADD", "*", "probe", "1"),
+            publish=channel,
+            subscribe=channel,
+        )
 
     async def __aenter__(self) -> Self:
         await asyncio.gather(*(each.start() for each in self._subscriptions.values()))

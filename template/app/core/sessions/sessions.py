@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 
-from app.core.redis import RedisClient
+from app.core.redis import Probe, RedisClient
 from app.core.sessions.cookie import SessionCookie
 from app.core.sessions.csrf import check_origins
 from app.core.sessions.keyring import KeyRing
@@ -51,6 +51,8 @@ class Sessions:
         """
         self.trusted_origins = check_origins(trusted_origins)
         self.cookie = SessionCookie(cookie, plain_on_loopback)
+        self._client = client
+        self._prefix = prefix
         self._clock = clock
         self._old_cookies_until = clock() + absolute_timeout
         self._store = SessionStore(
@@ -87,6 +89,12 @@ class Sessions:
             RedisError: something is denied, refused or unknown; or Redis did not answer.
         """
         await self._store.check()
+
+    @property
+    def probe(self) -> Probe:
+        """What sessions need of their server."""
+        key = f"{self._prefix}:probe"
+        return Probe(part="sessions", client=self._client, key=key, write=("HSET", "probe", "1"))
 
     async def end_all(self, user: str) -> int:
         """End every session of a user, in all browsers; return how many there were.
