@@ -140,7 +140,7 @@ async def steadily(
         due[connection] = at
         connection.send(next(requests), time.perf_counter())
 
-    def give_up(now: float) -> None:
+    def drop_late(now: float) -> None:
         for connection in [late for late, at in due.items() if now - at > patience]:
             due.pop(connection)
             sample.statuses[0] += 1
@@ -154,10 +154,10 @@ async def steadily(
             if (wait := at - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
             sending.create_task(send(at))
-            give_up(time.perf_counter())
+            drop_late(time.perf_counter())
     while due:
         await asyncio.sleep(0.02)
-        give_up(time.perf_counter())
+        drop_late(time.perf_counter())
     sample.duration = time.perf_counter() - started
     for connection in idle:
         connection.close()

@@ -153,12 +153,12 @@ def _typical(worker: Worker, runs: int) -> float:
     return percentile(worker.ask(do="alone", runs=runs, most=_MOST), 0.5)
 
 
-def _hand_offs(strategy: Strategy, crew: Sequence[Worker], urls: Sequence[str]) -> _HandOffs:
+def _hand_offs(strategy: Strategy, workers: Sequence[Worker], urls: Sequence[str]) -> _HandOffs:
     nodes = urls[: strategy.nodes]
     before = _count(strategy.messages, nodes)
-    for worker in crew:
+    for worker in workers:
         worker.tell(do="contend", tasks=_TASKS, turns=_TURNS)
-    periods = sorted(period for worker in crew for period in worker.answer())
+    periods = sorted(period for worker in workers for period in worker.answer())
     messages = (_count(strategy.messages, nodes) - before) / len(periods)
     busiest = periods[len(periods) // 10 : -len(periods) // 10]  # while all compete
     return _HandOffs(
