@@ -63,10 +63,10 @@ def hold_leases(
         held.set()
         await go_on.wait()
 
-    async def late(*arguments: object) -> object:
+    async def late(*arguments: Any, **options: Any) -> object:
         if not granted:
             await pause()
-        reply = await lease_many(*arguments)  # type: ignore[arg-type]  # passed through
+        reply = await lease_many(*arguments, **options)
         if granted:
             await pause()
         return reply
@@ -331,10 +331,10 @@ async def test_processes_that_meet_a_new_tag_at_once_agree_about_its_version(
     for policy in (one, other):
         lease_many = cache_of(policy)._store.lease_many
 
-        async def held(*arguments: object, ask: object = lease_many) -> object:
+        async def held(*arguments: Any, ask: Any = lease_many, **options: Any) -> object:
             asked.append(arguments)
             await go_on.wait()
-            return await ask(*arguments)  # type: ignore[operator]  # passed through
+            return await ask(*arguments, **options)
 
         monkeypatch.setattr(cache_of(policy)._store, "lease_many", held)
     source = Source("value")

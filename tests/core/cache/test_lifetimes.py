@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from app.core.cache import Cache, CachePolicy
 from app.core.cache.loading import Lookup
-from app.core.cache.store import _MARGIN
+from app.core.cache.store import _VERSION_MARGIN_SECONDS
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.harness import Source, cache_of
 
@@ -80,7 +80,7 @@ async def test_what_does_not_exist_leaves_nothing_for_long(
         await read(str(uuid4()))
     left = await lives(redis)
     assert len(left) == 40  # the entry, and the version of its tag, with which it can be removed
-    assert all(0 < life <= 2 * NEGATIVE_TTL + _MARGIN for life in left.values())
+    assert all(0 < life <= 2 * NEGATIVE_TTL + _VERSION_MARGIN_SECONDS for life in left.values())
 
 
 async def test_what_was_not_there_is_read_again_once_its_tag_is_invalidated(
@@ -103,7 +103,7 @@ async def test_a_version_is_there_as_long_as_what_carries_it(
     left = await lives(redis)
     (version,) = (life for key, life in left.items() if "@tag" in key)
     (entry,) = (life for key, life in left.items() if "@tag" not in key)
-    assert LONG < entry < version <= entry + _MARGIN + 1
+    assert LONG < entry < version <= entry + _VERSION_MARGIN_SECONDS + 1
 
 
 async def test_a_tag_of_several_entries_lasts_for_the_longest_of_them(
@@ -138,7 +138,7 @@ async def test_a_load_that_keeps_nothing_leaves_a_version_only_for_a_moment(
     else:
         await policy.get_or_load(1, source.load, tags=["tag"])
     (life,) = (await lives(redis)).values()
-    assert 0 < life <= LOADER_TIMEOUT + _MARGIN
+    assert 0 < life <= LOADER_TIMEOUT + _VERSION_MARGIN_SECONDS
 
 
 async def test_an_invalidation_during_the_load_is_not_undone(

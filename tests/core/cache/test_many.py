@@ -190,7 +190,7 @@ async def test_old_values_stand_in_also_when_no_lease_is_to_be_had(
     await policy.get_or_load_many(["a", "x"], table.load)
     clock.advance(TTL)
 
-    async def refuse(*_: object) -> None:
+    async def refuse(*_: object, **__: object) -> None:
         raise CacheUnavailable("READONLY", outage=False)
 
     monkeypatch.setattr(cache._store, "lease_many", refuse)
@@ -213,9 +213,9 @@ async def test_stale_readers_do_not_ask_for_leases_again_and_again(
     await until(lambda: len(table.asked) == 2)
     asked, lease_many = [], cache_of(two)._store.lease_many
 
-    async def counted(*arguments: Any) -> Any:
+    async def counted(*arguments: Any, **options: Any) -> Any:
         asked.append(arguments)
-        return await lease_many(*arguments)
+        return await lease_many(*arguments, **options)
 
     monkeypatch.setattr(cache_of(two)._store, "lease_many", counted)
     began = monotonic()

@@ -21,7 +21,7 @@ from app.core.cache.concurrency import without_slot
 from app.core.cache.decode_memo import DecodeMemo
 from app.core.cache.entry import Miss
 from app.core.cache.entry_codec import EntryCodec
-from app.core.cache.fill import Filler, LeaseRequest
+from app.core.cache.fill import Filler
 from app.core.cache.keys import EntryKeys
 from app.core.cache.loader_safety import check_captured
 from app.core.cache.loading import BatchLookup, LoadCoordinator, Lookup, UnsharedLoads
@@ -29,7 +29,7 @@ from app.core.cache.near import NearCache
 from app.core.cache.outage import Breaker, CacheUnavailable, Recovery
 from app.core.cache.refresh import Refresher
 from app.core.cache.results import CacheResult, ReadResult, now_ms, served
-from app.core.cache.store import CacheStore
+from app.core.cache.store import CacheStore, LeaseRequest
 from app.core.tasks import Tasks
 
 K = TypeVar("K")
@@ -253,7 +253,7 @@ class Engine:
             _, versions = await self.filler.lease(codec, [request], take=True)
         except CacheUnavailable:
             loaded = await self.filler.load_only(codec, requests, lookup.load)
-            self.filler.delete_later([keys])  # it has been overtaken
+            self.filler.delete_later([request])  # it has been overtaken
         else:
             loaded = await self.filler.fill(codec, requests, versions, lookup.load)
             with suppress(CacheUnavailable):  # then other near caches keep the old one for near_ttl

@@ -10,8 +10,6 @@ that was killed any longer than its lease lasts.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from secrets import token_hex
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -22,10 +20,9 @@ from app.core.cache.concurrency import Bulkhead
 from app.core.cache.entry import Entry, Miss, mark
 from app.core.cache.entry_codec import EntryCodec
 from app.core.cache.kept import plain, ttl_of
-from app.core.cache.keys import EntryKeys
 from app.core.cache.outage import CacheUnavailable, Recovery
-from app.core.cache.results import CacheResult, Outcome, ReadResult, fallback, now_ms
-from app.core.cache.store import CacheStore, LeaseReply
+from app.core.cache.results import CacheResult, Outcome, fallback, now_ms
+from app.core.cache.store import CacheStore, LeaseReply, LeaseRequest
 from app.core.tasks import Tasks
 
 K = TypeVar("K")
@@ -34,16 +31,9 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseRequest:
-    """One entry that somebody wants to fill."""
-
-    keys: EntryKeys
-    read: ReadResult
-    """What is stored now."""
-    keep_always: bool = False
-    """It is to be kept, also where anybody can make up the key."""
-    token: str = field(default_factory=lambda: token_hex(8))
+LEASE_SECONDS = 2.0
+"""How long a fill lease lasts after its holder has died, or its event loop stands still."""
+_RENEW_INTERVAL_SECONDS = LEASE_SECONDS / 3
 
 
 class Filler:
@@ -70,11 +60,15 @@ class Filler:
         """
         known = dict(zip(requests[0].keys.versions, requests[0].read.versions, strict=False))
         missing = [name for name, version in known.items() if version is None]
-        wanted = [
-            (request.keys, request.token, LEASE_SECONDS, request.read.id) for request in requests
-        ]
-        ask = self._store.take_many if take else self._store.lease_many
-        asking = self.tasks.start(ask(wanted, missing, codec.options.loader_timeout))
+        asking = self.tasks.start(
+            self._store.lease_many(
+                requests,
+                missing,
+                ttl=LEASE_SECONDS,
+                longest=codec.options.loader_timeout,
+                take=take,
+            )
+        )
         try:
             replies, created = await asyncio.shield(asking)
         except asyncio.CancelledError:
@@ -82,7 +76,7 @@ class Filler:
             raise
         except CacheUnavailable as unavailable:
             if unavailable.outage:  # the request may have arrived, only the reply is missing
-                self.delete_later([request.keys for request in requests])
+                self.delete_later(requests)
             elif missing or len(requests) > 1:  # some of it may have been granted
                 self.tasks.start(self.release(requests, throttle=0))
             raise
@@ -131,7 +125,7 @@ class Filler:
         """
         requests, as_of = list(granted.values()), monotonic()
         try:
-            with self._renewal.of([(request.keys, request.token) for request in requests]):
+            with self._renewal.of(requests):
                 values, cost = await self._load(codec, load)
         except BaseException as error:
             old = fallbacks(granted) if isinstance(error, Exception) else None
@@ -184,10 +178,9 @@ class Filler:
             entry = codec.new_entry(value, cost, b"".join(versions), own_ttl)
             entries.append(entry)
             if own_ttl == 0:
-                # The lease goes back at once, and whoever waits for it does not wait for the next
-                # load, of which he would get nothing either. So the mark outlives that one.
-                not_kept = mark(Miss.NOT_KEPT), codec.options.loader_timeout
-                full.append((request.keys, request.token, *not_kept))
+                # The lease is released at once, and whoever waits for it does not wait for the next
+                # load, which would not be kept either. So the mark outlives that one.
+                full.append((request, mark(Miss.NOT_KEPT), codec.options.loader_timeout))
                 continue
             raw = codec.pack(entry, value, request.keys)
             ttl = (max(entry.stale_until, entry.error_until) - entry.created) / 1000
@@ -195,16 +188,16 @@ class Filler:
                 (raw, ttl) if request.keep_always else codec.admit(request.read, raw, ttl)
             )
             if admitted:
-                full.append((request.keys, request.token, *admitted))
+                full.append((request, *admitted))
             elif request.read.id:
                 # What is there now has been overtaken: it goes, under the same lease.
-                full.append((request.keys, request.token, b"", 0))
+                full.append((request, b"", 0))
             else:
                 empty.append(request)
         try:
             if full:
                 saving = self._save(codec, full, versions)
-                await self._finish(saving, [keys for keys, *_ in full])
+                await self._finish(saving, [request for request, *_ in full])
         finally:
             await self.release(empty, throttle=0)
         return entries
@@ -212,10 +205,7 @@ class Filler:
     async def release(self, requests: Sequence[LeaseRequest], *, throttle: float) -> None:
         """Return leases; for `throttle` seconds nobody else gets them."""
         if requests:
-            leases = [(request.keys, request.token) for request in requests]
-            await self._finish(
-                self._store.release_leases(leases, throttle), [request.keys for request in requests]
-            )
+            await self._finish(self._store.release_leases(requests, throttle), requests)
 
     async def _return_leases(
         self, asking: asyncio.Task[Any], requests: Sequence[LeaseRequest]
@@ -227,25 +217,27 @@ class Filler:
     async def _save(
         self,
         codec: EntryCodec,
-        entries: Sequence[tuple[EntryKeys, str, bytes, float]],
+        entries: Sequence[tuple[LeaseRequest, bytes, float]],
         versions: Sequence[bytes],
     ) -> None:
         for stored in await self._store.store_many(entries, versions):
             metrics.stores.labels(codec.policy, "stored" if stored else "refused").inc()
 
-    async def _finish(self, work: Coroutine[Any, Any, Any], entries: Sequence[EntryKeys]) -> None:
+    async def _finish(
+        self, work: Coroutine[Any, Any, Any], requests: Sequence[LeaseRequest]
+    ) -> None:
         async def finish() -> None:
             try:
                 await work
             except CacheUnavailable:
                 # The leases may still be there, and would keep everybody waiting.
-                self.delete_later(entries)
+                self.delete_later(requests)
 
         await self.tasks.shield(finish())
 
-    def delete_later(self, entries: Sequence[EntryKeys]) -> None:
+    def delete_later(self, requests: Sequence[LeaseRequest]) -> None:
         """Have entries and leases deleted as soon as Redis answers."""
-        for keys in entries:
+        for keys in (request.keys for request in requests):
             self._recovery.queue_entries([(keys.value, keys.lease)], keys.versions[0])
 
 
@@ -256,11 +248,6 @@ def fallbacks(requests: Mapping[K, LeaseRequest]) -> dict[K, CacheResult] | None
     return found if len(found) == len(old) else None
 
 
-LEASE_SECONDS = 2.0
-"""How long a fill lease lasts after its holder has died, or its event loop stands still."""
-_RENEW_INTERVAL_SECONDS = LEASE_SECONDS / 3
-
-
 class LeaseRenewal:
     """Renews what this process holds: one round trip for all of it, nothing for quick loads."""
 
@@ -268,21 +255,20 @@ class LeaseRenewal:
         """`tasks` own the renewals."""
         self._store = store
         self._tasks = tasks
-        self._held: dict[str, EntryKeys] = {}
+        self._held: dict[str, LeaseRequest] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     @contextmanager
-    def of(self, leases: Sequence[tuple[EntryKeys, str]]) -> Iterator[None]:
-        """Keep leases (keys and token) alive while the body runs."""
-        for keys, token in leases:
-            self._held[token] = keys
+    def of(self, requests: Sequence[LeaseRequest]) -> Iterator[None]:
+        """Keep granted leases alive while the body runs."""
+        self._held.update((request.token, request) for request in requests)
         if self._timer is None:
             self._start()
         try:
             yield
         finally:
-            for _, token in leases:
-                self._held.pop(token, None)
+            for request in requests:
+                self._held.pop(request.token, None)
 
     def _start(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_RENEW_INTERVAL_SECONDS, self._renew)
@@ -290,16 +276,14 @@ class LeaseRenewal:
     def _renew(self) -> None:
         self._timer = None
         if self._held:
-            self._tasks.start(
-                self._renew_all([(keys, token) for token, keys in self._held.items()])
-            )
+            self._tasks.start(self._renew_all(list(self._held.values())))
             self._start()
 
-    async def _renew_all(self, leases: Sequence[tuple[EntryKeys, str]]) -> None:
+    async def _renew_all(self, requests: Sequence[LeaseRequest]) -> None:
         try:
-            renewed = await self._store.renew_leases(leases, LEASE_SECONDS)
+            renewed = await self._store.renew_leases(requests, LEASE_SECONDS)
         except CacheUnavailable:
-            return  # there is another turn before they end
-        for (_, token), is_ours in zip(leases, renewed, strict=True):
+            return  # there is another attempt before they end
+        for request, is_ours in zip(requests, renewed, strict=True):
             if not is_ours:  # an invalidation took it: what is loaded will not be stored
-                self._held.pop(token, None)
+                self._held.pop(request.token, None)

@@ -18,12 +18,12 @@ from app.core.cache import metrics
 from app.core.cache.concurrency import Cooldown, Flight, SingleFlight
 from app.core.cache.entry import Miss
 from app.core.cache.entry_codec import EntryCodec
-from app.core.cache.fill import Filler, LeaseRequest, fallbacks
+from app.core.cache.fill import Filler, fallbacks
 from app.core.cache.keys import EntryKeys
 from app.core.cache.loader_safety import check_captured
 from app.core.cache.outage import CacheUnavailable
 from app.core.cache.results import CacheResult, Outcome, ReadResult, fallback, now_ms, served
-from app.core.cache.store import CacheStore, LeaseOutcome
+from app.core.cache.store import CacheStore, LeaseOutcome, LeaseRequest
 from app.core.tasks import Tasks
 
 K = TypeVar("K")

@@ -9,10 +9,10 @@ import structlog
 from app.core.cache import metrics
 from app.core.cache.concurrency import Cooldown
 from app.core.cache.entry_codec import EntryCodec
-from app.core.cache.fill import Filler, LeaseRequest
+from app.core.cache.fill import Filler
 from app.core.cache.outage import CacheUnavailable
 from app.core.cache.results import Outcome
-from app.core.cache.store import LeaseOutcome
+from app.core.cache.store import LeaseOutcome, LeaseRequest
 from app.core.tasks import Tasks
 
 K = TypeVar("K")

@@ -1,9 +1,13 @@
-"""Everything the cache asks of Redis: one round trip each, none while the breaker is open."""
+"""All commands that the cache sends to Redis.
+
+Each method takes one round trip (in a cluster, one for each step), and none while the breaker is
+open.
+"""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from secrets import token_bytes
+from secrets import token_bytes, token_hex
 from typing import Any, TypeVar
 
 from redis.asyncio import RedisCluster
@@ -15,6 +19,7 @@ from app.core.cache.backplane import Announcer
 from app.core.cache.entry import VERSION_SIZE
 from app.core.cache.keys import EntryKeys
 from app.core.cache.outage import Breaker, CacheUnavailable
+from app.core.cache.results import ReadResult
 from app.core.cache.scripts import (
     KEEP_VERSION,
     LEASE,
@@ -39,13 +44,24 @@ from app.core.redis import (
 T = TypeVar("T")
 
 _OUTAGE = (RedisConnectionError, RedisTimeoutError, ClusterError, RedisClusterException, OSError)
-# A version is there for longer than what was stored under it, and than a load that has read it, by
-# so many seconds.
-_MARGIN = 5.0
-# One command deletes so many keys, in a millisecond or two.
+_VERSION_MARGIN_SECONDS = 5.0
+"""A version lives so much longer than what is stored under it, and than a load that has read it."""
 _MAX_KEYS = 2_000
-# After so many attempts in a row that Redis refused, the cache does not count as well.
-_UNSTORED = 3
+"""So many keys are deleted by one command, in a millisecond or two."""
+_UNHEALTHY_FROM = 3
+"""After so many attempts in a row that Redis refused, the cache does not count as healthy."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """One entry that somebody wants to fill, and the token of the lease for it."""
+
+    keys: EntryKeys
+    read: ReadResult
+    """What is stored now."""
+    keep_always: bool = False
+    """It is to be kept, also where anybody can make up the key."""
+    token: str = field(default_factory=lambda: token_hex(8))
 
 
 class LeaseOutcome(Enum):
@@ -96,88 +112,86 @@ class CacheStore:
 
     async def lease_many(
         self,
-        wanted: Sequence[tuple[EntryKeys, str, float, bytes]],
+        requests: Sequence[LeaseRequest],
         missing: Sequence[str],
+        *,
+        ttl: float,
         longest: float,
+        take: bool = False,
     ) -> tuple[list[LeaseReply], dict[str, bytes]]:
-        """Ask for the right to fill entries, and create the versions that do not exist yet.
+        """Ask for leases of `ttl` seconds on entries of the same tags, and create missing versions.
 
-        `wanted` are entries, tokens, the leases' ttl (seconds) and the id of the entry that the
-        caller read. Returns a reply for each, and the missing versions by name: the new ones, or
-        those that another process created first. A new version of a tag is there for as long as a
-        load may take (`longest`, in seconds), until something is stored under it.
+        Return a reply for each, and the missing versions by name: the new ones, or those that
+        another process created first. A new version of a tag is there for as long as a load may
+        take (`longest`, in seconds), until something is stored under it. With `take` leases are
+        granted whoever has them, and whatever is stored.
+
+        Raises:
+            CacheUnavailable: Redis did not do all of it.
         """
-        leases = [
-            LEASE.call((keys.value, keys.lease), (token, _ms(ttl), seen_id))
-            for keys, token, ttl, seen_id in wanted
+        leases: list[Command] = [
+            ("SET", request.keys.lease, request.token, "PX", _ms(ttl))
+            if take
+            else LEASE.call(
+                (request.keys.value, request.keys.lease),
+                (request.token, _ms(ttl), request.read.id),
+            )
+            for request in requests
         ]
-        return await self._ask_for(leases, wanted[0][0], missing, longest)
-
-    async def take_many(
-        self,
-        wanted: Sequence[tuple[EntryKeys, str, float, bytes]],
-        missing: Sequence[str],
-        longest: float,
-    ) -> tuple[list[LeaseReply], dict[str, bytes]]:
-        """`lease_many` for leases that are granted whoever has them, and whatever is stored."""
-        leases = [("SET", keys.lease, token, "PX", _ms(ttl)) for keys, token, ttl, _ in wanted]
-        return await self._ask_for(leases, wanted[0][0], missing, longest)
-
-    async def _ask_for(
-        self, leases: Sequence[Command], one: EntryKeys, missing: Sequence[str], longest: float
-    ) -> tuple[list[LeaseReply], dict[str, bytes]]:
+        first = requests[0].keys
         # That of the policy stays, or all its entries would expire with it: there are few of them.
-        policy, ttl = one.versions[0], _ms(longest + _MARGIN)
+        policy, lifetime = first.versions[0], _ms(longest + _VERSION_MARGIN_SECONDS)
         # In full: it is short, and in a cluster there is often a node that does not know it yet.
         created = [
-            VERSION.in_full((name,), (token_bytes(VERSION_SIZE), 0 if name == policy else ttl))
+            VERSION.in_full((name,), (token_bytes(VERSION_SIZE), 0 if name == policy else lifetime))
             for name in missing
         ]
         if self.clock.is_due:
             asked = self.clock.asked()
-            *replies, told = await self._fill([*leases, *created, TIME.in_full((one.lease,), ())])
+            *replies, told = await self._fill([*leases, *created, TIME.in_full((first.lease,), ())])
             self.clock.told(asked, told)
         else:
             replies = await self._fill([*leases, *created])
         versions = dict(zip(missing, replies[len(leases) :], strict=True))
         return [_lease_reply(reply) for reply in replies[: len(leases)]], versions
 
-    async def renew_leases(self, leases: Sequence[tuple[EntryKeys, str]], ttl: float) -> list[bool]:
-        """Let leases (keys and token) last for `ttl` seconds from now on.
+    async def renew_leases(self, requests: Sequence[LeaseRequest], ttl: float) -> list[bool]:
+        """Let leases last for `ttl` seconds from now on.
 
-        False for those that were taken away meanwhile, or have run out.
+        Return False for those that were taken away meanwhile, or have run out.
         """
-        scripts = [RENEW.call((keys.lease,), (token, _ms(ttl))) for keys, token in leases]
-        return [reply == 1 for reply in await self._run(scripts)]
+        replies = await self._run(
+            [RENEW.call((one.keys.lease,), (one.token, _ms(ttl))) for one in requests]
+        )
+        return [reply == 1 for reply in replies]
 
     async def store_many(
-        self, entries: Sequence[tuple[EntryKeys, str, bytes, float]], versions: Sequence[bytes]
+        self, entries: Sequence[tuple[LeaseRequest, bytes, float]], versions: Sequence[bytes]
     ) -> list[bool]:
-        """Store entries (keys, token, bytes, ttl in seconds) under the leases they were granted.
+        """Store entries (their bytes, for a ttl in seconds) under the leases they were granted.
 
-        `versions` are those that all of them carry, which last for as long from now on. False for
-        entries whose lease was taken away meanwhile: they are not stored.
+        `versions` are those that all of them carry, which last for as long from now on. Return
+        False for entries whose lease was taken away meanwhile: they are not stored.
         """
         scripts = [
-            STORE.call((keys.value, keys.lease), (token, raw, max(_ms(ttl), 1)))
-            for keys, token, raw, ttl in entries
+            STORE.call((one.keys.value, one.keys.lease), (one.token, raw, max(_ms(ttl), 1)))
+            for one, raw, ttl in entries
         ]
         longest = max(ttl for *_, ttl in entries)
-        tags = list(zip(entries[0][0].versions, versions, strict=False))[1:] if longest else []
+        names = entries[0][0].keys.versions
+        tags = list(zip(names, versions, strict=False))[1:] if longest else []
         kept = [
-            KEEP_VERSION.in_full((name,), (version, _ms(longest + _MARGIN)))
+            KEEP_VERSION.in_full((name,), (version, _ms(longest + _VERSION_MARGIN_SECONDS)))
             for name, version in tags
         ]
         replies = await self._fill([*scripts, *kept])
         self._unstored = 0
         return [reply == 1 for reply in replies[: len(scripts)]]
 
-    async def release_leases(
-        self, leases: Iterable[tuple[EntryKeys, str]], throttle: float
-    ) -> None:
+    async def release_leases(self, requests: Iterable[LeaseRequest], throttle: float) -> None:
         """Give leases back; with a `throttle` (seconds) they keep everybody out for that long."""
         await self._run(
-            [RELEASE.call((keys.lease,), (token, _ms(throttle))) for keys, token in leases]
+            [RELEASE.call((one.keys.lease,), (one.token, _ms(throttle))) for one in requests]
         )
 
     async def delete(self, pairs: Iterable[tuple[str, str]]) -> None:
@@ -201,7 +215,7 @@ class CacheStore:
     @property
     def refusal(self) -> str | None:
         """Why nothing could be stored lately, if Redis has refused it time and again."""
-        if self._unstored < _UNSTORED:
+        if self._unstored < _UNHEALTHY_FROM:
             return None
         return f"nothing was stored in the last {self._unstored} attempts: {self._unstored_why}"
 
