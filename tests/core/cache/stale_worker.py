@@ -20,7 +20,7 @@ from app.core.cache import store as store_module
 from app.core.cache.entry_codec import EntryCodec
 from app.core.cache.keys import EntryKeys
 from app.core.cache.results import ReadResult
-from app.core.cache.server_watch import Servers
+from app.core.cache.server_watch import ServerWatch
 from tests.core.cache.counters import reads
 from tests.core.cache.harness import UNCHECKED_STORE, open_cache
 
@@ -109,7 +109,7 @@ async def nobody(*_: object) -> None: ...
 
 
 MECHANISMS: dict[str, tuple[object, str, object]] = {
-    "looking at servers": (Servers, "meet", nobody),
+    "looking at servers": (ServerWatch, "check_connection", nobody),
     "checking leases": (store_module, "STORE", UNCHECKED_STORE),
 }
 """Where each is, and what it is for controls."""

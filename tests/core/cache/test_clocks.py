@@ -76,10 +76,10 @@ async def test_it_is_over_when_the_clock_is_set(
 
 def test_a_reply_that_took_long_proves_nothing(host: Clock) -> None:
     watch = ClockWatch()
-    asked = watch.asked()
+    asked = watch.start_check()
     server = asked + 10
     host.advance(20)
-    watch.told(asked, [int(server), 0])
+    watch.finish_check(asked, [int(server), 0])
     assert watch.problem is None
 
 

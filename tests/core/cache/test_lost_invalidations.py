@@ -10,7 +10,7 @@ from redis.crc import key_slot
 from structlog.testing import capture_logs
 
 from app.core.cache import Cache, CachePolicy
-from app.core.cache.server_watch import Servers
+from app.core.cache.server_watch import ServerWatch
 from app.core.redis import ClientOptions, FairCluster, create_client
 from app.core.serializers.json import JsonSerializer
 from devservers.valkey import EmbeddedValkey
@@ -93,7 +93,7 @@ async def test_control_without_a_look_at_the_server_the_old_value_is_back(
 ) -> None:
     async def nobody(*_: object) -> None: ...
 
-    monkeypatch.setattr(Servers, "meet", nobody)
+    monkeypatch.setattr(ServerWatch, "check_connection", nobody)
     policy = policy_of(await another(server.url))
     assert await read(policy, "old") == "old"
     await restart_on_snapshot(server, WAYS["key"](policy))
@@ -204,7 +204,7 @@ async def test_after_a_failover_that_loses_invalidations_nothing_old_is_served(
 
         async def nobody(*_: object) -> None: ...
 
-        monkeypatch.setattr(Servers, "meet", nobody)
+        monkeypatch.setattr(ServerWatch, "check_connection", nobody)
     with ReplicatedValkey() as servers:
         here, there = [policy_of(await another(servers.url)) for _ in range(2)]
         assert [await read(policy, "old") for policy in (here, there)] == ["old", "old"]

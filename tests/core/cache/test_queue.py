@@ -166,4 +166,4 @@ async def test_a_process_that_stops_while_redis_is_away_says_what_is_lost() -> N
             await cache.__aexit__(None, None, None)
     events = {entry["event"]: entry for entry in logs}
     assert events["cache.invalidations_lost"]["count"] == 2
-    assert "an invalidation failed" in events["cache.redis_left_alone"]["why"]
+    assert "an invalidation failed" in events["cache.breaker_opened"]["why"]

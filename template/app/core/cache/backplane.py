@@ -19,7 +19,7 @@ from app.core.redis import Command, OutageLog, PubSubConnection, RedisClient, ad
 log = structlog.get_logger(__name__)
 
 _ENTRIES, _VERSIONS = "entries", "versions"
-_TRY_AGAIN_AFTER = 600.0
+_TRY_AGAIN_SECONDS = 600.0
 """Seconds; permissions are mended by people."""
 
 
@@ -33,7 +33,7 @@ class Announcer:
         """Why the server does not publish for this user."""
 
     def messages(self, values: Sequence[str], names: Sequence[str]) -> list[Command]:
-        """What announces that these entries, policies and tags were invalidated."""
+        """Return the commands that announce the invalidation of entries, policies and tags."""
         if self.refusal and monotonic() < self._silent_until:
             return []
         news = ((_ENTRIES, values), (_VERSIONS, names))
@@ -43,8 +43,8 @@ class Announcer:
             if changed
         ]
 
-    def told(self, replies: Sequence[Any]) -> None:
-        """Take note of what the server replied to messages."""
+    def note_replies(self, replies: Sequence[Any]) -> None:
+        """Remember whether the server has published messages."""
         for reply in replies:
             if not (isinstance(reply, Exception) and is_refusal(reply)):
                 self.refusal = None
@@ -58,7 +58,7 @@ class Announcer:
                     advice=advice(reply),
                 )
             self.refusal = str(reply)
-            self._silent_until = monotonic() + _TRY_AGAIN_AFTER
+            self._silent_until = monotonic() + _TRY_AGAIN_SECONDS
 
 
 class Backplane:
@@ -70,14 +70,14 @@ class Backplane:
         self._connection = PubSubConnection(
             client,
             on_message=self._on_message,
-            on_subscribe=lambda _: near.connected(),
-            on_disconnect=near.disconnected,
+            on_subscribe=lambda _: near.switch_on(),
+            on_disconnect=near.switch_off,
             outage_log=OutageLog("cache.backplane", channel=channel),
         )
 
     @property
     def refusal(self) -> str | None:
-        """Why the server does not let this user listen."""
+        """The reason why the server does not let this user listen; None: it does."""
         return self._connection.refusal
 
     def start(self) -> None:
@@ -95,7 +95,7 @@ class Backplane:
             case [kind, *names] if kind == _VERSIONS:
                 self._near.invalidate_versions(map(str, names))
             case _:  # of a later version of this code: whatever it says, nothing old is kept
-                self._near.connected()
+                self._near.switch_on()
 
 
 def _parsed(message: bytes) -> Any:

@@ -12,7 +12,7 @@ from app.core.cache.near import NearCache
 from app.core.cache.options import MoreOptions, PolicyOptions
 from app.core.cache.outage import Breaker, CacheUnavailable, Recovery
 from app.core.cache.policy import CachePolicy
-from app.core.cache.server_watch import Servers
+from app.core.cache.server_watch import ServerWatch
 from app.core.cache.store import CacheStore
 from app.core.redis import BatchReader, RedisClient, on_connect
 from app.core.serializers import Serializer
@@ -65,19 +65,19 @@ class Cache:
         self._policies: dict[str, CachePolicy[Any]] = {}
         self.routes: list[CachedRoute] = []
         """All that were declared, to find those that no application serves."""
-        servers = Servers(
+        watch = ServerWatch(
             client,
             self.keyspace.servers,
             policies=lambda: {name: self.keyspace.policy_version(name) for name in self._policies},
-            forgotten=lambda versions: self.engine.drop_versions_later(
+            drop_later=lambda versions: self.engine.drop_versions_later(
                 versions, "a node of the cluster may have forgotten invalidations"
             ),
         )
-        on_connect(client, servers.meet)
+        on_connect(client, watch.check_connection)
         self._recovery = Recovery(
             probe=self.keyspace.probe,
             all_policies=lambda: map(self.keyspace.policy_version, self._policies),
-            replayed=servers.dropped,
+            replayed=watch.mark_servers,
         )
         self._breaker = Breaker(threshold=breaker_threshold, on_open=self._recovery.wake)
         self._announcer = Announcer(self.keyspace.channel)
@@ -172,7 +172,7 @@ class Cache:
         await self.engine.drop_versions(list(map(self.keyspace.tag_version, tags)), strict=strict)
 
     async def check(self) -> None:
-        """For the health page.
+        """Check the cache for the health page.
 
         Raises:
             CacheUnavailable: Redis is not asked at the moment, invalidations wait for it, nothing

@@ -41,7 +41,7 @@ class Flight:
     _traceback: TracebackType | None = None
 
     async def lands_within(self, seconds: float) -> bool:
-        """Whether it ends within so many seconds. Nobody waits again for what is late."""
+        """Return whether it ends within so many seconds. Nobody waits again for what is late."""
         if self.is_late or self.task.done():
             return self.task.done()
         self.waiters += 1
@@ -53,7 +53,7 @@ class Flight:
         return not self.is_late
 
     async def wait(self) -> Any:
-        """The result of the task.
+        """Wait for the task, and return its result.
 
         Raises:
             Exception: what the task raised; every waiter gets the traceback as it first was.
@@ -80,11 +80,12 @@ class SingleFlight:
     """The flights of one process, by key."""
 
     def __init__(self, tasks: Tasks) -> None:
-        """`tasks` own what is started, also when it is forgotten here."""
+        """Have flights run as `tasks`, which keep also those that are forgotten here."""
         self._tasks = tasks
         self._flights: dict[str, Flight] = {}
 
     def find(self, key: str) -> Flight | None:
+        """Return the flight that a caller of now may join."""
         flight = self._flights.get(key)
         if flight is None or flight.task.cancelling():
             return None
@@ -148,7 +149,7 @@ _my_slot: ContextVar[_Slot | None] = ContextVar("slot", default=None)
 
 
 def adopt(context: Context) -> None:
-    """Let what follows in this task see the context variables of another, but keep its slot."""
+    """Take over the context variables of another task, but keep the slot of this one."""
     for variable, value in context.items():
         if variable is not _my_slot:
             variable.set(value)
@@ -162,7 +163,7 @@ class Bulkhead:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Around a loader: it waits here for its slot."""
+        """Wait for a slot, and hold it while the body runs."""
         await self._free.acquire()
         slot = _Slot(self._free)
         token = _my_slot.set(slot)
@@ -176,7 +177,10 @@ class Bulkhead:
 
 @asynccontextmanager
 async def without_slot() -> AsyncIterator[None]:
-    """Around whatever waits for another load, which may be for the sake of a loader."""
+    """Give this loader's slot to others while the body waits for another load.
+
+    Does nothing outside of loaders.
+    """
     slot = _my_slot.get()
     if slot is None or slot.over:
         yield
@@ -195,13 +199,14 @@ _PRUNE_AT = 4096
 
 
 class Cooldown:
-    """Remembers keys for a number of seconds."""
+    """Keys that are left alone for a number of seconds."""
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
         self._prune_at = _PRUNE_AT
 
     def set(self, key: str, seconds: float) -> None:
+        """Leave a key alone for so many seconds."""
         if len(self._until) >= self._prune_at:
             now = monotonic()
             self._until = {key: until for key, until in self._until.items() if until > now}
@@ -209,6 +214,7 @@ class Cooldown:
         self._until[key] = monotonic() + seconds
 
     def holds(self, key: str) -> bool:
+        """Return whether a key is to be left alone."""
         until = self._until.get(key)
         if until is None:
             return False

@@ -1,4 +1,4 @@
-"""What was decoded last, so that a popular entry is not taken apart anew for every read of it.
+"""Remembers what was decoded last, so that a popular entry is not decoded for every read of it.
 
 As long as nobody stores, Redis answers with the same bytes. Checking and decoding 1 KB takes 6
 microseconds, a third of a hit in the application; recognizing it takes 0.5.
@@ -44,7 +44,7 @@ class DecodeMemo:
         *,
         at: float,
     ) -> ReadResult:
-        """What `EntryCodec.unpack` says, for bytes that were asked for `at` a moment."""
+        """Return what `EntryCodec.unpack` does, for bytes that were asked for `at` a moment."""
         known = self._known.get(keys.value)
         if (
             known is not None

@@ -52,7 +52,7 @@ class Engine:
         max_refreshes: int,
         is_enabled: bool,
     ) -> None:
-        """`is_enabled`: without, nothing is read and kept; entries are only invalidated."""
+        """Put the parts together; if not `is_enabled`, entries are invalidated and nothing else."""
         self._store = store
         self._near = near
         self._breaker = breaker
@@ -157,7 +157,7 @@ class Engine:
         )
 
     async def drop_versions(self, names: Sequence[str], *, strict: bool = False) -> None:
-        """Make all invalid that is stored under these versions of policies and tags.
+        """Make everything invalid that was stored under these versions of policies and tags.
 
         Raises:
             CacheUnavailable: with `strict`, if it could not be done now; it is done later.
@@ -173,7 +173,7 @@ class Engine:
         )
 
     def drop_versions_later(self, names: Sequence[str], why: str) -> None:
-        """Have versions dropped in the background; until then nothing is read from Redis."""
+        """Have versions dropped in the background; nothing is read from Redis before that."""
         self.coordinator.flights.forget_dependent(names)
         self._recovery.queue_versions(names)
         self._breaker.open(why)
@@ -239,7 +239,7 @@ class Engine:
 
     def _watch_clocks(self, read: ReadResult) -> None:
         if read.miss_reason is Miss.FUTURE:
-            self._store.clock.saw_future()
+            self._store.clock.note_future_entry()
 
     async def _replace(self, lookup: Lookup) -> CacheResult:
         codec, keys = lookup.codec, lookup.keys

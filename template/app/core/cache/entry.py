@@ -79,7 +79,7 @@ class Entry:
 def encode(
     entry: Entry, *, serializer: int, schema: bytes, key: bytes, compress_from: int
 ) -> bytes:
-    """The bytes of an entry.
+    """Return the bytes of an entry.
 
     Raises:
         ValueError: the payload is larger than `MAX_PAYLOAD` bytes.
@@ -111,7 +111,7 @@ def encode(
 
 
 def mark(reason: Miss) -> bytes:
-    """What is stored in place of a value, so that readers know why it is not there.
+    """Return what is stored in place of a value, so that readers know why it is not there.
 
     FIRST_ASK: it is kept at the second ask only, and this was the first one. NOT_KEPT: its loader
     did not want it kept.
@@ -122,7 +122,7 @@ def mark(reason: Miss) -> bytes:
 def decode(
     raw: bytes | None, *, serializer: int, schema: bytes, key: bytes, versions: bytes | None
 ) -> Entry | Miss:
-    """The entry in `raw`, or why it is not one for this key, type and serializer.
+    """Return the entry in `raw`, or why it is not one for this key, type and serializer.
 
     `versions` are the current ones; None says that one of them is missing, which makes every
     entry invalid.
@@ -169,7 +169,7 @@ def decode(
 
 
 def entry_id(raw: bytes | None) -> bytes:
-    """The id of whatever is stored, usable or not; empty when there is nothing."""
+    """Return the id of whatever is stored, usable or not; empty if there is nothing."""
     return b"" if raw is None else raw[ID_OFFSET : ID_OFFSET + ID_SIZE]
 
 

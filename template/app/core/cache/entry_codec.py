@@ -2,7 +2,7 @@
 
 A popular entry is computed anew before it expires (XFetch, from "Optimal Probabilistic Cache
 Stampede Prevention"; Vattani, Chierichetti, Lowenstein; VLDB 2015): every reader draws a random
-head start, proportional to what the value cost to compute; the more readers there are, the earlier
+time, proportional to what the value cost to compute; the more readers there are, the earlier
 one of them wins. Here the winner refreshes in the background under the lease, so nobody waits and
 one process does it.
 """
@@ -47,7 +47,7 @@ class EntryCodec:
         is_negative: Callable[[Any], bool] = lambda value: value is None,
         second_ask: bool = False,
     ) -> None:
-        """Say what the values are.
+        """Describe the values.
 
         Args:
             is_negative: tells values that say "there is none" and live for `negative_ttl`.
@@ -66,7 +66,7 @@ class EntryCodec:
     def new_entry(
         self, value: Any, cost: float, versions: bytes, own_ttl: float | None = None
     ) -> Entry:
-        """The entry of a value that was just loaded in `cost` seconds; without its payload.
+        """Make the entry of a value that was just loaded in `cost` seconds, without its payload.
 
         `own_ttl` is what its loader says, in seconds; 0: it is not kept; None: as the policy says.
         """
@@ -100,7 +100,7 @@ class EntryCodec:
         )
 
     def pack(self, entry: Entry, value: Any, keys: EntryKeys) -> bytes | None:
-        """The bytes to store for a value, or None if it is not to be stored."""
+        """Return the bytes to store for a value, or None if it is not to be stored."""
         if entry.fresh_until <= entry.created:  # not to be kept, or a negative_ttl of 0
             return None
         try:
@@ -121,7 +121,7 @@ class EntryCodec:
         return None
 
     def admit(self, read: ReadResult, raw: bytes, ttl: float) -> tuple[bytes, float] | None:
-        """What to store in place of a value's bytes, and its ttl in seconds; None: nothing."""
+        """Return what to store for a value's bytes, and its ttl in seconds; None: nothing."""
         if self._allowance is None:
             return raw, ttl
         if not read.id:
@@ -139,7 +139,7 @@ class EntryCodec:
         *,
         at: float,
     ) -> ReadResult:
-        """Make sense of what was read under these keys, and asked for `at` a moment."""
+        """Decode what was read under these keys, and asked for `at` a moment."""
         entry = decode(
             raw,
             serializer=self._serializer_format,
@@ -161,13 +161,13 @@ class EntryCodec:
         return ReadResult(entry, value, None, entry.id, versions, at=at)
 
     def load_payload(self, entry: Entry, keys: EntryKeys) -> Any:
-        """A new copy of an entry's value."""
+        """Make a new copy of an entry's value."""
         if entry.negative:
             return None
         return self.value_codec.loads(entry.payload, key=keys.value.encode())
 
     def is_due(self, entry: Entry, now: int) -> bool:
-        """Whether this reader should have a fresh entry refreshed; `now` in ms since 1970."""
+        """Return whether this reader should have an entry refreshed; `now` in ms since 1970."""
         return now >= entry.early_refresh_from and is_due(
             entry.fresh_until - now, self._xfetch_gap(entry)
         )
@@ -191,7 +191,7 @@ class EntryCodec:
 
 
 def _joined(versions: Sequence[bytes | None]) -> bytes | None:
-    """None if one is missing."""
+    """Return all versions in one; None if one is missing."""
     known = [version for version in versions if version is not None]
     return b"".join(known) if len(known) == len(versions) else None
 
@@ -201,16 +201,16 @@ _FARTHEST = 15
 
 
 def xfetch_gap(cost: int, ttl: float, beta: float) -> float:
-    """The mean of what readers draw, in milliseconds like `cost`; `ttl` in seconds."""
+    """Return the mean of what readers draw, in milliseconds like `cost`; `ttl` in seconds."""
     # A loader that is slow beside its ttl would otherwise be refreshed by every read.
     return min(cost * beta, ttl * 1000 / 4)
 
 
 def early_refresh_from(fresh_until: int, mean: float) -> int:
-    """The moment before which no reader need draw; all in milliseconds."""
+    """Return the moment before which no reader need draw; all in milliseconds."""
     return fresh_until - math.ceil(mean * _FARTHEST)
 
 
 def is_due(left: int, mean: float) -> bool:
-    """Whether this reader's head start reaches as far as the `left` milliseconds until expiry."""
+    """Return whether what this reader draws covers the `left` milliseconds until expiry."""
     return -mean * math.log(1 - random.random()) >= left

@@ -52,7 +52,7 @@ class Filler:
     ) -> tuple[list[LeaseReply], dict[str, bytes]]:
         """Ask for leases on entries of the same tags, which were read at the same time.
 
-        Returns an answer for each and the versions to store under, by name. With `take` they are
+        Return an answer for each and the versions to store under, by name. With `take` they are
         taken away from whoever has them, whose loads will not be stored.
 
         Raises:
@@ -83,7 +83,7 @@ class Filler:
         return replies, {name: version or created[name] for name, version in known.items()}
 
     async def _load(self, codec: EntryCodec, load: Callable[[], Awaitable[T]]) -> tuple[T, float]:
-        """The loader's result and the seconds it took.
+        """Run a loader, and return its result and the seconds it took.
 
         Raises:
             TimeoutError: it took longer than `loader_timeout`, the wait for a slot included.
@@ -171,7 +171,7 @@ class Filler:
         cost: float,
         versions: Sequence[bytes],
     ) -> list[Entry]:
-        """Store what was loaded under its leases; `cost` in seconds. Returns its entries."""
+        """Store what was loaded under its leases, and return its entries; `cost` in seconds."""
         entries, full, empty = [], [], []
         for request, result in results:
             value, own_ttl = plain(result), ttl_of(result)
@@ -203,7 +203,7 @@ class Filler:
         return entries
 
     async def release(self, requests: Sequence[LeaseRequest], *, throttle: float) -> None:
-        """Return leases; for `throttle` seconds nobody else gets them."""
+        """Release leases; for `throttle` seconds nobody else gets them."""
         if requests:
             await self._finish(self._store.release_leases(requests, throttle), requests)
 
@@ -242,7 +242,7 @@ class Filler:
 
 
 def fallbacks(requests: Mapping[K, LeaseRequest]) -> dict[K, CacheResult] | None:
-    """The old values, if every one of them may be served because there is no new one."""
+    """Return the old values, if every one of them may be served because there is no new one."""
     old = {key: fallback(request.read) for key, request in requests.items()}
     found = {key: loaded for key, loaded in old.items() if loaded is not None}
     return found if len(found) == len(old) else None
@@ -252,7 +252,7 @@ class LeaseRenewal:
     """Renews what this process holds: one round trip for all of it, nothing for quick loads."""
 
     def __init__(self, store: CacheStore, tasks: Tasks) -> None:
-        """`tasks` own the renewals."""
+        """Renew leases of `store` in `tasks`."""
         self._store = store
         self._tasks = tasks
         self._held: dict[str, LeaseRequest] = {}

@@ -57,7 +57,11 @@ class Arguments:
         hints: dict[str, Any],
         second_ask: SecondAsk = False,
     ) -> None:
-        """Raises TypeError if a parameter that is not ignored cannot be part of a key."""
+        """Check the signature.
+
+        Raises:
+            TypeError: a parameter that is not ignored cannot be part of a key.
+        """
         self.signature = inspect.signature(function)
         self.name = function.__name__
         if unknown := set(ignore) - self.signature.parameters.keys():
@@ -71,7 +75,7 @@ class Arguments:
         self._asked = self._depends_on(second_ask, "second_ask")
 
     def _depends_on(self, what: object, name: str) -> list[str]:
-        """The parameters that a function of some of them takes."""
+        """Return the parameters that a function of some of them takes."""
         taken = list(inspect.signature(what).parameters) if callable(what) else []
         if unknown := set(taken) - set(self._keyed):
             raise TypeError(
@@ -81,17 +85,19 @@ class Arguments:
         return taken
 
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The arguments by name, with defaults."""
+        """Return the arguments by name, with defaults."""
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return bound.arguments
 
     def key(self, arguments: dict[str, Any]) -> str:
+        """Return the text of the key for these arguments."""
         parts = [f"{name}={canonical(arguments[name])}" for name in self._keyed]
         # No canonical text starts with "@": a plain key of the same policy is never the same.
         return f"@{self.name}({','.join(parts)})"
 
     def tags(self, arguments: dict[str, Any]) -> tuple[str, ...]:
+        """Return the tags for these arguments."""
         if not callable(self._tags):
             return self._tags
         return _as_tags(self._tags(**{name: arguments[name] for name in self._tagged}))
@@ -102,7 +108,7 @@ class Arguments:
         return self._second_ask is not False
 
     def is_made_up(self, arguments: dict[str, Any]) -> bool:
-        """Whether anybody could have made up the key of these arguments."""
+        """Return whether anybody could have made up the key of these arguments."""
         if not callable(self._second_ask):
             return self._second_ask
         return self._second_ask(**{name: arguments[name] for name in self._asked})
@@ -146,7 +152,7 @@ class CachedFunction(Generic[P, R]):
         return cast(R, result.value)
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """The text of the key that these arguments make."""
+        """Return the text of the key that these arguments make."""
         return self._arguments.key(self._arguments.bind(*args, **kwargs))
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:

@@ -74,17 +74,17 @@ def _kept(value: T, ttl: float | None) -> Kept[T]:
 
 
 def plain(result: Any) -> Any:
-    """The value that a loader has returned, with or without a word on how long it is kept."""
+    """Return the value in what a loader has returned."""
     return result.value if isinstance(result, Kept) else result
 
 
 def ttl_of(result: Any) -> float | None:
-    """The ttl that a loader has given its value; see `Kept.ttl`."""
+    """Return the ttl that a loader has given its value; see `Kept.ttl`."""
     return result.ttl if isinstance(result, Kept) else None
 
 
 def plain_type(returns: Any) -> Any:
-    """The type of the values of a loader that is annotated to return `returns`."""
+    """Return the type of the values of a loader that is annotated to return `returns`."""
     if returns is Kept:
         return Any
     origin, parts = get_origin(returns), get_args(returns)

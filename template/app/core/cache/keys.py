@@ -36,7 +36,7 @@ class UnkeyableType(TypeError):
 
 
 def canonical(value: Any) -> str:
-    """The text of one value, or of a nest of values: equal texts are of equal values.
+    """Return the text of a value, which may contain others: equal texts mean equal values.
 
     Raises:
         UnkeyableType: there is no canonical text for its type, or it would not tell all of it.
@@ -62,7 +62,7 @@ _classes: WeakValueDictionary[str, type] = WeakValueDictionary()
 
 
 def _class_name(type_: type) -> str:
-    """The name of a class with its module: that of one class only, also of those made at run time.
+    """Return the name of a class with its module: no other class has it, even if made at run time.
 
     Raises:
         UnkeyableType: another class has this name.
@@ -108,7 +108,7 @@ def _names_in(slots: str | Iterable[str]) -> Iterable[str]:
 
 
 def _all_of(value: Any, names: Iterable[str]) -> dict[str, Any]:
-    """The fields of an object that has nothing beside them, but what is computed from them."""
+    """Return the fields of an object that has no other state, but what is computed from them."""
     try:
         items = {name: getattr(value, name) for name in names}
     except AttributeError as error:
@@ -150,8 +150,8 @@ def _set(values: Iterable[Any]) -> str:
 
 
 def _moment(value: datetime | time) -> str:
-    """As ISO 8601 has it, with what that leaves out: the zone by name, and the second 2:30 of a day
-    on which clocks are put back."""
+    """Return the text of ISO 8601 and what it leaves out: the name of the zone, and which of two it
+    is on a day when clocks are put back."""
     text = value.isoformat() + ("~" if value.fold else "")
     return text if value.tzinfo is None else f"{text}{_zone(value.tzinfo)}"
 
@@ -198,7 +198,7 @@ def _digest(text: str) -> "blake2b":
 
 @dataclass(slots=True)  # not frozen: every read makes one, and freezing costs more than the rest
 class EntryKeys:
-    """Where one entry lives: the names of everything in Redis that has to do with it."""
+    """The names of everything in Redis that has to do with one entry."""
 
     value: str
     lease: str
@@ -217,14 +217,17 @@ class Keyspace:
     """The names of one service's entries in Redis."""
 
     def __init__(self, service: str, epoch: int = 1) -> None:
-        """A new `epoch` leaves all entries of the old one behind."""
+        """Name entries of `service`; a new `epoch` leaves all entries of the old one behind."""
         self.service = service
         self._prefix = f"{service}:{epoch}"
         # Popular entries are asked for again and again.
         self._remembered = lru_cache(_REMEMBERED)(self._entry_keys)
 
     def entry_keys(self, policy: str, key: str, tags: Sequence[str]) -> EntryKeys:
-        """`key` is a canonical text; the order of `tags` does not matter."""
+        """Return the keys of an entry.
+
+        `key` is a canonical text; the order of `tags` does not matter.
+        """
         if isinstance(tags, str):
             raise TypeError(f"tags are a sequence of strings, not the string {tags!r}")
         if len(key) > _LONGEST or (tags and sum(map(len, tags)) > _MOST_TAG_LETTERS):
@@ -250,9 +253,11 @@ class Keyspace:
         )
 
     def policy_version(self, policy: str) -> str:
+        """Return the key of a policy's version."""
         return f"{self._prefix}:{policy}:version"
 
     def tag_version(self, tag: str) -> str:
+        """Return the key of a tag's version."""
         # A policy's name has no "@": the version of a policy "tag" is not that of a tag "version".
         if len(tag) <= _LONGEST and _is_text(tag):
             return f"{self._prefix}:@tag:{tag}"
@@ -260,12 +265,12 @@ class Keyspace:
 
     @property
     def channel(self) -> str:
-        """Where invalidations are announced."""
+        """The channel on which invalidations are announced."""
         return f"{self._prefix}:invalidated"
 
     @property
     def servers(self) -> str:
-        """Which server each policy was last seen on."""
+        """The hash that says which server each policy was last seen on."""
         return f"{self._prefix}:servers"
 
     @property

@@ -2,8 +2,8 @@
 
 A load may go on after the request that started it: other callers wait for it, or it refreshes an
 entry in the background. A session or a request is closed by then, and would fail at a time and in a
-place that has nothing to do with its cause. So it is refused where the function is decorated, and a
-session that a loader has captured is refused by the first read that needs the loader.
+place that has nothing to do with its cause. So it is refused where the function is decorated. What
+a loader has captured that is given with a call is looked at when it is needed, at each miss.
 """
 
 import functools
@@ -64,7 +64,7 @@ def check_captured(policy: str, loader: Callable[..., Any]) -> None:
 
 
 def _held(loader: Any) -> Iterator[Any]:
-    """What a function, a method or a partial brings along."""
+    """Yield what a function, a method or a partial brings along."""
     yield getattr(loader, "__self__", None)
     if isinstance(loader, functools.partial):
         yield from (*loader.args, *loader.keywords.values())
@@ -102,6 +102,6 @@ def _is_session(type_: type[Any]) -> bool:
 
 
 def yields(dependency: Any) -> bool:
-    """Whether a dependency is one with yield."""
+    """Return whether a dependency is one with yield."""
     call = inspect.unwrap(dependency) if callable(dependency) else None
     return inspect.isasyncgenfunction(call) or inspect.isgeneratorfunction(call)

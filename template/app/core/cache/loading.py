@@ -90,7 +90,7 @@ class LoadCoordinator:
         tasks: Tasks,
         fetch: Callable[[EntryCodec, Sequence[EntryKeys]], Awaitable[list[ReadResult]]],
     ) -> None:
-        """`tasks` own the loads; `fetch` reads entries from Redis."""
+        """Run loads in `tasks`, and read entries from Redis with `fetch`."""
         self.flights = SingleFlight(tasks)
         self._store = store
         self._filler = filler
@@ -138,7 +138,7 @@ class LoadCoordinator:
         requests: Mapping[K, LeaseRequest],
         find_flight: Callable[[], Awaitable[Flight]],
     ) -> dict[K, CacheResult]:
-        """Return what a flight gives that may be somebody else's, if it is right for this caller.
+        """Return the results of a flight, if they are right for a caller who joined it.
 
         It is not if it answers with what it had read before the caller came: the caller may know of
         an invalidation since.
@@ -206,7 +206,7 @@ class LoadCoordinator:
         return await _landed(flight, granted, batch.codec.options.error_patience)
 
     async def _is_current(self, flight: Flight, lookup: Lookup, read: ReadResult) -> bool:
-        """Whether a flight's value will do for a caller who comes now.
+        """Return whether a flight's value will do for a caller who comes now.
 
         Not if an invalidation came in between: it deleted the lease that the flight works under, or
         gave a tag another version than the flight's.
@@ -295,7 +295,7 @@ class UnsharedLoads:
 async def _landed(
     flight: Flight, requests: Mapping[K, LeaseRequest], patience: float
 ) -> dict[K, CacheResult]:
-    """Return what a flight gives or, if it takes long, the old values where there are all."""
+    """Return the results of a flight or, if it takes long and there are all, the old values."""
     if (
         fallbacks(requests) is not None
         and not await flight.lands_within(patience)
@@ -307,7 +307,7 @@ async def _landed(
 
 
 def _is_late(started: float, since: float, lease_wait: float) -> bool:
-    """Whether the wait for one holder, or for several in a row, has been long enough."""
+    """Return whether the wait for one holder, or for several in a row, has been long enough."""
     now = monotonic()
     return now - since >= lease_wait or now - started >= 2 * lease_wait
 

@@ -51,7 +51,7 @@ breaker_open.set(0)
 
 
 def expect_policy(policy: str) -> None:
-    """Have the series of a policy, whose reads and misses its entries label themselves."""
+    """Begin the series of a policy at zero; its codecs do that for reads and misses."""
     begin_at_zero(loads, [policy], ("ok", "error", "timeout", "cancelled"))
     begin_at_zero(refreshes, [policy], ("done", "denied", "failed", "dropped"))
     begin_at_zero(stores, [policy], ("stored", "refused", "unstorable", "failed"))

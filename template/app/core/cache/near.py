@@ -13,10 +13,10 @@ from app.core.cache.entry_codec import EntryCodec
 from app.core.cache.keys import EntryKeys
 from app.core.cache.results import ReadResult
 
-_OVERHEAD = 3_000
+_OVERHEAD_BYTES = 3_000
 """Bytes of an entry beside its payload and its key, as measured with tracemalloc: those of a
 response with its headers and a tag. A plain value takes half of it."""
-_LETTER = 4
+_LETTER_BYTES = 4
 """Bytes of a letter of a name: as many as the widest takes."""
 _STRIPES = 1024
 
@@ -44,6 +44,7 @@ class NearCache:
         self.is_online = False
 
     def get(self, key: str) -> ReadResult | None:
+        """Return what is kept and still fresh."""
         kept = self._entries.get(key)
         if kept is None:
             return None
@@ -54,7 +55,7 @@ class NearCache:
         return kept.read
 
     def generation(self, key: str) -> tuple[int, int]:
-        """To be asked for before the read whose result is `put`."""
+        """Return the generation of a key: call it before the read whose result is `put`."""
         return self._everything, self._generations[hash(key) % _STRIPES]
 
     def put(
@@ -66,7 +67,7 @@ class NearCache:
             return
         seconds = min(codec.options.near_ttl, (entry.fresh_until / 1000) - time())
         names = len(key) + sum(map(len, keys.versions))
-        size = len(entry.payload) + _LETTER * names + _OVERHEAD
+        size = len(entry.payload) + _LETTER_BYTES * names + _OVERHEAD_BYTES
         if seconds <= 0 or size > self._max_bytes:
             return
         self._drop(key)
@@ -95,13 +96,13 @@ class NearCache:
             for key in tuple(self._by_version.get(version, ())):
                 self._drop(key)
 
-    def connected(self) -> None:
-        """From now on this process hears of invalidations."""
-        self.disconnected()
+    def switch_on(self) -> None:
+        """Start empty: from now on this process hears of invalidations."""
+        self.switch_off()
         self.is_online = True
 
-    def disconnected(self) -> None:
-        """From now on it does not: nothing here can be believed."""
+    def switch_off(self) -> None:
+        """Forget everything: this process hears of no invalidations."""
         self.is_online = False
         self._everything += 1
         self._entries.clear()

@@ -90,7 +90,7 @@ SecondAsk = bool | Callable[..., bool]
 
 
 def short_lived(options: PolicyOptions) -> PolicyOptions:
-    """The options of a policy for keys that anybody can make up."""
+    """Return the options of a policy for keys that anybody can make up."""
     return replace(
         options,
         ttl=min(options.ttl, SECOND_ASK_WITHIN),
@@ -108,7 +108,7 @@ class Allowance:
         self._at = monotonic()
 
     def take(self, size: int) -> bool:
-        """Whether so many bytes are left, which are taken then."""
+        """Take so many bytes, and return whether there were as many."""
         now = monotonic()
         regained = (now - self._at) * self._max_bytes / 60
         self._used, self._at = max(0.0, self._used - regained), now

@@ -20,9 +20,9 @@ import structlog
 
 from app.core.cache import metrics
 
-# Seconds. A ping now and then is nothing beside what the loaders do meanwhile.
-_FIRST_DELAY = 0.25
-_LONGEST_DELAY = 1.0
+_FIRST_DELAY_SECONDS = 0.25
+_LONGEST_DELAY_SECONDS = 1.0
+"""A ping now and then is nothing beside what the loaders do meanwhile."""
 
 
 class CacheUnavailable(Exception):
@@ -54,7 +54,7 @@ class Breaker:
     def open(self, why: str) -> None:
         if self.is_open:
             return
-        log.warning("cache.redis_left_alone", why=why)
+        log.warning("cache.breaker_opened", why=why)
         self.is_open = True
         metrics.breaker_open.set(1)
         self._on_open()
@@ -86,7 +86,7 @@ class Recovery:
         replayed: Callable[[], Awaitable[None]],
         limit: int = 10_000,
     ) -> None:
-        """Say what the queue is about.
+        """Start with an empty queue.
 
         Args:
             probe: a key to ask for.
@@ -104,11 +104,11 @@ class Recovery:
 
     @property
     def queued(self) -> int:
-        """How many invalidations wait."""
+        """The number of invalidations that wait."""
         return len(self._pairs) + len(self._versions)
 
     def queue_entries(self, pairs: Iterable[tuple[str, str]], policy_version: str) -> None:
-        """Keep entries (value key and lease key) for deletion."""
+        """Queue entries (value key and lease key) for deletion."""
         self._pairs.update(dict.fromkeys(pairs, policy_version))
         if len(self._pairs) > self._limit:
             self._versions.update(dict.fromkeys(self._pairs.values()))
@@ -116,14 +116,14 @@ class Recovery:
         self._queued()
 
     def queue_versions(self, names: Iterable[str]) -> None:
-        """Keep tags or policies for a new version."""
+        """Queue versions of tags or policies for deletion."""
         self._versions.update(dict.fromkeys(names))
         if len(self._versions) > self._limit:
             self._versions = dict.fromkeys(self._all_policies())
         self._queued()
 
     def wake(self) -> None:
-        """There is something to do."""
+        """Tell it that there is something to do."""
         self._needed.set()
 
     async def run(self, store: RecoverableStore, breaker: Breaker) -> None:
@@ -131,10 +131,10 @@ class Recovery:
         while True:
             await self._needed.wait()
             self._needed.clear()
-            delay = _FIRST_DELAY
+            delay = _FIRST_DELAY_SECONDS
             while breaker.is_open or self.queued:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(delay * 2, _LONGEST_DELAY)
+                delay = min(delay * 2, _LONGEST_DELAY_SECONDS)
                 try:
                     await self._attempt(store, breaker)
                 except CacheUnavailable:
@@ -143,7 +143,7 @@ class Recovery:
                     log.exception("cache.recovery_failed")
 
     async def finish(self, store: RecoverableStore) -> None:
-        """At shutdown: a last attempt to carry out what waits, for the other processes."""
+        """Try a last time, at shutdown, to carry out what waits, for other processes."""
         try:
             await self._replay(store)
         except CacheUnavailable as error:
@@ -157,7 +157,7 @@ class Recovery:
             await store.probe(self._probe)
             await self._replay(store)
             breaker.close()
-            log.info("cache.recovered")
+            log.info("cache.breaker_closed")
 
     async def _replay(self, store: RecoverableStore) -> None:
         while self.queued:

@@ -69,7 +69,7 @@ class CachePolicy(Generic[T]):
     async def get_or_load(
         self, key: Any, loader: Callable[[], Awaitable[Any]], *, tags: Sequence[str] = ()
     ) -> Any:
-        """The value of `key`, from the cache or from `loader`.
+        """Return the value of `key`, from the cache or from `loader`.
 
         None is a value too, kept as "there is none" for `negative_ttl`. A loader that returns
         `keep(value, ttl=...)` or `do_not_keep(value)` decides itself how long its value is kept.
@@ -93,7 +93,7 @@ class CachePolicy(Generic[T]):
         *,
         tags: Sequence[str] = (),
     ) -> dict[K, T | None]:
-        """The values of `keys`; `loader` gets those that are missing and returns what it finds.
+        """Return the values of `keys`; `loader` gets those that are missing, and returns a mapping.
 
         A key that it leaves out is kept as "there is none"; `keep` and `do_not_keep` are for each
         value. Round trips: 1 when all are there, 3 when some are not.
@@ -171,7 +171,7 @@ class CachePolicy(Generic[T]):
         max_age: float = 0,
         second_ask: SecondAsk = False,
     ) -> Callable[[Callable[..., Any]], CachedRoute]:
-        """Cache the responses of a route; goes under `@router.get(...)`.
+        """Cache the responses of a route; the decorator goes under `@router.get(...)`.
 
         The path and query parameters are the key. What returns `keep(...)` or `do_not_keep(...)`,
         annotated as `Kept[Item]`, decides itself how long its response is kept.

@@ -27,9 +27,9 @@ class Refresher:
     """The background refreshes of one process."""
 
     def __init__(self, filler: Filler, tasks: Tasks, *, max_refreshes: int) -> None:
-        """`max_refreshes` run at once; one more is left out, not queued: the next read asks again.
+        """Run at most `max_refreshes` at once, in `tasks`.
 
-        `tasks` own them.
+        One more is left out, not queued: the next read asks again.
         """
         self._filler = filler
         self._tasks = tasks

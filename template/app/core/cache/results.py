@@ -37,7 +37,7 @@ class ReadResult:
     """When it was asked for, by `monotonic`: it knows of every invalidation from before."""
 
     def outcome(self, now: int) -> Outcome | None:
-        """How it answers a caller, `now` in milliseconds since 1970; None: it has to be loaded."""
+        """Return how it answers a caller, `now` in ms since 1970; None: it does not."""
         entry = self.entry
         if entry is None or now >= entry.stale_until:
             return None
@@ -46,7 +46,7 @@ class ReadResult:
         return Outcome.NEAR if self.near else Outcome.HIT
 
     def hit(self, now: int) -> Outcome | None:
-        """`outcome`, if it is fresh and need not even be refreshed early; otherwise None."""
+        """Return `outcome` for an entry that need not be refreshed; None for others."""
         entry = self.entry
         if entry is None or now >= entry.early_refresh_from:
             return None

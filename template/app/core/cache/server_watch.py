@@ -51,8 +51,8 @@ end
 """)
 
 
-class Servers:
-    """The servers that one client has connected to."""
+class ServerWatch:
+    """Notices servers that may have forgotten invalidations."""
 
     def __init__(
         self,
@@ -60,28 +60,28 @@ class Servers:
         marker: str,
         *,
         policies: Callable[[], Mapping[str, str]],
-        forgotten: Callable[[Sequence[str]], None],
+        drop_later: Callable[[Sequence[str]], None],
     ) -> None:
-        """Say where the marker is and what to drop.
+        """Watch the servers of one client.
 
         Args:
-            client: whose connections call `meet`.
+            client: its connections call `check_connection`.
             marker: the name of the marker; in a cluster it gets a hash tag for each node.
             policies: gives the version's name for each policy.
-            forgotten: is told of versions to delete, in a cluster: they are on other nodes. When
-                they are deleted, `dropped` is to be called.
+            drop_later: deletes versions in the background, in a cluster, where they are on other
+                nodes. When that is done, `mark_servers` is to be called.
         """
         self._cluster = client if isinstance(client, FairCluster) else None
         self._marker = marker
         self._policies = policies
-        self._forgotten = forgotten
+        self._drop_later = drop_later
         self._known: dict[str, bytes] = {}
         self._unmarked: dict[str, tuple[Any, ...]] = {}
         """By node: what marks it once the versions are deleted."""
         self._is_blind = False
 
-    async def meet(self, connection: Any) -> None:
-        """Look who is at the other end of a connection that was just made.
+    async def check_connection(self, connection: Any) -> None:
+        """Find out which server is at the other end of a connection that was just made.
 
         Raises:
             ConnectionError: the old entries are still there, so nobody may read over it yet.
@@ -92,8 +92,8 @@ class Servers:
         if server is None:
             return
         known = self._known.get(node)
-        if known is None or not _goes_on(known, server):
-            before = self._understand(seen, server) if marker else None
+        if known is None or not _is_continued(known, server):
+            before = self._last_seen(seen, server) if marker else None
             if marker is None or before is None:
                 # Who has which slots is not known yet, or no longer right. The connection is good
                 # for finding out; for anything else there will be another one, which asks again.
@@ -104,7 +104,7 @@ class Servers:
             await self._drop(connection, node, marker, before, server)
         self._known[node] = server
 
-    async def dropped(self) -> None:
+    async def mark_servers(self) -> None:
         """Mark the nodes of a cluster whose versions have been deleted.
 
         Not before: another process, or the next one if this one dies, would take the mark for it.
@@ -120,15 +120,15 @@ class Servers:
                 if self._unmarked.get(node) is command:
                     del self._unmarked[node]
 
-    def _understand(self, seen: Any, server: bytes) -> dict[str, bytes] | None:
-        """Which server each policy was last seen on; None if another node has to be asked."""
+    def _last_seen(self, seen: Any, server: bytes) -> dict[str, bytes] | None:
+        """Return the server each policy was last seen on; None if another node has to be asked."""
         if isinstance(seen, AskError | MovedError) and self._cluster:
             if not self._cluster.is_discovering:
                 self._cluster.rediscover()
                 raise RedisConnectionError(f"the slots have moved: {seen}")
             return None
         if isinstance(seen, Exception):
-            self._go_without(seen)
+            self._work_without(seen)
             return dict.fromkeys(self._policies(), server)
         return {name.decode(): last for name, last in zip(seen[::2], seen[1::2], strict=True)}
 
@@ -143,7 +143,7 @@ class Servers:
         policies = self._policies()
         fields = [part for policy in policies for part in (policy, server)]
         mark = ("HSET", marker, *fields)
-        dropped = [name for name in policies if not _goes_on(before.get(name, server), server)]
+        dropped = [name for name in policies if not _is_continued(before.get(name, server), server)]
         if not dropped:
             unnamed = [name for name in policies if name not in before]
             if unnamed and not self._cluster:
@@ -164,7 +164,7 @@ class Servers:
         if self._cluster:
             self._known[node] = server  # what comes next waits for them to be deleted
             self._unmarked[node] = mark
-            self._forgotten(versions)
+            self._drop_later(versions)
             raise RedisConnectionError("a node may have forgotten invalidations")
         (deleted,) = await _call(connection, ("UNLINK", *versions))
         if isinstance(deleted, Exception):
@@ -174,10 +174,10 @@ class Servers:
     async def _write(self, connection: Any, command: tuple[Any, ...]) -> None:
         (reply,) = await _call(connection, command)
         if isinstance(reply, Exception) and not isinstance(reply, AskError | MovedError):
-            self._go_without(reply)
+            self._work_without(reply)
 
     async def _ask(self, connection: Any, marker: str | None) -> tuple[bytes | None, Any]:
-        """Who it is, None if that cannot be known; and what the marker says.
+        """Return the server, None if that cannot be known, and what the marker says.
 
         The marker is read each time, though it is seldom needed: an eviction spares what is in use.
         """
@@ -186,12 +186,12 @@ class Servers:
             commands.append(("HGETALL", marker))
         *told, seen = await _call(connection, *commands) + ([] if marker else [None])
         if refused := next((one for one in told if isinstance(one, Exception)), None):
-            self._go_without(refused)
+            self._work_without(refused)
             return None, None
         run, left = _RUN.search(told[0]), _LEFT.search(told[1])
         return run[1] + b":" + (left[1] if left else b"0") if run else None, seen
 
-    def _go_without(self, refused: Exception) -> None:
+    def _work_without(self, refused: Exception) -> None:
         if is_unreadable(refused) or reply_code(refused) is None:
             raise RedisConnectionError(f"cannot tell what was forgotten: {refused}") from refused
         if not self._is_blind:
@@ -204,7 +204,7 @@ class Servers:
             )
 
     def _marker_on(self, node: str) -> str | None:
-        """The marker's name; in a cluster one whose slot is on that node, if it has any."""
+        """Return the marker's name; in a cluster one whose slot is on that node, if it has any."""
         if self._cluster is None:
             return self._marker
         owners = self._cluster.nodes_manager.slots_cache
@@ -218,14 +218,14 @@ class Servers:
         return None
 
 
-def _goes_on(before: bytes, now: bytes) -> bool:
-    """Whether it is the same server, and has not been a replica in between."""
+def _is_continued(before: bytes, now: bytes) -> bool:
+    """Return whether it is the same server, and has not been a replica in between."""
     run, _, left = now.partition(b":")
     return before == now or (before.startswith(run + b":") and not left.strip(b"0"))
 
 
 async def _call(connection: AbstractConnection, *commands: tuple[Any, ...]) -> list[Any]:
-    """The replies, errors among them."""
+    """Send commands over this connection, and return the replies, errors among them."""
     await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
     replies: list[Any] = []
     for _ in commands:
@@ -250,12 +250,12 @@ class ClockWatch:
         """Whether the server's time should be asked for."""
         return monotonic() >= self._next
 
-    def asked(self) -> float:
-        """Call this before the server is asked; returns the time."""
+    def start_check(self) -> float:
+        """Return the time; call it just before the server is asked."""
         self._next = monotonic() + _CLOCK_INTERVAL_SECONDS
         return time()
 
-    def told(self, asked: float, reply: Any) -> None:
+    def finish_check(self, asked: float, reply: Any) -> None:
         """Compare the reply of TIME, which the server gave between `asked` and now.
 
         Where it refused to tell (a user without the command) nothing is known, and nothing said.
@@ -272,8 +272,8 @@ class ClockWatch:
         if (problem := self.problem) is not None:
             self._log(problem)
 
-    def saw_future(self) -> None:
-        """An entry was read that will only be made some time from now."""
+    def note_future_entry(self) -> None:
+        """Note that an entry was read that says it was made later than now."""
         self._future_until = monotonic() + _CLOCK_INTERVAL_SECONDS
         self._log(self.problem)
 

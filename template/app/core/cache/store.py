@@ -99,7 +99,7 @@ class CacheStore:
         self.clock = ClockWatch()
 
     async def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Values by key; shares its round trip with the other reads of this moment."""
+        """Return values by key, in a round trip shared with the other reads of this moment."""
         if self._breaker.is_open:
             raise CacheUnavailable("the breaker is open", outage=True)
         try:
@@ -147,9 +147,9 @@ class CacheStore:
             for name in missing
         ]
         if self.clock.is_due:
-            asked = self.clock.asked()
+            asked = self.clock.start_check()
             *replies, told = await self._fill([*leases, *created, TIME.in_full((first.lease,), ())])
-            self.clock.told(asked, told)
+            self.clock.finish_check(asked, told)
         else:
             replies = await self._fill([*leases, *created])
         versions = dict(zip(missing, replies[len(leases) :], strict=True))
@@ -200,7 +200,7 @@ class CacheStore:
         await self._invalidate(list(pairs), [])
 
     async def drop_versions(self, names: Iterable[str]) -> None:
-        """Take versions of tags or policies away: what was stored under them is invalid.
+        """Delete versions of tags or policies: what was stored under them is invalid.
 
         The next fill makes new ones. A server whose memory is full does this too.
         """
@@ -214,7 +214,7 @@ class CacheStore:
 
     @property
     def refusal(self) -> str | None:
-        """Why nothing could be stored lately, if Redis has refused it time and again."""
+        """The reason why nothing could be stored lately, if Redis has refused it time and again."""
         if self._unstored < _UNHEALTHY_FROM:
             return None
         return f"nothing was stored in the last {self._unstored} attempts: {self._unstored_why}"
@@ -242,12 +242,12 @@ class CacheStore:
             raise CacheUnavailable(str(error), outage=True) from error
 
     async def _run(self, commands: Sequence[Command]) -> list[Any]:
-        """Commands in one round trip, which they share with those of other callers."""
+        """Send commands in one round trip, shared with other callers, and return the replies."""
         self._check_breaker()
         return await self._send(commands)
 
     async def _fill(self, commands: Sequence[Command]) -> list[Any]:
-        """`_run` a step of filling an entry."""
+        """Send the commands of a step of filling entries, and count refusals."""
         try:
             return await self._run(commands)
         except CacheUnavailable as unavailable:
@@ -261,7 +261,7 @@ class CacheStore:
             raise CacheUnavailable("the breaker is open", outage=True)
 
     async def replay(self, pairs: Iterable[tuple[str, str]], versions: Iterable[str]) -> None:
-        """`delete` and `drop_versions` in spite of an open breaker, for the recovery.
+        """Delete entries and drop versions in spite of an open breaker, for the recovery.
 
         Raises:
             CacheUnavailable: not all of it was done; doing it again is harmless.
@@ -287,13 +287,13 @@ class CacheStore:
         await self._send([], news)
 
     async def _send(self, commands: Sequence[Command], news: Sequence[Command] = ()) -> list[Any]:
-        """The replies to commands; `news` go behind them, and nothing fails if they are refused."""
+        """Return the replies to commands; `news` go behind them, and may be refused."""
         if not (commands or news):
             return []
         try:
             replies = await self._batcher.send([*commands, *news])
             told = replies[len(commands) :]
-            self._announcer.told(told)
+            self._announcer.note_replies(told)
             failed = [reply for reply in replies[: len(commands)] if isinstance(reply, Exception)]
             failed += [one for one in told if isinstance(one, Exception) and not is_refusal(one)]
             if failed:
@@ -312,7 +312,7 @@ class CacheStore:
 
 
 def _is_outage(error: Exception) -> bool:
-    """Whether Redis does not answer at all, or answers not even reads."""
+    """Return whether Redis does not answer at all, or answers not even reads."""
     return isinstance(error, _OUTAGE) or is_unreadable(error)
 
 

@@ -50,7 +50,7 @@ def test_it_takes_no_more_than_it_was_given(
     kind: EntryCodec, make: Callable[[int], object], size: int
 ) -> None:
     near, keyspace, renderer = NearCache(BUDGET), Keyspace("svc", 1), ResponseRenderer(FRESHNESS)
-    near.connected()
+    near.switch_on()
     gc.collect()
     tracemalloc.start()
     try:
