@@ -140,8 +140,8 @@ class LoadCoordinator:
     ) -> dict[K, CacheResult]:
         """Return the results of a flight, if they are right for a caller who joined it.
 
-        It is not if it answers with what it had read before the caller came: the caller may know of
-        an invalidation since.
+        They are not if the flight had read them before the caller came, who may know of an
+        invalidation since.
         """
         while True:
             flight = await find_flight()
