@@ -11,7 +11,7 @@ from app.core.locks.errors import (
 from app.core.locks.lease import Lease
 from app.core.locks.locks import Locks
 
-# The strategies are imported by whoever chooses one: app.core.locks.lua or app.core.locks.redlock.
+# Stores are imported where one is chosen: app.core.locks.node or app.core.locks.redlock.
 __all__ = [
     "Lease",
     "LockError",

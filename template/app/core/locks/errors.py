@@ -1,29 +1,29 @@
-"""What can go wrong with a lock, as seen by the code that uses it."""
+"""The errors of locks, as the code that uses them sees them."""
 
 
 class LockError(Exception):
-    """The base of everything this package raises, except ValueError for wrong arguments."""
+    """The base of all errors of this package, except ValueError for wrong arguments."""
 
 
 class LockTimeout(LockError):
-    """The lock did not become ours within the timeout."""
+    """The lock was not granted within the timeout."""
 
 
 class LockUnavailable(LockTimeout):
-    """The lock could not be asked for: the servers (or a majority of them) did not answer.
+    """The lock could not be asked for: the server, or a majority of the servers, did not answer.
 
-    Or they refuse all locks for a while, because they have lost their memory of those that are
-    held; or they refuse what locks need; or so many other commands of this process were before it
-    that its time was up. The error of the last attempt, if there was one, is the `__cause__`.
+    Or it refuses all locks until those that it may have forgotten have expired, or it denies a
+    command that locks need, or other commands of this process were queued ahead until the timeout.
+    The error of the last attempt, if there was one, is the `__cause__`.
     """
 
 
 class LockLost(LockError):
-    """The lock was ours and is no longer, or may not be: stop, and write nothing more.
+    """The lock is no longer held, or may not be: stop, and write nothing more.
 
-    `cause` says why: "gone" (the server no longer knows us), "unreachable" (no renewal got through
-    in time), "expired" (nobody renewed the lease, or this process stood still), "max_hold" (held
-    for longer than allowed), "closed" (shutdown) or "released".
+    `cause` says why: "gone" (the server does not have the claim any more), "unreachable" (no
+    renewal succeeded in time), "expired" (nobody renewed the lease, or this process was suspended),
+    "max_hold" (held for longer than allowed), "closed" (shutdown) or "released".
     """
 
     def __init__(self, name: str, cause: str) -> None:
@@ -33,7 +33,7 @@ class LockLost(LockError):
 
 
 class LockReentered(LockError, RuntimeError):
-    """A task asked for a lock that it holds already: it would wait for itself."""
+    """A task asked for a lock that it already holds: it would wait for itself."""
 
     def __init__(self, name: str) -> None:
         super().__init__(

@@ -12,7 +12,7 @@ from app.core.locks.watchdog import Watchdog
 
 
 class Holders:
-    """Which task is in which blocks: a task that waits for its own lock would wait in vain."""
+    """Which task holds which names: a task must not wait for a lock that it holds itself."""
 
     def __init__(self) -> None:
         self._names: dict[asyncio.Task[Any], set[str]] = {}
@@ -43,7 +43,7 @@ class Holders:
         self._left.set()
 
     async def wait_until_left(self, seconds: float) -> None:
-        """Wait until all tasks but the current one have left, but not for longer than that."""
+        """Wait up to so many seconds until all tasks but the current one have left their blocks."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._names.keys() - {asyncio.current_task()}:
@@ -52,7 +52,7 @@ class Holders:
 
 
 class Hold:
-    """`async with` it, once. The body is cancelled, and the block raises LockLost, on a loss."""
+    """An async context manager for one block: a loss cancels its body and raises LockLost."""
 
     def __init__(
         self,

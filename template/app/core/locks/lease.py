@@ -1,4 +1,4 @@
-"""A lock that is ours until a deadline."""
+"""The handle of a lock that is held until a deadline."""
 
 import time
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from app.core.locks import metrics
 from app.core.locks.errors import LockLost
 from app.core.locks.store import Claim
 
-# What a server's clock may run faster than ours while it counts the ttl down, plus the resolution
-# of its timers.
+# How much faster a server's clock may run while it counts the ttl down, and the resolution of its
+# timers.
 _DRIFT_SHARE = 0.01
 _DRIFT_SECONDS = 0.002
 
 
 class LeaseKeeper(Protocol):
-    """Talks to the servers for a lease."""
+    """Extends and releases leases on the servers."""
 
     async def extend(self, lease: "Lease") -> None: ...
 
@@ -23,16 +23,16 @@ class LeaseKeeper(Protocol):
 
 
 class Lease:
-    """What the holder of a lock has in hand.
+    """The handle of a lock: its fence, its remaining time, and its end.
 
-    A Redis lock saves work; it cannot make a write safe, because a process may stop between any
-    two lines for longer than the lease lasts. What makes a write safe is the fence: let the
-    resource remember the largest it has seen and refuse anything smaller:
+    A Redis lock saves work; it cannot make a write safe, because a process may be suspended between
+    any two lines for longer than the lease lasts. What makes a write safe is the fence: let the
+    resource remember the largest that it has seen, and refuse anything smaller:
 
         UPDATE invoice SET ..., fence = :fence WHERE id = :id AND fence <= :fence
 
-    To read, think and then write, raise the fence before the read. A check at the write alone lets
-    an older holder that wakes up in between have its write accepted, and then overwritten:
+    To read, compute and then write, raise the fence before the read. If only the write is checked,
+    an older holder that resumes in between has its write accepted, and then overwritten:
 
         UPDATE invoice SET fence = :fence WHERE id = :id AND fence <= :fence
         SELECT ...
@@ -43,7 +43,7 @@ class Lease:
         """`sent` is when the claim was sent, by `time.monotonic()`."""
         self.claim = claim
         self.fence = fence
-        """Grows with every grant of this name, whoever gets it."""
+        """Grows with every grant of this name, to any process."""
         self.granted = time.monotonic()
         self._sent = sent
         self._deadline = _deadline(sent, claim.ttl)
@@ -63,26 +63,26 @@ class Lease:
 
     @property
     def cause(self) -> str | None:
-        """Why the lease is lost or over, or None while it is held."""
+        """Why the lease has ended; None while the lock is held."""
         if self._cause is None and time.monotonic() >= self._deadline:
             return "expired"
         return self._cause
 
     def remaining(self) -> float:
-        """Seconds for which the lock is surely ours; 0 when it is lost.
+        """Return for how many seconds the lock is certainly held; 0 when the lease has ended.
 
-        Counted from before the claim was sent and shortened by 1 % + 2 ms, so that it ends before
-        the lock does on the server.
+        They count from before the claim was sent and are shortened by 1 % + 2 ms, so that the lease
+        ends before the lock does on the server.
         """
         if self._cause is not None:
             return 0.0
         return max(0.0, self._deadline - time.monotonic())
 
     def check(self) -> None:
-        """Call it before each step that only the holder may take.
+        """Raise if the lock is lost; for use before each step that only the holder may take.
 
         Raises:
-            LockLost: the lock is no longer ours, or may not be.
+            LockLost: the lock is no longer held, or may not be.
         """
         if (cause := self.cause) is not None:
             raise LockLost(self.name, cause)
@@ -91,27 +91,27 @@ class Lease:
         """Hold the lock for its full ttl from now on.
 
         Raises:
-            LockLost: it is no longer ours; it is never taken again behind the holder's back.
-            LockUnavailable: the servers did not answer; what remains of the lease is still ours.
+            LockLost: it is no longer held. It is never silently acquired again.
+            LockUnavailable: the servers did not answer; the lease goes on to its old deadline.
         """
         await self._keeper.extend(self)
 
     async def release(self) -> bool:
-        """Give the lock back; doing so twice is harmless.
+        """Release the lock; doing so twice is harmless.
 
-        Goes on in the background when the caller is cancelled or a server does not answer.
+        Continues in the background if the caller is cancelled or a server does not answer.
 
         Returns:
-            Whether the servers confirmed that the lock was ours until now.
+            Whether the servers confirmed that the lock was held until now.
         """
         return await self._keeper.release(self)
 
     def on_loss(self, callback: Callable[[], None] | None) -> None:
-        """What to call, once, when the lease turns out to be lost."""
+        """Set what is called, once, when the lease is lost."""
         self._on_loss = callback
 
     def renew(self, sent: float) -> bool:
-        """Move the deadline after a renewal sent at `sent`; a lease that ran out stays lost."""
+        """Move the deadline after a renewal sent at `sent`; an expired lease stays lost."""
         deadline = _deadline(sent, self.claim.ttl)
         if self.cause is not None or time.monotonic() >= deadline:
             return False
@@ -120,7 +120,7 @@ class Lease:
         return True
 
     def lose(self, cause: str) -> bool:
-        """Close the lease for good and tell the holder; False when it was over before."""
+        """End the lease for good and tell the holder; return False if it had ended before."""
         if self._cause is not None:
             return False
         self._end(cause)
@@ -129,7 +129,7 @@ class Lease:
         return True
 
     def close(self) -> bool:
-        """Close the lease at its holder's wish; False when that has happened before."""
+        """End the lease for its holder; return False if that has happened before."""
         if self._closed:
             return False
         self._closed = True

@@ -1,4 +1,4 @@
-"""`Locks`: what the service uses."""
+"""`Locks`: the part that a service uses."""
 
 import asyncio
 import math
@@ -31,13 +31,13 @@ _MIN_TTL = 0.1
 _MAX_NAME_BYTES = 512
 _DAY = 86_400.0
 _CONNECT_TIMEOUT = 1.0
-"""Seconds that opening waits for servers at most, and a refused attempt for a look at them."""
+"""Seconds that opening, or an attempt during a quarantine, waits at most for the servers."""
 _DRAIN_TIMEOUT = 2.0
-"""Seconds that closing waits for those who hold locks, and then for what is sent to the servers."""
+"""Seconds that closing waits for blocks to end, and then for commands to the servers."""
 _SLOT_TIMEOUT = 5.0
-"""Seconds that a release and `try_acquire` wait until other commands of the process are done."""
+"""Seconds that a release or `try_acquire` is queued behind other commands of the process."""
 _GRACE = 0.5
-"""Seconds after its timeout for which the last attempt of a `hold` waits for them."""
+"""Seconds after its timeout for which the last attempt of a `hold` stays in that queue."""
 
 
 class Locks:
@@ -47,9 +47,9 @@ class Locks:
             async with locks.hold("invoice:42", ttl=10, timeout=5) as lease:
                 ...
 
-    A process that waits asks the servers once and then sleeps until it is told of the release, so
-    contention costs no polling; its tasks queue for a name in the order they came. Everything sent
-    to the servers is finished or undone in the background when the caller is cancelled.
+    A process that waits asks the servers once and then sleeps until a release is published, so
+    contention costs no polling. Its tasks are served in the order in which they asked. Whatever was
+    sent to the servers is finished or undone in the background if the caller is cancelled.
     """
 
     def __init__(
@@ -66,18 +66,17 @@ class Locks:
 
         Args:
             store: `Node` or `RedlockStore`.
-            prefix: starts every key; say the service, so that services can share a server.
-            max_ttl: the longest ttl that anybody may ask for.
-            max_hold: the longest a `hold` is renewed for; then its body is cancelled.
-            quarantine: for how long a server that lost its memory (restarted, flushed, promoted,
-                or seen for the first time) refuses every lock, so that it cannot grant one that
-                is still held. None means `max_ttl`, the safe value, and the right one in
-                production: it costs one wait of that length after a failover or on the very first
-                deployment, which for a quorum is only felt when a majority forgets at once.
-                0 is for development and tests, where the server is always fresh and a lock that
-                was forgotten does no harm.
-            fence_ttl: for how long a fence is remembered after the last grant of its name. After
-                that the server's clock alone keeps fences growing.
+            prefix: begins every key; with the name of the service, services can share a server.
+            max_ttl: the longest ttl that a caller may ask for.
+            max_hold: the longest that a `hold` is renewed; then its body is cancelled.
+            quarantine: how long a server that may have forgotten locks (restarted, flushed,
+                promoted, or seen for the first time) refuses all, so that it cannot grant one that
+                is still held. None means `max_ttl`, the safe value for production: it costs one
+                wait of that length after a failover and at the very first deployment; a quorum
+                waits only if a majority forgets at once. 0 is for development and tests, where
+                servers are always new and a forgotten lock does no harm.
+            fence_ttl: how long a fence is remembered after the last grant of its name. After that
+                the server's clock alone keeps fences growing.
 
         Raises:
             ValueError: an argument is out of range.
@@ -102,7 +101,7 @@ class Locks:
         self._open = self._closed = False
 
     async def __aenter__(self) -> Self:
-        """Connect to the servers that answer; those that do not are no reason not to start."""
+        """Connect to the servers that answer; those that do not answer do not prevent the start."""
         if self._closed:
             raise LockError("these locks were closed before: make new ones")
         self._open = True
@@ -117,7 +116,7 @@ class Locks:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the leases that are still held, and wait for all that has to end with them."""
+        """End the leases that are still held, and wait for their blocks and releases to finish."""
         self._open, self._closed = False, True
         await self._watchdog.stop()
         await self._notifier.close()
@@ -152,8 +151,8 @@ class Locks:
 
         Raises:
             ValueError: at once, when an argument is out of range.
-            LockTimeout: on entry: somebody else still held it when the time was up.
-            LockUnavailable: on entry: a LockTimeout because the servers did not answer.
+            LockTimeout: on entry: the lock was still held elsewhere after `timeout` seconds.
+            LockUnavailable: on entry: a LockTimeout because the servers could not be asked.
             LockReentered: on entry: this task is inside a block for the same name.
             LockLost: from the block: the lock was lost before the body ended.
         """
@@ -163,17 +162,17 @@ class Locks:
         return Hold(name, lambda: self._acquire(name, ttl, timeout), self._watchdog, self._holders)
 
     async def try_acquire(self, name: str, *, ttl: float = 10.0) -> Lease | None:
-        """Take the lock if it is free, without waiting.
+        """Acquire the lock if it is free, without waiting.
 
-        The lease is yours to `extend()` and `release()`: nothing renews it, and `check()` is how
-        you learn of its end.
+        The caller has to `extend()` and `release()` the lease: nothing renews it, and only
+        `check()` tells that it has ended.
 
         Args:
             name: what is locked.
             ttl: seconds after which the lock is free again unless it is extended.
 
         Returns:
-            None when somebody else holds it, or may hold it (see `quarantine`).
+            None if it is held elsewhere, or may be (see `quarantine`).
 
         Raises:
             ValueError: an argument is out of range.
@@ -210,7 +209,7 @@ class Locks:
         if not lease.close():
             return False
         if lost:
-            # The servers are probably away: whoever has to hear of the loss must not wait for them.
+            # The servers are probably away, and the holder has to learn of the loss without delay.
             self._tasks.start(self._release(lease))
             return False
         return await self._tasks.shield(self._release(lease))
@@ -315,13 +314,13 @@ class Locks:
         return released.confirmed
 
     def _check_nodes(self) -> asyncio.Task[bool]:
-        """Let every quarantine begin now instead of at the first claim that would meet it."""
+        """Begin every quarantine now, and not at the first claim that it refuses."""
         if self._checking_nodes is None or self._checking_nodes.done():
             self._checking_nodes = self._tasks.start(self._store.check_nodes())
         return self._checking_nodes
 
     async def _quarantine_has_ended(self) -> bool:
-        """Whether some locks that were refused so far need not be, as they only moved."""
+        """Whether locks that were refused so far have only moved here, and can be granted."""
         checking = self._check_nodes()
         if not self._store.is_cluster:
             return False
@@ -332,7 +331,7 @@ class Locks:
 def _check_name(name: object) -> None:
     """Raise ValueError unless `name` can name a lock."""
     if not isinstance(name, str) or not name:
-        raise ValueError(f"the name of a lock is a text of at least one character, not {name!r}")
+        raise ValueError(f"the name of a lock is a non-empty string, not {name!r}")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What the locks tell Prometheus. Lock names are never labels: they would be without number."""
+"""The metrics of locks. Names of locks are never labels: there is no limit to their number."""
 
 import time
 from asyncio import CancelledError
@@ -35,11 +35,11 @@ losses = Counter(
 )
 node_errors = Counter(
     "lock_node_errors",
-    "Commands that a lock server did not answer properly.",
+    "Commands that failed on a lock server.",
     ["node", "error"],
 )
 refusals = Counter("lock_refusals", "Refused attempts: held, split, quarantine.", ["reason"])
-cleanups = Counter("lock_cleanups", "Locks released after a cancelled attempt to get them.")
+cleanups = Counter("lock_cleanups", "Locks released after a cancelled attempt to acquire them.")
 
 begin_at_zero(
     acquire_seconds, ("granted", "refused", "timeout", "unavailable", "cancelled", "error")
@@ -51,7 +51,7 @@ begin_at_zero(refusals, ("held", "split", "quarantine"))
 
 @dataclass(slots=True)
 class Timing:
-    """How an acquisition went."""
+    """The outcome of an acquisition."""
 
     outcome: str = "granted"
 

@@ -57,26 +57,26 @@ _MARKERS_AT_ONCE = 4
 _RESERVED_CONNECTIONS = 3
 """For listening, for renewals, and for what goes on in the background."""
 _CLAIMS_AT_ONCE = 500
-"""Leases that are renewed in one round trip."""
+"""Leases that are renewed in one round trip, at most."""
 _EXTEND_SHARE = 0.25
 """Of the shortest ttl: the longest that a renewal takes."""
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 """Seconds between two attempts to release what is left on a server."""
 _REST = 0.25
-"""Seconds for which a node that failed is better left alone, where there are others."""
+"""Seconds for which a node of a quorum is not asked after a failure, if others are enough."""
 _HELD, _QUARANTINE = 0, -1
 
 OPTIONAL = {
     "INFO": "a replica that was promoted, or a restart on an older snapshot, may grant a lock that "
-    "is held: only a server that is empty is noticed",
+    "is held: only an empty server is noticed",
     "PUBSUB": "waiting processes may all try at once when a lock is released",
-    "PUBLISH": "no process is told of a release: those who wait ask ten times a second",
-    "SUBSCRIBE": "this process is not told of releases: it asks ten times a second while it waits",
+    "PUBLISH": "no process hears of releases: those that wait poll ten times a second",
+    "SUBSCRIBE": "this process hears of no releases: while it waits it polls ten times a second",
 }
-"""Commands that locks can go without, and what is missing then."""
+"""Commands that locks can do without, and what is missing then."""
 
-# What comes before the reply of a command to a script.
+# What precedes the reply of a command to a script.
 _IN_SCRIPT = re.compile(r"(?:@?user_script: ?\d+: |ERR |-)+")
 
 
@@ -89,7 +89,7 @@ def may_be_granted(error: BaseException) -> bool:
 
 
 class Node:
-    """A store of locks behind one client. Several of them make a quorum."""
+    """Keeps locks behind one client. Several nodes make a quorum, see `RedlockStore`."""
 
     quorum = 1
 
@@ -134,7 +134,7 @@ class Node:
 
     @property
     def is_resting(self) -> bool:
-        """Whether a command has failed here just now."""
+        """Whether a command failed here within the last quarter of a second."""
         return time.monotonic() < self._resting_until
 
     async def acquire(self, claim: Claim) -> Granted | Refused:
@@ -158,10 +158,10 @@ class Node:
         return answer
 
     async def try_claim(self, claim: Claim) -> Granted | Refused:
-        """Claim a name once; claiming it again with the same token gives the same fence.
+        """Claim a name, once; claiming it again with the same token returns the same fence.
 
         Raises:
-            NodeError: it did not answer, so the claim may have been granted or not.
+            NodeError: the server did not answer, so the claim may have been granted or not.
         """
         code, value = await self._run(
             ACQUIRE,
@@ -176,10 +176,10 @@ class Node:
         return Granted(value)
 
     async def raise_fence(self, claim: Claim, fence: int) -> bool:
-        """Let no later grant have a fence up to `fence`; False when the claim is not ours here.
+        """Make every later fence larger than `fence`; return False if the claim is not held here.
 
         Raises:
-            NodeError: it did not answer.
+            NodeError: the server did not answer.
         """
         keys = self._keys.of(claim.name)
         arguments = (claim.token, fence, self._fence_ttl_ms)
@@ -194,8 +194,10 @@ class Node:
 
     async def _release(self, claim: Claim) -> Released:
         channel = self._keys.channel_prefix + claim.name
-        told = await self._run(RELEASE, (self._keys.of(claim.name).lock,), (claim.token, channel))
-        return Released(confirmed=told >= 0, listeners=max(0, told))
+        listeners = await self._run(
+            RELEASE, (self._keys.of(claim.name).lock,), (claim.token, channel)
+        )
+        return Released(confirmed=listeners >= 0, listeners=max(0, listeners))
 
     def release_later(self, claim: Claim) -> None:
         self._leftovers[claim.token] = (claim, time.monotonic() + claim.ttl)
@@ -204,7 +206,7 @@ class Node:
 
     async def _release_leftovers(self) -> None:
         # One claim after the other: a server that is away is asked once a second, however many
-        # claims it may have.
+        # claims there are.
         pause = _FIRST_PAUSE
         while self._leftovers:
             token, (claim, _) = next(iter(self._leftovers.items()))
@@ -223,7 +225,7 @@ class Node:
 
     async def extend(self, claims: Sequence[Claim]) -> list[bool | None]:
         answers: list[bool | None] = [None] * len(claims)
-        # All leases of a process wait for the slowest server: none may run out meanwhile.
+        # All leases of a process wait for the slowest server: none may expire meanwhile.
         seconds = min(self._timeout, _EXTEND_SHARE * min(claim.ttl for claim in claims))
 
         async def extend_on_server(positions: list[int]) -> None:

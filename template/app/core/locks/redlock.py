@@ -10,9 +10,9 @@ worked out anew with every renewal.
 * The fence is the largest that any voter gave, then raised on a majority. Any later majority shares
   a node with that one, so its fence is larger. This needs no clock as long as the nodes remember;
   for nodes that forgot, their clocks must differ by less than the quarantine.
-* A claim that failed is released on every node, but only after its own acquire has settled there,
-  or the release could overtake it and leave the lock behind. A node that froze can still run an old
-  acquire after waking up; that leftover is bounded by one ttl, on that node alone.
+* A claim that failed is released on every node, but only after its acquire has ended there:
+  otherwise the release could overtake it and leave the lock behind. A node that froze can still
+  run an old acquire later; what it leaves expires after one ttl, and is on that node alone.
 """
 
 import asyncio
@@ -41,11 +41,11 @@ T = TypeVar("T")
 Answers = dict[Node, asyncio.Task[T]]
 
 _PAUSE = 0.01
-"""Seconds by which a wait is longer than it should be when the process has stood still."""
+"""A wait that takes so many seconds longer than it should: the process was suspended."""
 
 
 class NoMajority(RedisError):
-    """Too few nodes answered to decide anything."""
+    """Too few nodes answered to decide."""
 
 
 class RedlockStore:
@@ -65,10 +65,9 @@ class RedlockStore:
 
         Args:
             clients: one per node; they should not retry by themselves.
-            node_timeout: the longest to wait for a node's vote.
-            ttl_share: the largest share of the ttl to wait for it, as that much of the lease is
-                gone by then.
-            settle_timeout: how long a late command may go on in the background.
+            node_timeout: the longest wait for the vote of a node.
+            ttl_share: the same as a share of the ttl, as that much of the lease has passed by then.
+            settle_timeout: how long a late command may continue in the background.
 
         Raises:
             ValueError: fewer than three nodes, or an even number.
@@ -115,8 +114,8 @@ class RedlockStore:
         # None takes longer than its own timeout.
         while waiting and len(answers) - len(waiting) < self.quorum:
             _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        # Renewals are not urgent: hear every node out that answers in time, as one that lags
-        # for one lease may be needed for the next.
+        # Renewals are not urgent: count every node that answers in time, as one that lags for one
+        # lease may be needed for the next.
         if waiting:
             await asyncio.wait(waiting, timeout=min(self._vote_timeout(claim) for claim in claims))
         ballots = [task.result() for task in answers.values() if _answered(task)]
@@ -172,7 +171,7 @@ class RedlockStore:
         return task
 
     def _awake(self) -> list[Node]:
-        """The nodes to ask: those that failed just now get a rest, if enough others are left."""
+        """The nodes to ask: without those that failed just now, if the others are enough."""
         awake = [node for node in self._nodes if not node.is_resting]
         return awake if len(awake) >= self.quorum else self._nodes
 
@@ -208,8 +207,8 @@ class RedlockStore:
             if decided or not waiting or left <= 0:
                 return good
             await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            # When this process has stood still, its servers were not silent: what they have
-            # answered meanwhile is still to be read.
+            # If this process was suspended, its servers were not silent: their answers have arrived
+            # meanwhile, and are still to be read.
             late = time.monotonic() - deadline
             if late > _PAUSE and not paused:
                 deadline, paused = time.monotonic() + seconds, True
@@ -223,7 +222,7 @@ class RedlockStore:
     async def _release_on(
         self, node: Node, claim: Claim, acquire: asyncio.Task[Granted | Refused] | None
     ) -> Released:
-        """Release on one node, however long it takes, but not before its own acquire has ended."""
+        """Release on one node, however long that takes, once the acquire has ended there."""
         if acquire is not None:
             await asyncio.wait([acquire])
             if _left_nothing(acquire):
@@ -277,7 +276,7 @@ def _error(task: asyncio.Task[Any]) -> BaseException | None:
 
 
 def _left_nothing(acquire: asyncio.Task[Granted | Refused]) -> bool:
-    """Whether a node surely has no claim, so that there is nothing to undo."""
+    """Whether a node certainly has no claim, so that there is nothing to undo."""
     if _answered(acquire):
         return isinstance(acquire.result(), Refused)
     error = _error(acquire)

@@ -1,18 +1,18 @@
-"""The Lua that runs inside the servers, one atomic step each.
+"""The Lua scripts that run inside the servers, one atomic step each.
 
-The rules the scripts keep together:
+Together they keep these rules:
 
-* A claim is a token made before sending. Whoever repeats an acquire with the same token gets the
+* A claim is a token made before sending. An acquire that is repeated with the same token gets the
   same answer, so a lost reply or a retry can neither orphan a lock nor grant it twice.
 * A lock is only ever created by ACQUIRE, by its last command: an error means that there is none.
   EXTEND never brings back what expired.
 * The fence grows with every grant. It is the larger of the stored fence + 1 and the server's clock
-  in microseconds, so that it grows on even when the stored one is gone (expired, or lost with the
-  server's memory) and no counter has to live for ever.
-* A server that lost its memory does not know which locks it granted. It refuses until the longest
-  of them has expired: the delayed restart of https://redis.io/docs/latest/develop/clients/patterns/
-  distributed-locks/. It notices by itself, from a marker among the locks, see QUARANTINE.
-* PUBLISH is a courtesy: where the user may not do it, the release is done all the same.
+  in microseconds, so that it grows even if the stored one is gone (expired, or lost in a restart)
+  and no counter has to be kept for ever.
+* A server that was restarted without its data does not know which locks it granted. It refuses all
+  until the longest of them has expired: the delayed restart of https://redis.io/docs/latest/develop/
+  clients/patterns/distributed-locks/. A restart marker among the locks tells, see QUARANTINE.
+* PUBLISH is optional: where the user may not do it, the lock is released all the same.
 """
 
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ from app.core.redis import Script
 # The marker says which server wrote it: by its replication id, which changes with every restart and
 # every promotion of a replica. It also changes when a primary gets its first replica, or has had
 # none for an hour (`repl-backlog-ttl`), when nothing is forgotten: then it is the same run of the
-# server, and without an earlier history (`master_replid2`), as a promoted replica has one. Whoever
-# may not ask for INFO only notices that the marker is gone.
+# server, and without an earlier history (`master_replid2`), as a promoted replica has one. Without
+# the right to use INFO only a marker that is gone is noticed.
 #
 # In a cluster a marker moves along with the slot of its locks, to a server that did not write it.
-# That looks like a promotion from here; the marker keeps who wrote it before, for VOUCH.
+# To that server it looks like a promotion; the marker keeps who wrote it before, for VOUCH.
 _QUARANTINE = """
 local function ask(section)
   local info = redis.pcall('INFO', section)
@@ -36,7 +36,7 @@ end
 local function name(replid)
   return (string.match(ask('server'), 'run_id:(%x+)') or '?') .. ':' .. replid
 end
--- Milliseconds for which this server still has to refuse; starts that time when it has forgotten.
+-- Milliseconds for which this server has to refuse locks, from when it may have forgotten some.
 local function quarantine(marker, now, duration_ms)
   if duration_ms == 0 then return 0 end
   local replication = ask('replication')
@@ -63,8 +63,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 """
 
-# KEYS marker. ARGV quarantine (ms). Answers {ms to refuse, this server, who wrote the marker before
-# this server did, 1 if this server has run for long enough to have forgotten nothing that matters}.
+# KEYS marker. ARGV quarantine (ms). Returns {ms to refuse, this server, the server that wrote the
+# marker before, 1 if this server has run for longer than any lock that it could have forgotten}.
 _CHECK_MARKER = f"""{_QUARANTINE}
 local wait = quarantine(KEYS[1], now, tonumber(ARGV[1]))
 local marker = redis.call('HMGET', KEYS[1], 'server', 'before')
@@ -74,8 +74,8 @@ local steady = first and up * 1000 > tonumber(ARGV[1])
 return {{wait, marker[1] or '', marker[2] or '', steady and 1 or 0}}
 """
 
-# KEYS marker. ARGV this server. The locks of the marker came here in a move, and the caller knows
-# that neither server has forgotten anything: go on as where they came from. Answers 1 if it does.
+# KEYS marker. ARGV this server. The locks of the marker moved here, and the caller knows that
+# neither server has forgotten any: continue as on the server that they came from. Returns 1 if so.
 _VOUCH = f"""{_QUARANTINE}
 local replid = string.match(ask('replication'), 'master_replid:(%x+)') or '?'
 local marker = redis.call('HMGET', KEYS[1], 'server', 'before_since')
@@ -85,7 +85,7 @@ return 1
 """
 
 # KEYS lock, fence, marker. ARGV token, ttl (ms), quarantine (ms), ttl of the fence (ms).
-# Answers {1, fence}, {0, ms until the lock expires} or {-1, ms until the quarantine ends}.
+# Returns {1, fence}, {0, ms until the lock expires} or {-1, ms until the quarantine ends}.
 _ACQUIRE = f"""{_QUARANTINE}
 local wait = quarantine(KEYS[3], now, tonumber(ARGV[3]))
 if wait > 0 then return {{-1, wait}} end
@@ -106,14 +106,14 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """
 
-# KEYS lock. ARGV token, channel. Answers -1 when it was not ours, else how many were told. The
-# message says how many hear it, so that they need not all come at once.
+# KEYS lock. ARGV token, channel. Returns -1 if the claim did not hold it, else how many processes
+# were notified. The message has their number, so that they need not all try at once.
 _RELEASE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 redis.call('DEL', KEYS[1])
 local listeners = redis.pcall('PUBSUB', 'NUMSUB', ARGV[2])[2] or 1
-local told = redis.pcall('PUBLISH', ARGV[2], listeners .. ' ' .. ARGV[1])
-return type(told) == 'number' and told or 0
+local notified = redis.pcall('PUBLISH', ARGV[2], listeners .. ' ' .. ARGV[1])
+return type(notified) == 'number' and notified or 0
 """
 
 # KEYS lock, fence. ARGV token, fence, ttl of the fence (ms).
@@ -125,9 +125,9 @@ end
 return 1
 """
 
-# KEYS two of its own. ARGV channel. Does what the others do, to see what is refused: answers the
-# name of each such command, followed by the error. What a replica refuses is an error of the whole,
-# after which the connection is made anew.
+# KEYS two of its own. ARGV channel. Runs each command of the other scripts. Returns the names of
+# those that are refused, each followed by the error. On a replica the whole script fails, after
+# which the connection is replaced.
 _PROBE = """
 local refused, demoted = {}, nil
 local function try(command, ...)
@@ -163,14 +163,14 @@ PROBE = Script(_PROBE)
 
 @dataclass(frozen=True, slots=True)
 class MarkerState:
-    """What a server answers about one restart marker."""
+    """What a server knows about one restart marker."""
 
     wait_ms: int
-    """For how long locks beside the marker are refused."""
+    """Milliseconds for which locks beside the marker are refused."""
     server: str
     """The server, and its replication history."""
     before: str
-    """Who wrote the marker before, if this server did not know itself in it."""
+    """The server that wrote the marker before, if it was another one."""
     steady: bool
     """The server has run for longer than any lock lasts, and was never a replica."""
 
@@ -179,9 +179,9 @@ def moved(states: Mapping[str, MarkerState]) -> dict[str, str]:
     """Return the markers that moved here with their slots, and the servers where they are now.
 
     Nothing was forgotten if the server that wrote the marker is still the same (it speaks for other
-    markers), and the one that has it now has known itself for longer than any lock lasts: from
-    another marker, or because it has run for that long. A server that took over from a failed one
-    knows itself in no marker, and whoever gave away its last one can no longer speak.
+    markers), and the one that has it now has been itself for longer than any lock lasts: according
+    to another marker, or because it has run for that long. A server that replaced a failed one is
+    in no marker, and one that has lost its last marker to a move cannot be asked any more.
     """
     alive = {state.server for state in states.values()}
     trusted = {state.server for state in states.values() if not state.wait_ms or state.steady}

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from app.core.redis import RedisClient
 
 NodeError = (RedisError, OSError, TimeoutError)
-"""What a server raises that did not do as asked."""
+"""Raised when a server did not answer, or not as asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Claim:
 
     name: str
     token: str
-    """A secret of this attempt, never used for another: it proves what is ours."""
+    """Random and never used again: it proves that a lock on a server belongs to this claim."""
     ttl: float
     """In seconds."""
 
@@ -54,31 +54,31 @@ class Reason(StrEnum):
 class Refused:
     reason: Reason
     retry_after: float
-    """Seconds until the claim can succeed even if nobody releases anything."""
+    """Seconds until the claim can succeed even if nothing is released."""
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
     confirmed: bool
-    """The servers said that the lock was still ours until now."""
+    """The servers still had the lock for this claim."""
     listeners: int
-    """How many processes were told (a lower bound)."""
+    """How many processes were notified (a lower bound)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreOptions:
     prefix: str
     quarantine: float
-    """Seconds that a server without memory refuses for; 0 never refuses."""
+    """Seconds that a server that may have forgotten locks refuses them; 0 never refuses."""
     fence_ttl: float
-    """Seconds that a fence counter outlives its last grant."""
+    """Seconds that a fence is kept after its last grant."""
 
 
 class LockStore(Protocol):
     """Keeps locks on one server or on a quorum of them."""
 
     def configure(self, options: StoreOptions) -> None:
-        """Learn the names and times to use; called once, before anything else."""
+        """Set the names and times to use; called once, before anything else."""
 
     @property
     def capacity(self) -> int:
@@ -86,46 +86,49 @@ class LockStore(Protocol):
 
     @property
     def is_cluster(self) -> bool:
-        """Whether locks move from server to server, so that one has those which another granted."""
+        """Whether locks can move from the server that granted them to another."""
 
     async def check_nodes(self) -> bool:
-        """Find servers without memory now rather than at the first claim. Never raises for them.
+        """Begin the quarantine of servers that may have forgotten locks. Never raises NodeError.
 
         Returns:
-            Whether some locks that were refused so far need not be.
+            Whether locks that were refused so far can be granted now.
         """
 
     async def probe(self, *, listening: bool) -> bool:
-        """Do what locks do, and log what the servers refuse; with `listening` SUBSCRIBE as well.
+        """Try every command that locks use, and log what the servers refuse.
+
+        Args:
+            listening: try SUBSCRIBE as well, which takes a connection for a moment.
 
         Returns:
-            Whether the servers tell of releases.
+            Whether the servers publish releases.
 
         Raises:
-            RedisError, OSError, TimeoutError: locks cannot be granted.
+            NodeError: locks cannot be granted.
         """
 
     async def acquire(self, claim: Claim) -> Granted | Refused:
         """Claim a name.
 
         Raises:
-            RedisError, OSError, TimeoutError: too few servers answered.
+            NodeError: too few servers answered.
         """
 
     async def extend(self, claims: Sequence[Claim]) -> list[bool | None]:
         """Give each claim its full ttl again, all in one round trip.
 
-        For each: True extended, False no longer ours, None unknown. Never raises for the servers.
+        For each: True extended, False no longer held, None unknown. Never raises NodeError.
         """
 
     async def release(self, claim: Claim) -> Released:
-        """Give a claim back; what cannot be reached is retried in the background.
+        """Release a claim; if a server cannot be reached, retry in the background.
 
-        Never raises for the servers.
+        Never raises NodeError.
         """
 
     def release_later(self, claim: Claim) -> None:
-        """Give a claim back in the background, after all others."""
+        """Release a claim in the background, unless it expires first."""
 
     @property
     def quorum(self) -> int:
@@ -137,7 +140,7 @@ class LockStore(Protocol):
 
     @property
     def channel_prefix(self) -> str:
-        """What the channel on which releases are reported has before the name of the lock."""
+        """What precedes the name of a lock in the channel on which its releases are published."""
 
     async def close(self) -> None:
         """Wait, for a bounded time, until everything that runs in the background is done."""
@@ -156,14 +159,14 @@ class KeysOfLock(NamedTuple):
 class LockKeys:
     """Keys of one service; the keys of one lock share a hash tag, so a cluster keeps them together.
 
-    A server's restart marker has to live in the same hash slot as the locks it speaks for, so a
-    cluster has one per tag. More tags spread the locks better and cost more markers.
+    A restart marker has to be in the same hash slot as the locks that it stands for, so a cluster
+    has one per tag. More tags spread the locks better and cost more markers.
     """
 
     def __init__(self, prefix: str, *, tags: int) -> None:
         self.prefix = prefix
         self.channel_prefix = f"{prefix}:released:"
-        """What the channel of releases has before the name of the lock."""
+        """What precedes the name of a lock in the channel of its releases."""
         self._tags = tags
 
     def of(self, name: str) -> KeysOfLock:

@@ -1,4 +1,4 @@
-"""How tasks wait for a lock: first in line in their process, then for a release on the servers."""
+"""How tasks wait for a lock: in the queue of their process, then for a release on the servers."""
 
 import asyncio
 import random
@@ -61,8 +61,8 @@ class LocalQueue:
 class Bulkhead:
     """Slots for commands to the lock servers, given out in the order they were asked for.
 
-    Whoever waits here has sent nothing yet: its time runs, but no server's, and when it stops
-    waiting there is nothing to undo. In the pool of connections the wait would look like an outage.
+    A command that is queued here has not been sent: no server is blamed for the wait, and if it is
+    cancelled there is nothing to undo. A wait for a pooled connection would look like an outage.
     """
 
     def __init__(self, size: int) -> None:
@@ -90,7 +90,7 @@ class Bulkhead:
 
 
 class Waiter:
-    """The one task of this process that waits for a name, and what it has heard of releases."""
+    """The one task of this process that contends for a name, and which releases were reported."""
 
     def __init__(self, name: str, channel: str, notifier: "ReleaseNotifier") -> None:
         self.name = name
@@ -108,11 +108,11 @@ class Waiter:
         return self._notifier.listen(self.channel)
 
     def clear(self) -> None:
-        """Forget what has woken it so far."""
+        """Ignore what has woken it so far."""
         self._woken.clear()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait until it is woken, but not for longer than that."""
+        """Wait up to so many seconds to be woken."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
@@ -148,7 +148,7 @@ class Waiter:
             self._timer = None
 
     def count_report(self, server: int, token: bytes) -> int:
-        """Take note that a server reports the release of a claim; how many have done so."""
+        """Count a server that reports the release of a claim; return how many have done so."""
         if self._token != token:
             self._token = token
             self._reports.clear()
@@ -157,9 +157,9 @@ class Waiter:
 
 
 class ReleaseNotifier:
-    """Wakes whoever waits for a lock when it is released, in this process or in another.
+    """Wakes the waiters of this process when a lock is released, here or in another process.
 
-    Listens to each server over a connection that exists only while somebody waits.
+    Listens to each server over a connection that exists only while a task waits.
     """
 
     def __init__(self, prefix: str, clients: Sequence[RedisClient], *, quorum: int) -> None:
@@ -175,7 +175,7 @@ class ReleaseNotifier:
         self._spread = _SPREAD * quorum
         self._waiters: dict[str, Waiter] = {}  # by channel
         self.is_unheard = False
-        """Releases are not published: whoever waits has to ask."""
+        """Releases are not published: those who wait have to poll."""
         self._listeners = [
             PubSubConnection(
                 client,
@@ -189,7 +189,7 @@ class ReleaseNotifier:
 
     @contextmanager
     def waiter(self, name: str) -> Iterator[Waiter]:
-        """Hear about `name` for the time of the block; one task at a time does so for a name."""
+        """Register the waiter of a name during the block; there is one at a time for a name."""
         channel = self._prefix + name
         waiter = self._waiters[channel] = Waiter(name, channel, self)
         try:
@@ -218,7 +218,7 @@ class ReleaseNotifier:
             waiter.wake_one_of(listeners + 1, self._spread)
 
     async def close(self) -> None:
-        """Wake everybody, to find that there is nothing left to wait for."""
+        """Wake all waiters, which then find that the locks are closed."""
         for waiter in self._waiters.values():
             waiter.wake()
         await asyncio.gather(*(listener.close() for listener in self._listeners))
@@ -253,18 +253,18 @@ async def contend(
     held_here: Mapping[str, Lease],
     deadline: float,
 ) -> Lease:
-    """Attempt until the lock is ours: when woken, or when whoever holds it must have lost it.
+    """Attempt until the lock is granted: when woken, or when the holder's lease must have ended.
 
     Args:
-        waiter: is told of releases.
-        attempt: asks the servers.
-        held_here: leases of this process, which save asking the servers.
+        waiter: is woken by releases.
+        attempt: asks the servers once.
+        held_here: leases of this process; while one of them is valid the servers are not asked.
         deadline: by `time.monotonic()`; one last attempt is made then.
 
     Raises:
         LockTimeout: the deadline passed.
-        LockUnavailable: it passed without an answer, or the servers refuse to talk to us, or
-            they refuse all locks for a while because they may have forgotten some.
+        LockUnavailable: it passed without an answer or during a quarantine, or the servers deny a
+            command.
     """
     name = waiter.name
     began_waiting: float | None = None
@@ -298,7 +298,7 @@ async def contend(
             failures = 0
             pause = _time_to_wait(outcome, waiter)
         pause = min(pause, deadline - now)
-        # Whoever splits the votes must not try again together.
+        # Those who split the votes must not be woken together.
         await (asyncio.sleep(pause) if collided else waiter.sleep(pause))
 
 

@@ -1,4 +1,4 @@
-"""Renews every held lease of the process, and tells the holder in time when that fails."""
+"""Renews the leases of the process, and tells holders in time when that fails."""
 
 import asyncio
 import time
@@ -7,19 +7,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from app.core.locks.lease import Lease
 from app.core.tasks import Tasks
 
-# A lease is renewed when a third of its ttl has passed: two failures in a row cost nothing yet.
+# A lease is renewed when a third of its ttl has passed: two failures in a row do no harm yet.
 _RENEW_SHARE = 1 / 3
 # After a failed renewal the next one comes this share of the ttl later.
 _RETRY_SHARE = 1 / 12
 # Leases due within this share of their ttl are renewed along with those that are due.
 _TOGETHER_SHARE = 1 / 6
-# The holder hears of the loss this long before the deadline, to be able to stop in time.
+# The holder is told of the loss this long before the deadline, to be able to stop in time.
 _NOTICE_SHARE = 0.05
 _NOTICE_SECONDS = 0.2
 
 
 class _Watch:
-    """One lease, when to renew it and when to give up."""
+    """When to renew a lease, and when to end it."""
 
     def __init__(self, lease: Lease, max_hold: float) -> None:
         self.lease = lease
@@ -28,7 +28,7 @@ class _Watch:
         self.alarm: asyncio.TimerHandle | None = None
 
     def seconds_left(self) -> float:
-        """Until the holder must be told, unless a renewal gets through before."""
+        """Return the seconds until the holder has to be told, unless a renewal succeeds first."""
         notice = min(_NOTICE_SHARE * self.lease.claim.ttl, _NOTICE_SECONDS)
         return min(self.lease.remaining() - notice, self.hold_ends - time.monotonic())
 
@@ -37,7 +37,7 @@ class _Watch:
 
 
 class Watchdog:
-    """One task, which runs only while leases are held."""
+    """Renews leases in one task, which runs only while some are held."""
 
     def __init__(
         self, extend: Callable[[Sequence[Lease]], Awaitable[None]], *, max_hold: float
