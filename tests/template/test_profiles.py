@@ -39,6 +39,7 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "tests/observability": (),
     "tests/test_database.py": ("database",),
     "tests/test_database_outage.py": ("database",),
+    "tests/test_fastpath.py": (),
     "tests/test_migrations.py": ("database", "sessions"),
     "tests/test_pool.py": (),
     "tests/test_shutdown.py": (),
@@ -111,7 +112,7 @@ def test_a_service_may_delete_its_fast_paths(render: Render, place: Path) -> Non
     move_in(render(**PROFILES[0]), place)
     shutil.rmtree(place / "app/core/fastpath")
     assert run(place, "sync --quiet") == ""
-    tests = "pytest -q tests/items tests/observability tests/test_lifespan.py tests/test_pool.py"
+    tests = "pytest -q tests/items tests/observability tests/test_fastpath.py tests/test_pool.py"
     failures = [failure for check in (*CHECKS, tests) if (failure := run(place, f"run {check}"))]
     assert not failures, "\n".join(failures)
     assert not (place / "app/core/fastpath").exists()

@@ -61,7 +61,7 @@ class RawConnection(PooledConnection, asyncio.Protocol):
         try:
             self._leave()
         finally:
-            await super().close()
+            await self._pool.release(self._connection)
 
     @property
     def may_stay(self) -> bool:
@@ -143,7 +143,7 @@ class RawConnections(Connections):
     """Looks at what connections write to."""
 
     async def open(self, pool: ConnectionPool) -> PooledConnection:
-        return await RawConnection.open(pool)
+        return RawConnection(pool, await pool.get_connection())
 
     def is_closing(self, connection: AbstractConnection) -> bool:
         writer = stream_of(connection)
