@@ -38,14 +38,15 @@ from app.core.observability.metrics import warn_of_scattered_metrics
 from app.core.observability.requests import expect_routes, internal_error
 from app.core.redis import (
     ClientOptions,
+    Kept,
     Probe,
     RedisClient,
+    RedisServers,
     advice,
     create_client,
     is_refusal,
     is_transient,
 )
-from app.core.redis.servers import Kept, RedisServers
 
 log = structlog.get_logger(__name__)
 

@@ -10,10 +10,11 @@ from redis.asyncio import Redis
 
 from app.core.cache import Cache, fill
 from app.core.cache.loading import Lookup
-from app.core.redis import ClientOptions, create_standalone_client
+from app.core.redis import ClientOptions
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import until
 from tests.core.cache.harness import Clock, Source, lease_keys, open_cache
+from tests.support.clients import standalone_client
 from tests.support.versions import VERSIONS
 
 TTL = 60.0
@@ -28,7 +29,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedValkey]:
 @pytest.fixture
 async def admin(server: EmbeddedValkey) -> AsyncIterator[Redis]:
     """At the end no command may have been an error, but for scripts that were not known yet."""
-    client = create_standalone_client(server.url, ClientOptions(name="admin"))
+    client = standalone_client(server.url, ClientOptions(name="admin"))
     await client.flushall()
     await client.config_resetstat()
     yield client

@@ -10,11 +10,11 @@ import pytest
 from app.core.locks import Locks, LockTimeout, LockUnavailable
 from app.core.locks.node import Node
 from app.core.locks.redlock import RedlockStore
-from app.core.redis import create_standalone_client
 from devservers.waiting import HANG, until
 from tests.core.locks.clock import Clock
 from tests.core.locks.nodes import NODE_TIMEOUT, PREFIX, Nodes, ask, open_locks, patient
 from tests.core.locks.values import metric
+from tests.support.clients import standalone_client
 
 _TTL = 10 * HANG
 _CONNECTIONS = 8
@@ -25,7 +25,7 @@ async def few_connections(nodes: Nodes) -> AsyncIterator[Locks]:
     """Locks whose pools refuse who has to wait for a connection, if only for a moment."""
     options = replace(patient(), pool_size=_CONNECTIONS, pool_timeout=0.001)
     async with AsyncExitStack() as stack:
-        clients = [create_standalone_client(url, options) for url in nodes.urls]
+        clients = [standalone_client(url, options) for url in nodes.urls]
         for client in clients:
             stack.push_async_callback(client.aclose)
         store = (

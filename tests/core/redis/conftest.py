@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis, RedisCluster
 
-from app.core.redis import ClientOptions, create_client, create_standalone_client
+from app.core.redis import ClientOptions, create_client
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import PATIENCE
+from tests.support.clients import standalone_client
 
 # What is not the subject of a test does not end because the machine has paused.
 PATIENT: dict[str, Any] = dict.fromkeys(("timeout", "connect_timeout", "pool_timeout"), PATIENCE)
@@ -55,7 +56,7 @@ async def connect_cluster() -> AsyncIterator[ConnectCluster]:
 @pytest.fixture
 async def redis(server: EmbeddedValkey) -> AsyncIterator[Redis]:
     """A client of an empty server."""
-    client = create_standalone_client(server.url, ClientOptions(name="test", **PATIENT))
+    client = standalone_client(server.url, ClientOptions(name="test", **PATIENT))
     await client.flushall()
     yield client
     await client.aclose()

@@ -13,12 +13,13 @@ from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from app.core.redis import BatchReader, ClientOptions, PoolTimeout, create_standalone_client
+from app.core.redis import BatchReader, ClientOptions, PoolTimeout
 from app.core.redis.pool import FairSentinelPool, FairSlots
 from devservers.server import free_port
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import PATIENCE, until
 from tests.core.redis.conftest import PATIENT, Connect
+from tests.support.clients import standalone_client
 from tests.support.faultproxy import FaultProxy
 
 
@@ -168,7 +169,7 @@ def test_so_is_one_that_was_reset(
     async def check() -> None:
         async with FaultProxy(server.host, server.port) as proxy:
             options = ClientOptions(name="test", pool_size=1, **PATIENT | {"pool_timeout": 0.2})
-            client = create_standalone_client(proxy.url, options)
+            client = standalone_client(proxy.url, options)
             reader = BatchReader(client, timeout=PATIENCE)
             for _ in range(3):
                 assert await (reader.read([b"no"]) if batched else client.mget("no")) == [None]

@@ -21,13 +21,13 @@ from app.core.redis import (
     BatchReader,
     ClientOptions,
     PoolTimeout,
-    create_standalone_client,
 )
 from app.core.redis.pool import FairCheckout
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import HANG, PATIENCE, until
 from tests.core.redis.conftest import Connect
 from tests.core.redis.test_pool import free_slots
+from tests.support.clients import standalone_client
 from tests.support.tls import tls_front
 from tests.support.wire import counted_writes
 
@@ -60,7 +60,7 @@ def streamed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 @pytest.mark.parametrize("run", LOOPS)
 def test_values_pass_no_stream(server: EmbeddedValkey, streamed: list[bytes], run: Run) -> None:
     async def check() -> None:
-        client = create_standalone_client(
+        client = standalone_client(
             server.url, ClientOptions(name="test", pool_size=2, timeout=PATIENCE)
         )
         await client.mset({f"k{number}": "secret" * 1000 for number in range(50)})
@@ -90,7 +90,7 @@ def test_nor_do_they_with_tls(
         async with tls_front(server.host, server.port, certificate) as port:
             url = f"rediss://127.0.0.1:{port}?ssl_ca_certs={tmp_path / 'ca.pem'}"
             options = ClientOptions(name="test", timeout=PATIENCE, connect_timeout=PATIENCE)
-            client = create_standalone_client(url, options)
+            client = standalone_client(url, options)
             await client.set("key", "value")
             connection = await RawConnection.open(client.connection_pool)
             for _ in range(3):

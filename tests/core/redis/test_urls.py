@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.core.redis import ClientOptions, Topology, create_standalone_client, parse_url
+from app.core.redis import Topology, parse_url
 
 
 def test_one_server() -> None:
@@ -78,9 +78,3 @@ def test_an_address_shows_no_credentials() -> None:
     )
     assert "hunter2" not in str(address) + repr(address)
     assert "s1:26379,[::1]:7" in str(address)
-
-
-@pytest.mark.parametrize("url", ["redis+sentinel://s1/orders", "redis+cluster://n1"])
-def test_what_needs_one_server_refuses_the_others(url: str) -> None:
-    with pytest.raises(ValueError, match="single server"):
-        create_standalone_client(url, ClientOptions(name="test"))

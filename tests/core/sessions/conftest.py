@@ -8,10 +8,11 @@ import pytest
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
-from app.core.redis import ClientOptions, create_standalone_client
+from app.core.redis import ClientOptions
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import PATIENCE
 from tests.core.sessions.harness import Browser, application, make_sessions
+from tests.support.clients import standalone_client
 
 _ROW = "session attack"
 
@@ -29,7 +30,7 @@ def server() -> Iterator[EmbeddedValkey]:
 @pytest.fixture
 async def redis(server: EmbeddedValkey) -> AsyncIterator[Redis]:
     """A client of the empty server: the attacker's, and the service's."""
-    client = create_standalone_client(
+    client = standalone_client(
         server.url, ClientOptions(name="test", timeout=PATIENCE, connect_timeout=PATIENCE)
     )
     await client.flushall()

@@ -75,6 +75,7 @@ def asks_for_tls(problem: str) -> bool:
     [
         ("redis://a,redis://b", "needs 3, 5 or 7 servers, not 2"),
         ("redis://a,redis://b,redis+cluster://c", "needs independent servers"),
+        ("redis://a,redis://b,redis+sentinel://c/orders", "needs independent servers"),
         ("redis://a,redis://b,http://c", "REDLOCK_URLS"),
     ],
 )

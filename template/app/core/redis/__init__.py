@@ -7,7 +7,6 @@ from app.core.redis.clients import (
     RedisDependency,
     check_client,
     create_client,
-    create_standalone_client,
     on_connect,
     pool_size,
     refusals_of,
@@ -25,16 +24,10 @@ from app.core.redis.outages import (
     reply_code,
 )
 from app.core.redis.pool import PoolTimeout
+from app.core.redis.probe import Probe, log_refusal, try_subscribe
 from app.core.redis.pubsub import PubSubConnection
-from app.core.redis.report import (
-    Probe,
-    ServerReport,
-    UnsuitableServer,
-    log_refusal,
-    report,
-    try_subscribe,
-)
-from app.core.redis.script import Script, ScriptCall
+from app.core.redis.report import Kept, RedisServers, UnsuitableServer, report
+from app.core.redis.script import Script
 from app.core.redis.urls import RedisAddress, Topology, parse_url, with_login
 
 __all__ = [
@@ -43,6 +36,7 @@ __all__ = [
     "Command",
     "CommandBatcher",
     "FairCluster",
+    "Kept",
     "OutageLog",
     "PoolTimeout",
     "Probe",
@@ -50,17 +44,15 @@ __all__ = [
     "RedisAddress",
     "RedisClient",
     "RedisDependency",
+    "RedisServers",
     "Refusals",
     "Refused",
     "Script",
-    "ScriptCall",
-    "ServerReport",
     "Topology",
     "UnsuitableServer",
     "advice",
     "check_client",
     "create_client",
-    "create_standalone_client",
     "is_refusal",
     "is_transient",
     "is_unreadable",

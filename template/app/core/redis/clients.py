@@ -73,18 +73,6 @@ def create_client(url: str, options: ClientOptions) -> RedisClient:
             return _cluster(address, options)
 
 
-def create_standalone_client(url: str, options: ClientOptions) -> Redis:
-    """Make a client of a single server, for what works with no other topology.
-
-    Raises:
-        ValueError: the URL is malformed, or names sentinels or a cluster.
-    """
-    address = parse_url(url)
-    if address.topology is not Topology.STANDALONE:
-        raise ValueError("a single server is needed here: redis:// or rediss://")
-    return _standalone(address, options)
-
-
 def _standalone(address: RedisAddress, options: ClientOptions) -> Redis:
     host, port = address.nodes[0]
     pool = FairPool(
