@@ -1,7 +1,7 @@
-"""Whether the secrets of the settings are fit for production.
+"""Whether the secrets of the settings are strong enough for production.
 
-A secret is judged by what it shows: that it is published, short, or made by a pattern. Nothing can
-tell that a text is random; this finds what obviously is not.
+No test can prove that a text is random. This finds what obviously is not: secrets that are
+published, short, or follow a pattern.
 """
 
 from collections import Counter
@@ -10,14 +10,14 @@ from itertools import combinations, pairwise
 from math import log2
 
 PUBLISHED = "for-development-only"
-"""Part of every secret that is in the code, so that each is known wherever it turns up."""
+"""Part of every secret that is in the code, so that each is recognised wherever it is used."""
 
 SHORTEST = 43
 """Characters: 32 random bytes as base64."""
 _LEAST_BITS = 70  # of 32 random hexadecimal digits, 1 of 100,000 is judged to have less than 80
 _LEAST_BESIDES = 12  # letters of a password that has a placeholder's word in it, besides that
 _PLACEHOLDERS = ("changeme", "changethis", "example", "password", "placeholder", "replaceme")
-# What images, manuals and tutorials call the password that nobody has replaced yet.
+# Defaults and examples of images, manuals and tutorials.
 _DEFAULT_PASSWORDS = frozenset(
     {
         *("admin", "administrator", "default", "development", "foobared", "guest", "letmein"),
@@ -28,7 +28,7 @@ _DEFAULT_PASSWORDS = frozenset(
 
 
 def weakness(secret: str, *, shortest: int = SHORTEST) -> str | None:
-    """Say what makes a secret unfit to keep anything safe; None if nothing obvious does."""
+    """Return why a secret is too weak; None if nothing obvious is wrong with it."""
     if PUBLISHED in secret.lower():
         return "is the one for development, which everybody knows"
     if _is_placeholder(secret):
@@ -43,7 +43,7 @@ def weakness(secret: str, *, shortest: int = SHORTEST) -> str | None:
 def weaknesses(
     what: str, setting: str, secrets: Sequence[str], *, shortest: int = SHORTEST
 ) -> list[str]:
-    """Write a line for every weak secret of a setting that has several."""
+    """Return a line for each weak secret of a setting that has several."""
     return [
         f"{what} {place} of {setting} {why}: make one with `openssl rand -base64 32`"
         for place, secret in enumerate(secrets, start=1)
@@ -52,18 +52,18 @@ def weaknesses(
 
 
 def is_default_password(password: str, *, username: str | None = None) -> bool:
-    """Tell whether everybody would try this password first. It is given decoded."""
+    """Return whether a (decoded) password is one that attackers try first."""
     word = password.lower()
-    # `orders-password-` and enough that is random after it is a password like any other.
+    # `orders-password-` followed by enough random characters is a good password.
     is_placeholder = _is_placeholder(word) and len(_besides_placeholders(word)) < _LEAST_BESIDES
     known = PUBLISHED in word or is_placeholder or word in _DEFAULT_PASSWORDS
     return known or (username is not None and word == username.lower())
 
 
 def shared(secrets: Mapping[str, Iterable[str]], passwords: Mapping[str, str]) -> list[str]:
-    """Write a line for every two settings that have a secret in common.
+    """Return a line for each pair of settings that have the same secret.
 
-    Servers may share a password with each other, but none with a secret of the service's own.
+    Servers may share a password with each other, but not with a secret of the service itself.
     """
     all_of_them = {**secrets, **{name: [password] for name, password in passwords.items()}}
     return [
@@ -89,14 +89,14 @@ def _letters(secret: str) -> str:
 
 
 def _bits(secret: str) -> float:
-    """Estimate the entropy, after Shannon: of the characters, or of the steps between them if that
-    is less (`abcdef...`), for as many characters as are no repetition of others."""
+    """Estimate the entropy (Shannon): of the characters, or of the steps between them if that is
+    less (`abcdef...`), for as many characters as do not repeat others."""
     steps = [ord(after) - ord(before) for before, after in pairwise(secret)]
     triples = {secret[place : place + 3] for place in range(len(secret) - 2)}
     return (len(triples) + 2) * min(_entropy(secret), _entropy(steps))
 
 
 def _entropy(symbols: Sequence[object]) -> float:
-    """Bits per symbol."""
+    """Return the bits per symbol."""
     shares = [count / len(symbols) for count in Counter(symbols).values()]
     return -sum(share * log2(share) for share in shares)

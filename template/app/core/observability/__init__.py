@@ -1,1 +1,1 @@
-"""What the service tells the outside about itself: logs, metrics, health."""
+"""Logs, metrics and health."""

@@ -1,8 +1,8 @@
-"""`GET /health/live` and `GET /health/ready`, for whoever decides to restart and to send requests.
+"""`GET /health/live` and `GET /health/ready`, and a stop without lost requests.
 
-Live means that the process answers; it asks nothing else, because a restart of this service heals
-no other. Ready means that requests sent here will be served. A service that is told to stop
-is first unready, and then, when nobody sends any more, it goes down.
+Live means that the process answers. It checks nothing else, because a restart of this service
+would repair nothing else. Ready means that requests sent here will be served. A service that is
+told to stop becomes unready first, and stops when load balancers have noticed.
 """
 
 import asyncio
@@ -26,24 +26,24 @@ CheckStatus = Literal["ok", "degraded", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something that the service needs. `probe` raises, or does not end, when it is not there."""
+    """Something that the service needs. `probe` raises or hangs when it does not work."""
 
     name: str
     probe: Callable[[], Awaitable[object]]
     critical: bool
-    """Whether the service is of no use without it."""
+    """Whether the service is useless without it."""
     timeout: float = 1.0
     """In seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came out of a check."""
+    """The result of a check."""
 
     status: CheckStatus
     seconds: float
     error: str | None = None
-    """The kind of the error. Its message stays in the log: it may name hosts and users."""
+    """The class of the error. The message is only logged: it may name hosts and users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Report:
 
 
 def all_of(*probes: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
-    """Make one probe of several, which raises what the first of them raises."""
+    """Combine probes: the first error of one of them is raised."""
 
     async def probe() -> None:
         for each in probes:
@@ -75,7 +75,7 @@ def all_of(*probes: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[N
 
 
 class Health:
-    """Runs the checks, all at once, and not more often than every `keep` seconds."""
+    """Runs the checks together, at most once in `keep` seconds."""
 
     def __init__(self, *checks: Check, keep: float = 1.0) -> None:
         self._probes: dict[str, _Probe] = {}
@@ -84,11 +84,11 @@ class Health:
         self._keep = keep
         self._results: dict[str, Result] = {}
         self._fresh_until = 0.0
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._draining = False
 
     def add(self, check: Check) -> None:
-        """Run this check, too, from now on."""
+        """Add a check."""
         self._probes[check.name] = _Probe(check)
 
     @property
@@ -96,12 +96,12 @@ class Health:
         return self._draining
 
     def drain(self) -> None:
-        """From now on the service is not ready, whatever the checks say: it is about to stop."""
+        """Be unready from now on, whatever the checks say: the service is about to stop."""
         self._draining = True
 
     async def report(self) -> Report:
-        """Run the checks, or repeat what has just come out of them."""
-        async with self._turn:
+        """Run the checks, or return their results if they have just run."""
+        async with self._lock:
             if monotonic() >= self._fresh_until:
                 results = await asyncio.gather(*(probe.run() for probe in self._probes.values()))
                 self._log_changes(dict(zip(self._probes, results, strict=True)))
@@ -125,13 +125,13 @@ class Health:
 
 
 class _Probe:
-    """A check, run so that it can neither hang nor pile up."""
+    """Runs a check so that it can neither hang nor pile up."""
 
     def __init__(self, check: Check) -> None:
         self._check = check
         self._task: asyncio.Task[Exception | None] | None = None
         self.reason: Exception | None = None
-        """Why it failed last."""
+        """Why it failed the last time, if it did."""
 
     async def run(self) -> Result:
         started = perf_counter()
@@ -144,11 +144,11 @@ class _Probe:
         )
 
     async def _outcome(self) -> Exception | None:
-        # A probe that does not even end when it is cancelled is not started a second time.
+        # A probe that ignores its cancellation is not started a second time.
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._attempt())
         try:
-            # Unlike `asyncio.timeout`, this does not wait for the end of what it gave up.
+            # Unlike `asyncio.timeout`, this does not wait for one that ignores its cancellation.
             await asyncio.wait({self._task}, timeout=self._check.timeout)
         finally:
             self._task.cancel()
@@ -165,7 +165,7 @@ class _Probe:
 
 
 def create_health_router(health: Health) -> APIRouter:
-    """A router with `/health/live` and `/health/ready`."""
+    """Make a router with `/health/live` and `/health/ready`."""
     router = APIRouter(prefix="/health", tags=["health"])
 
     @router.get("/live", summary="Does the process answer?")
@@ -193,15 +193,15 @@ def _as_json(result: Result) -> dict[str, Any]:
 
 @contextmanager
 def drain_on_sigterm(health: Health, delay: float) -> Iterator[None]:
-    """While this is open, SIGTERM makes the service unready, and stops it `delay` seconds later.
+    """Make SIGTERM turn the service unready, and stop it `delay` seconds later.
 
-    A server closes its port as soon as it is told to stop, while load balancers send requests until
-    they have seen that it is unready: `delay` should be a little longer than they take. A second
-    SIGTERM stops at once. Has to be opened on the running loop, after the server has set its own
-    handler, as in the lifespan; where there is no such handler it does nothing.
+    A server closes its port as soon as it is told to stop, but load balancers send requests until
+    they notice that it is unready: `delay` should be a little longer than that takes. A second
+    SIGTERM stops at once. Enter this on the running loop after the server has set its own handler,
+    as in the lifespan; where there is no such handler, it does nothing.
     """
     stop = signal.getsignal(signal.SIGTERM)
-    # Python runs signal handlers in the main thread only, and sets them there only.
+    # Python sets signal handlers only in the main thread, and runs them there.
     if threading.current_thread() is not threading.main_thread() or not callable(stop):
         yield
         return
@@ -223,5 +223,5 @@ def drain_on_sigterm(health: Health, delay: float) -> Iterator[None]:
 
 
 def _announce(delay: float) -> None:
-    # Not in the signal handler: it may have interrupted a line that is just being written.
+    # Not in the signal handler itself: it may have interrupted a line of the log.
     log.info("service.draining", seconds=delay)

@@ -1,8 +1,8 @@
-"""Logs: one line per event, in one format for structlog and for the standard library alike.
+"""Logs: one line per event, in the same format for structlog and the standard library.
 
-Every line that is written while a request is answered carries its request id. Secrets are taken out
-of every line, tracebacks included, and characters that are not printable are escaped: a path or a
-name that somebody chose does not get at a terminal, and is no line of its own.
+Every line that is written while a request is answered has its request id. Secrets are removed from
+every line, tracebacks included. Characters that are not printable are escaped, so that no path or
+name that a client chooses controls a terminal or looks like another line.
 """
 
 import io
@@ -20,20 +20,20 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request that is being answered."""
 
 reported: ContextVar[BaseException | None] = ContextVar("reported", default=None)
-"""An exception that is in the log already: the server need not log it again."""
+"""An exception that is logged already, so that the server does not log it again."""
 
 _SECRET = (
     r"((?:password|passwd|pwd|passphrase|secret|token|credentials?|signature|authorization"
     r"|(?:api|access|private|signing)[_-]?key)"
 )
-# In a text of its own: `user:password@` in a URL, where a password may have any character, and what
-# has digits only up to the end of the host is a port; and `token=` in its query.
+# In a text on its own. `user:password@` in a URL: the password may have any character, and digits
+# that end the host are a port. `token=` in a query.
 _IN_URL = re.compile(
     r"""(://[^\s:/@"']*):(?!\d{1,5}(?:[/?#,"'\s)\]]|$))(?:(?!://)[^\n])*?@"""
     r"""(?=[\w.\[-]+(?:[:/?#,;"'\s)\]]|$))"""
 )
 _IN_QUERY = re.compile(rf"{_SECRET}=)[^\s&'\"][^\s&]*", re.IGNORECASE)
-# Among other texts, where quotes end one.
+# In a line of several texts, which end with quotes.
 _IN_QUOTED_URL = re.compile(r"""(://[^\s:/@"']*):[^\s/"']*@""")
 _IN_QUOTED_QUERY = re.compile(rf"""{_SECRET}=)[^\s&"']+""", re.IGNORECASE)
 _QUOTED = re.compile(
@@ -65,18 +65,18 @@ def configure_logging(level: str, renderer: Literal["console", "json"]) -> None:
 
 
 def redact(text: str) -> str:
-    """`text` without the passwords of the URLs in it, and without what is called a secret."""
+    """Replace the passwords of URLs, and values that are named like secrets, by `***`."""
     return _IN_QUERY.sub(r"\1***", _IN_URL.sub(r"\1:***@", _redact_line(text)))
 
 
 def _redact_line(line: str) -> str:
-    """The same for several texts in one line."""
+    """Do the same to a line of several texts."""
     line = _IN_QUOTED_QUERY.sub(r"\1***", _IN_QUOTED_URL.sub(r"\1:***@", line))
     return _BEARER.sub(r"\1***", _QUOTED.sub(r'\1"***"', line))
 
 
 def printable(text: str, *, keep: str = "\n\t") -> str:
-    """`text` with an escape for each character that is not to be seen, such as ESC or U+202E."""
+    """Escape each character that is not printable, such as ESC or U+202E."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
@@ -94,7 +94,7 @@ def _drop_color_message(logger: WrappedLogger, method: str, event: EventDict) ->
 
 
 def _clean(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Redact and escape what is text; the repr of anything else escapes itself."""
+    """Redact and escape texts; the repr of anything else is escaped already."""
     for name, value in event.items():
         if isinstance(value, str):
             event[name] = printable(redact(value))
@@ -102,14 +102,14 @@ def _clean(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
 
 
 def _one_line(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """For people: further lines of an event are indented, so that none looks like another event."""
+    """Indent the further lines of an event on a console, so that none looks like an event."""
     if isinstance(text := event.get("event"), str) and "\n" in text:
         event["event"] = text.replace("\n", "\n    ")
     return event
 
 
 def _plain_traceback(to: TextIO, exc_info: ExcInfo) -> None:
-    # A pretty one would show local variables, and secrets are among them.
+    # structlog's default shows local variables, which may be secrets.
     text = io.StringIO()
     structlog.dev.plain_traceback(text, exc_info)
     to.write(printable(redact(text.getvalue())))
@@ -118,9 +118,9 @@ def _plain_traceback(to: TextIO, exc_info: ExcInfo) -> None:
 def _wrap(
     logger: logging.Logger, method: str, event: EventDict
 ) -> tuple[tuple[EventDict], dict[str, Any]]:
-    """Hand an event to the standard library, with its exception where that has its exceptions.
+    """Hand an event to the standard library, with the exception in its usual place.
 
-    There error trackers look: one that has seen the exception already tells nobody twice.
+    Error trackers look there, and do not report twice an exception that they have seen.
     """
     arguments, options = ProcessorFormatter.wrap_for_formatter(logger, method, event)
     return arguments, {**options, "exc_info": event.get("exc_info")}
@@ -134,7 +134,7 @@ _SHARED: list[Processor] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 
-# One list for the life of the process: loggers keep the one that they have first seen.
+# One list for the life of the process: loggers keep the list that they saw first.
 _PROCESSORS: list[Processor] = [
     structlog.stdlib.filter_by_level,
     *_SHARED,
@@ -163,7 +163,7 @@ def _formatter(renderer: Literal["console", "json"]) -> logging.Formatter:
 
 
 class _StandardOutput(logging.Handler):
-    """Looks `sys.stdout` up for each line, because tests replace it."""
+    """Writes to the current `sys.stdout`, because tests replace it."""
 
     def __init__(self, formatter: logging.Formatter) -> None:
         super().__init__()

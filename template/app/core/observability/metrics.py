@@ -1,7 +1,4 @@
-"""Metrics: how they are counted at little cost, and `GET /metrics`, where they are read.
-
-The format is the one that the scraper asks for: Prometheus text or OpenMetrics.
-"""
+"""Counting at little cost, and `GET /metrics` in the format that the scraper asks for."""
 
 import os
 from collections import deque
@@ -29,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _BUFFER_LIMIT = 100
-"""The most events that Prometheus is not told of yet."""
+"""Events that are collected before Prometheus is told of them."""
 
 
 def begin_at_zero(metric: Counter | Histogram, *labels: Iterable[str]) -> None:
@@ -49,10 +46,10 @@ def begin_at_zero(metric: Counter | Histogram, *labels: Iterable[str]) -> None:
 class BufferedMetrics(Collector):
     """Counts that are told to Prometheus a hundred at a time. It has no metrics of its own.
 
-    Telling it of each request as it ends takes 4 microseconds of a busy server, a tenth of a cached
-    response; of many in a row it takes 1 each. Whoever scrapes gets all of them.
+    On a busy server it takes 4 microseconds to count a request as it ends, a tenth of a cached
+    response; counting many in a row takes 1 each. A scrape always gets all of them.
 
-    Make it before the metrics: a registry asks its collectors in the order in which they came.
+    Create it before the metrics: a registry asks its collectors in the order of their creation.
     """
 
     def __init__(self) -> None:
@@ -87,16 +84,16 @@ class BufferedMetrics(Collector):
 
 
 def create_metrics_router(*, token: str = "") -> APIRouter:
-    """Make a router with `/metrics`: those of the service, and memory, CPU and garbage collector.
+    """Make a router with `/metrics`: of the service, and of memory, CPU and garbage collector.
 
-    They are those of the process that answers. Where several processes share a port, set
-    PROMETHEUS_MULTIPROC_DIR to an empty folder before they start: they add theirs up there (and
-    leave out memory, CPU and garbage collector).
+    They are those of the process that answers. If several processes share a port, set
+    PROMETHEUS_MULTIPROC_DIR to an empty folder before they start: they add up their metrics there
+    (without those of memory, CPU and garbage collector).
 
     Args:
-        token: has to come along as `Authorization: Bearer ...`, else 401; empty: all may look.
+        token: is required as `Authorization: Bearer ...`, else 401. Empty: everybody may read.
     """
-    # Gauges with the age of each series, which nothing asks for.
+    # Nothing here uses the gauges with the age of each series.
     disable_created_metrics()  # type: ignore[no-untyped-call]  # has no annotations
     registry = _registry()
     router = APIRouter()
@@ -105,7 +102,7 @@ def create_metrics_router(*, token: str = "") -> APIRouter:
     async def metrics(request: Request) -> Response:
         if token and not _is_bearer(request, token):
             raise HTTPException(401, "METRICS_TOKEN is needed", {"www-authenticate": "Bearer"})
-        _forget_the_dead()
+        _drop_gauges_of_dead_processes()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), headers={"content-type": content_type})
 
@@ -125,10 +122,10 @@ def _registry() -> CollectorRegistry:
     return registry
 
 
-def _forget_the_dead() -> None:
-    """Remove the gauges of processes that are gone, however they ended.
+def _drop_gauges_of_dead_processes() -> None:
+    """Remove the gauges of processes that have ended, however they ended.
 
-    What they counted stays: a sum that falls when a process is replaced would look like a reset.
+    Their counters stay: a sum that falls when a process is replaced would look like a reset.
     """
     if _FOLDER in os.environ:
         for kind in ("gauge_live*", "gauge_all"):
@@ -148,20 +145,20 @@ def _is_alive(pid: int) -> bool:
 
 
 def warn_of_scattered_metrics() -> None:
-    """Say so where several processes share a port, and each answers with its own metrics.
+    """Warn if several processes share a port, and each answers with its own metrics.
 
-    Call it when the process begins to serve: at least one of several sees another one then.
+    Call this when a process begins to serve: then at least one of several sees another one.
     """
     if _FOLDER not in os.environ and _has_twin():
         log.warning(
             "metrics.scattered",
             why="several processes of this service run side by side, and each scrape gets the "
-            f"numbers of another one: set {_FOLDER} to an empty folder before they start",
+            f"numbers of one of them: set {_FOLDER} to an empty folder before they start",
         )
 
 
 def _has_twin() -> bool:
-    """Whether this process's parent has another child that runs the same program."""
+    """Return whether the parent of this process has another child with the same program."""
     try:
         own = _command(os.getpid())
         children = Path(f"/proc/{os.getppid()}/task/{os.getppid()}/children").read_text().split()

@@ -1,4 +1,4 @@
-"""Every request: its id, its metrics, and a line in the log if it was slow or failed."""
+"""The id and the metrics of each request, and a line in the log if it is slow or fails."""
 
 from collections.abc import Collection, Iterable
 from random import getrandbits
@@ -30,20 +30,20 @@ seconds = Histogram(
 )
 
 UNMATCHED = "unmatched"
-"""The route of requests that no route of the API took."""
+"""The route in the metrics of a request that no route matches."""
 
 CLIENT_GONE = 499
-"""The status of a request that ended without a response because its client went away."""
+"""The status in the metrics of a request whose client went away before the response."""
 
 _HEADER = b"x-request-id"
 _ID_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._"
 _MAX_ID_LENGTH = 128
-# Clients may send any word as a method; a label of each would fill the memory.
+# Clients may send any word as a method; a label for each would fill the memory.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def expect_routes(routes: Iterable[BaseRoute]) -> None:
-    """Have series for the failures of all routes, which begin at 0."""
+    """Create the series of failures of all routes; see `begin_at_zero`."""
     for route in iter_route_contexts(list(routes)):
         if route.methods and route.path_format:
             begin_at_zero(total, route.methods, [route.path_format], ("500", "503"))
@@ -52,16 +52,16 @@ def expect_routes(routes: Iterable[BaseRoute]) -> None:
 class RequestMiddleware:
     """Gives each request an id, counts it and times it.
 
-    It belongs outside all others (the last one that is added), so that the answers of a cache in
-    front of the router are counted too. The id is the client's `X-Request-ID` if that is one (1 to
-    128 letters, digits, `-`, `.` and `_`), else a new one; the response returns it. Responses to
-    exceptions that nothing handles have it from `internal_error`.
+    It has to be the outermost middleware (the one that is added last), so that responses from the
+    cache in front of the router are counted too. The id is the client's `X-Request-ID` if that is
+    valid (1 to 128 letters, digits, `-`, `.` and `_`), else a new one. It is returned with the
+    response; for exceptions that nothing handles, `internal_error` does so.
 
     Args:
         app: the application inside.
         slow: requests that take longer, in seconds, are logged.
-        quiet: routes whose responses are not logged. Those of probes say "not now" as a matter of
-            course, many times a minute, and log themselves what changes.
+        quiet: routes whose responses are not logged: probes get a 503 many times a minute while
+            the service is not ready, and changes of the health are logged elsewhere.
     """
 
     def __init__(
@@ -111,17 +111,16 @@ class RequestMiddleware:
 
 
 async def internal_error(request: Request, error: Exception) -> JSONResponse:
-    """For `Exception`: FastAPI handles it outside of all middleware, so the id would be missing."""
+    """Answer an exception that nothing handles; FastAPI does so outside of all middleware."""
     identity = str(request.scope.get(REQUEST_ID))
     body = {"detail": "Internal Server Error", "request_id": identity}
     return JSONResponse(body, 500, {"x-request-id": identity})
 
 
 def route_template(scope: Scope) -> str:
-    """The path of the route that took the request, with its parameters by name: `/items/{item_id}`.
+    """Return the path of the route that matched, with the names of its parameters: `/items/{id}`.
 
-    The path a mounted application is at is left out, because it may have parameters that are
-    filled in.
+    The path at which an application is mounted is left out: its parameters have their values.
     """
     template = scope.get(ROUTE_TEMPLATE)
     if template is None:
@@ -134,7 +133,7 @@ def route_template(scope: Scope) -> str:
 def _given_id(headers: list[tuple[bytes, bytes]]) -> str | None:
     for name, value in headers:
         if name == _HEADER:
-            # What remains without the characters of an id is what makes it none.
+            # Whatever remains without the valid characters makes the id invalid.
             if 0 < len(value) <= _MAX_ID_LENGTH and not value.translate(None, _ID_CHARACTERS):
                 return value.decode()
             return None

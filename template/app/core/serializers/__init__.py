@@ -1,4 +1,4 @@
-"""How a value becomes bytes for the cache and how those bytes become the same value again."""
+"""Serializers: how values become bytes for the cache, and the same values again."""
 
 from app.core.serializers.protocol import (
     Codec,

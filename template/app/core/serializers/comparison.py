@@ -1,8 +1,8 @@
-"""Whether a value comes back as it went: equal, and of the same types all the way down.
+"""Whether a value survives the round trip: equal, and of the same types at every level.
 
-Some values do not, whatever the serializer: a secret that dumps as asterisks, a field that is
-excluded, an instance of a subclass, a union whose members look alike. A cache that kept them would
-answer a hit with something else than the miss before it.
+Some values do not, with any serializer: a secret that is dumped as asterisks, a field that is
+excluded, an instance of a subclass, a union whose members look alike. If a cache stored them, a hit
+would return something else than the miss before it.
 """
 
 from collections import deque
@@ -27,15 +27,15 @@ _PLAIN = frozenset({bool, bytes, date, float, int, str, timedelta, type(None), U
 
 
 def verify_round_trip(codec: Codec, value: Any, payload: bytes, *, key: bytes) -> bytes:
-    """`payload`, if the codec turns it back into `value`.
+    """Return `payload` if the codec turns it back into `value`.
 
     Raises:
-        ValueError: it does not; the message says where they differ, and tells no values.
+        ValueError: it does not; the message says where they differ, without the values.
     """
     restored = codec.loads(payload, key=key)
     try:
         found = difference(value, restored)
-    except Exception as error:  # an `__eq__` of theirs, or a value that contains itself
+    except Exception as error:  # raised by an `__eq__`, or a value that contains itself
         raise ValueError(f"the value cannot be compared: {type(error).__name__}") from error
     if found is not None:
         raise ValueError(f"{type(value).__name__}{found}")
@@ -43,10 +43,10 @@ def verify_round_trip(codec: Codec, value: Any, payload: bytes, *, key: bytes) -
 
 
 def difference(value: Any, restored: Any) -> str | None:
-    """Where two values differ, and in what; None if they do not.
+    """Return where and how two values differ; None if they do not.
 
-    A zone counts as its offset, a whole number may become the float that was declared, and which
-    fields of a model were set does not count.
+    Time zones are compared by their offsets, an int may become the float that was declared, and it
+    does not matter which fields of a model were set.
     """
     if value is restored:
         return None
@@ -60,7 +60,7 @@ def difference(value: Any, restored: Any) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _comparison(kind: type) -> Comparison:
-    """How two values of one type are compared; to find out takes longer than to compare."""
+    """Return how to compare two values of one type, which takes longer to find out than to do."""
     if issubclass(kind, Enum):
         return _values
     if issubclass(kind, datetime | time):
@@ -94,7 +94,7 @@ def _values(value: Any, restored: Any) -> str | None:
 
 
 def _moments(value: Any, restored: Any) -> str | None:
-    # By its text: a time that occurs twice in one zone is equal to none in another.
+    # As texts: a time that occurs twice in its zone equals no time of another zone.
     fold = value.tzinfo is None and value.fold != restored.fold
     return _values(value.isoformat(), restored.isoformat() if not fold else "")
 
@@ -108,7 +108,7 @@ def _floats(value: Any, restored: Any) -> str | None:
 
 
 def _mappings(value: Any, restored: Any) -> str | None:
-    # Not by their order: a TypedDict comes back in that of its definition.
+    # In any order: a TypedDict comes back in the order of its definition.
     if _typed(value) != _typed(restored):
         return " would come back with other keys"
     return _parts(repeat("[...]"), list(value.values()), [restored[key] for key in value])
@@ -145,7 +145,7 @@ def _attributes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | Non
 
 
 def _parts(names: Iterator[str], ours: list[Any], theirs: list[Any]) -> str | None:
-    """The first difference between the parts of two values."""
+    """Return the first difference between the parts of two values."""
     types = list(map(type, ours))
     if types == list(map(type, theirs)) and _PLAIN.issuperset(types) and ours == theirs:
         return None
@@ -156,5 +156,5 @@ def _parts(names: Iterator[str], ours: list[Any], theirs: list[Any]) -> str | No
 
 
 def _typed(values: Iterable[Any]) -> set[tuple[type, Any]]:
-    """To tell 1 from True."""
+    """Make 1 and True different."""
     return {(type(value), value) for value in values}

@@ -9,13 +9,13 @@ from app.core.serializers.comparison import verify_round_trip
 from app.core.serializers.protocol import DecodeError
 from app.core.serializers.type_info import adapter_of, json_shape
 
-# For types that are no models. A model with binary fields, or with infinite or missing numbers,
-# needs the same in its own configuration: JSON has no place for them.
+# For types that are not models. A model with binary fields, or with infinite numbers or NaN, needs
+# the same in its own configuration: JSON cannot express them.
 _EXACT = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings")
 
 
 class JsonCodec:
-    """Dumps and validates by field name, so that aliases for the outside do not matter here."""
+    """Dumps and validates by field name, so that aliases for clients do not matter."""
 
     shareable = False
 
@@ -37,7 +37,7 @@ class JsonCodec:
             return self._adapter.validate_json(payload, by_name=True, by_alias=False)
         except ValidationError as error:
             raise DecodeError(f"{error.error_count()} fields do not fit the type") from error
-        except Exception as error:  # a validator of theirs
+        except Exception as error:  # raised by a validator of the type
             raise DecodeError(f"it cannot be validated: {type(error).__name__}") from error
 
 

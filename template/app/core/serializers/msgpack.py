@@ -1,9 +1,9 @@
 """MessagePack by ormsgpack: safe with bytes from anywhere, compact, and binary stays binary.
 
-What MessagePack has no type for is first written as JSON would: pydantic makes a date or a Decimal
-of the text again, and most types are written in one go. A value that would not come back like that
-(a union of dates and texts, the content of Any, a key that is no text) is written a second time,
-with tags that say what was what, and at last as pydantic's JSON has it. All are read alike.
+A value that MessagePack has no type for is first written as in JSON: pydantic turns the text back
+into a date or a Decimal, and most values are written in one go. A value that would come back
+different (a union of dates and texts, the content of Any, a key that is no text) is written again,
+with tags that say what was what, and finally as pydantic's JSON. All are read in the same way.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class MsgpackCodec:
-    """Keeps fields under their names, so that aliases for the outside do not matter here."""
+    """Stores fields under their names, so that aliases for clients do not matter."""
 
     shareable = False
 
@@ -39,7 +39,7 @@ class MsgpackCodec:
         for write in (self._plainly, self._with_tags, self._as_json):
             try:
                 return verify_round_trip(self, value, write(value), key=key)
-            except Exception as error:  # also what an object raises that is asked for its parts
+            except Exception as error:  # also what an object raises when its parts are read
                 refusals.append(str(error))
         raise ValueError("; ".join(dict.fromkeys(refusals)))
 
@@ -49,7 +49,7 @@ class MsgpackCodec:
             return self._adapter.validate_python(parts, by_name=True, by_alias=False)
         except ValidationError as error:
             raise DecodeError(f"{error.error_count()} fields do not fit the type") from error
-        except Exception as error:  # no MessagePack, or a validator of theirs
+        except Exception as error:  # no MessagePack, or raised by a validator of the type
             raise DecodeError(f"it cannot be read: {type(error).__name__}") from error
 
     def _plainly(self, value: Any) -> bytes:
@@ -78,10 +78,10 @@ class MsgpackSerializer:
 
 
 def tagged(value: Any) -> Any:
-    """The value, and all in it, made of what ormsgpack writes as it is.
+    """Make the value, and all in it, of types that ormsgpack writes as they are.
 
     Raises:
-        PydanticSerializationError: there is a type that nobody knows how to write.
+        PydanticSerializationError: a type in it cannot be written.
     """
     kind = type(value)
     if kind is int:
@@ -106,10 +106,10 @@ def tagged(value: Any) -> Any:
 
 
 def restore(tag: int, data: bytes) -> Any:
-    """What `tagged` was given.
+    """Return the value that `tagged` was given.
 
     Raises:
-        Exception: it was given nothing that these bytes can come from.
+        Exception: these bytes come from no such value.
     """
     return _RESTORE[tag](data)
 
@@ -126,8 +126,8 @@ def _text(convert: Callable[[str], Any]) -> Callable[[bytes], Any]:
     return lambda data: convert(data.decode())
 
 
-# MessagePack's extension types for those of Python that it does not have. A number is never given
-# to another type: what was written with it may still be in a cache.
+# Extension types for the types of Python that MessagePack does not have. A number is never given to
+# another type: what was written with it may still be in a cache.
 _INT, _MAPPING, _TUPLE = 1, 2, 3
 _TAGS: dict[type, tuple[int, Callable[[Any], bytes]]] = {
     set: (4, lambda value: _pack(list(value))),

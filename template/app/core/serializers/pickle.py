@@ -1,12 +1,11 @@
-"""Pickle, signed: for values that no other serializer keeps, and only with keys that are secret.
+"""Pickle, signed: for values that no other serializer can store, and only with secret keys.
 
-Whoever can make a service unpickle bytes of theirs runs code in it. So each payload starts with an
-HMAC-SHA-256 over everything that says what it is: this format, the type, the key in Redis and the
-pickle. It is compared in constant time before a byte is unpickled, and nothing about how that is
-done is read from the payload. A payload that was moved to another key, or to the place of another
-type, does not fit its signature either.
+Whoever makes a service unpickle bytes of their choice runs code in it. So each payload starts with
+an HMAC-SHA-256 of everything that identifies it: this format, the type, the key in Redis and the
+pickle. It is compared in constant time before a byte is unpickled, and nothing in the payload
+decides how. A payload that was moved to another key, or to a value of another type, is refused.
 
-An older value of the same key does, as long as its signing key is known.
+An older value of the same key is accepted as long as its signing key is known.
 """
 
 import hmac
@@ -23,7 +22,7 @@ from app.core.serializers.protocol import DecodeError, SignatureError
 from app.core.serializers.type_info import adapter_of, fingerprint
 
 SHORTEST_KEY = 32
-"""Characters of a signing key."""
+"""Minimum length of a signing key, in characters."""
 
 _ALGORITHM = "sha256"
 _SIZE = 32
@@ -32,7 +31,7 @@ _PROTOCOL = 5
 
 
 class PickleCodec:
-    """Signs with the first key, and believes all of them."""
+    """Signs with the first key, and accepts signatures of all keys."""
 
     shareable = False
 
@@ -48,13 +47,13 @@ class PickleCodec:
             valid = self._adapter.validate_python(value, strict=True)
         except ValidationError as error:
             raise ValueError(f"{error.error_count()} fields do not fit the type") from error
-        except Exception as error:  # a validator of theirs
+        except Exception as error:  # raised by a validator of the type
             raise ValueError(f"it cannot be validated: {type(error).__name__}") from error
         if difference(value, valid) is not None:
             raise ValueError(f"{type(value).__name__} does not fit the type")
         try:
             pickled = pickle.dumps(value, _PROTOCOL)
-        except Exception as error:  # whatever a class raises that does not want to be pickled
+        except Exception as error:  # raised by a class that refuses to be pickled
             raise ValueError(f"it cannot be pickled: {error}") from error
         payload = self._signature(self._signing_keys[0], pickled, key) + pickled
         return verify_round_trip(self, value, payload, key=key)
@@ -65,14 +64,14 @@ class PickleCodec:
             hmac.compare_digest(signature, self._signature(signing_key, pickled, key))
             for signing_key in self._signing_keys
         ):
-            raise SignatureError("the signature does not fit the type, the key and the value")
+            raise SignatureError("the signature does not match the type, the key and the value")
         try:
             return pickle.loads(pickled)
-        except Exception as error:  # a class that has moved since, and what its __setstate__ raises
+        except Exception as error:  # a class that has moved, or raised by its __setstate__
             raise DecodeError(f"it cannot be unpickled: {type(error).__name__}") from error
 
     def _signature(self, signing_key: bytes, pickled: bytes, key: bytes) -> bytes:
-        # All parts in front of the last one are of fixed length or come with it.
+        # Each part before the last one has a fixed length, or its length in front of it.
         place = _PURPOSE + self.fingerprint + len(key).to_bytes(4, "big") + key
         return hmac.digest(signing_key, place + pickled, _ALGORITHM)
 
@@ -83,7 +82,7 @@ class PickleSerializer:
     format = 3
 
     def __init__(self, signing_keys: Sequence[str]) -> None:
-        """The first key signs; the others are those that it replaces, and are believed too.
+        """Sign with the first key; accept signatures of the others, which it replaces.
 
         Raises:
             ValueError: there is none, or one is shorter than `SHORTEST_KEY` characters.
@@ -94,15 +93,15 @@ class PickleSerializer:
 
     def codec(self, type_: Any) -> PickleCodec:
         adapter = adapter_of(type_)
-        # An instance comes back without being validated, so the type has to be exactly the same:
-        # set and frozenset have one JSON schema. Libraries change what their pickles hold.
+        # Instances are not validated when they come back, so the type must be exactly the same:
+        # set and frozenset have the same JSON schema. Pickles change with versions of libraries.
         versions = [pydantic.VERSION, *sys.version_info[:2]]
         described = fingerprint(repr(type_), _shape(adapter.core_schema), versions)
         return PickleCodec(adapter, described, self._signing_keys)
 
 
 def _shape(schema: Any) -> Any:
-    """A core schema as JSON can hold it: classes and functions by their names."""
+    """Turn a core schema into what JSON can hold: classes and functions become their names."""
     match schema:
         case dict():
             return [[_shape(name), _shape(part)] for name, part in schema.items()]

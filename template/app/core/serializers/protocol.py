@@ -1,18 +1,18 @@
-"""What every serializer offers. The cache knows this and nothing else about the one chosen."""
+"""The interface of serializers. The cache knows nothing else about the one that was chosen."""
 
 from typing import Any, Protocol
 
 
 class DecodeError(ValueError):
-    """Bytes that this codec cannot turn back into a value. The cache takes them for a miss."""
+    """The bytes cannot be turned back into a value. The cache treats them as a miss."""
 
 
 class SignatureError(DecodeError):
-    """Bytes that nobody with a known key signed for this place. Nothing of them was decoded."""
+    """The bytes were not signed for this place with a known key. None of them was decoded."""
 
 
 class NotStorable(ValueError):
-    """A value that is fine to return and not to be kept."""
+    """The value may be returned to the caller, but must not be stored."""
 
 
 class Codec(Protocol):
@@ -20,26 +20,26 @@ class Codec(Protocol):
 
     @property
     def fingerprint(self) -> bytes:
-        """8 bytes that change when the shape of the type does."""
+        """8 bytes that change with the structure of the type."""
 
     @property
     def shareable(self) -> bool:
-        """Whether nobody ever changes the values, so that one may serve many callers."""
+        """Whether values are never changed, so that callers may share one."""
 
     def dumps(self, value: Any, *, key: bytes) -> bytes:
-        """The bytes to keep under `key`.
+        """Return the bytes to store under `key`.
 
         Raises:
             NotStorable: the value is for this caller only.
-            ValueError: the value is not of the type, or would come back as another one.
+            ValueError: the value is not of the type, or would come back different.
         """
 
     def loads(self, payload: bytes, *, key: bytes) -> Any:
-        """The value that `dumps` was given, of the same type.
+        """Return the value that `dumps` was given, of the same type.
 
         Raises:
             SignatureError: the codec signs, and these bytes were not signed for this type and key.
-            DecodeError: these are not bytes that `dumps` made for this type.
+            DecodeError: `dumps` did not make these bytes for this type.
         """
 
 
@@ -47,10 +47,10 @@ class Serializer(Protocol):
     """Makes the codec of a type."""
 
     format: int
-    """1 byte, kept in every entry: entries of another serializer are told apart by it."""
+    """1 byte that every entry begins with, to recognise entries of another serializer."""
 
     def codec(self, type_: Any) -> Codec:
-        """The codec of `type_`: a class, or any annotation pydantic understands.
+        """Return the codec of a class, or of any annotation that pydantic understands.
 
         Raises:
             TypeError: values of this type cannot be serialized.

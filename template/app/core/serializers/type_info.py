@@ -1,4 +1,4 @@
-"""What pydantic knows about a type: how to dump and validate its values, and their shape."""
+"""What pydantic knows about a type: how to dump and validate its values, and a fingerprint."""
 
 import json
 import re
@@ -13,12 +13,12 @@ from pydantic import (
     TypeAdapter,
 )
 
-# Where a text tells an object's place in memory, which is another one in each process.
+# Memory addresses in a repr, which differ between processes.
 _MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+|:[0-9]{10,}\b")
 
 
 def adapter_of(type_: Any, config: ConfigDict | None = None) -> TypeAdapter[Any]:
-    """The adapter of `type_`. Where a type brings its own configuration, that one counts.
+    """Return the adapter of a type. A configuration that the type itself has takes precedence.
 
     Raises:
         TypeError: pydantic does not understand the type.
@@ -42,10 +42,10 @@ def adapter_of(type_: Any, config: ConfigDict | None = None) -> TypeAdapter[Any]
 
 
 def json_shape(type_: Any, adapter: TypeAdapter[Any]) -> bytes:
-    """The fingerprint of a type by its name and its JSON schema.
+    """Return the fingerprint of a type: of its name and its JSON schema.
 
     Raises:
-        TypeError: its values have no JSON.
+        TypeError: its values cannot be JSON.
     """
     try:
         return fingerprint(repr(type_), adapter.json_schema(by_alias=False))
@@ -54,6 +54,6 @@ def json_shape(type_: Any, adapter: TypeAdapter[Any]) -> bytes:
 
 
 def fingerprint(*description: Any) -> bytes:
-    """8 bytes of a description that JSON can hold, the same in all processes."""
+    """Return 8 bytes for a description that JSON can hold, the same in all processes."""
     text = _MEMORY_ADDRESS.sub("", json.dumps(description, sort_keys=True))
     return blake2b(text.encode(), digest_size=8).digest()
