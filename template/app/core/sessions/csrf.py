@@ -46,22 +46,28 @@ def check_origins(origins: Collection[str]) -> frozenset[str]:
     return frozenset(origins)
 
 
+def is_write(connection: HTTPConnection) -> bool:
+    """Return whether a request may change something.
+
+    A web socket counts as a write: browsers let every page open one.
+    """
+    return connection.scope.get("method") not in _SAFE_METHODS
+
+
 def check_source(connection: HTTPConnection, *, trusted: Collection[str], plain: bool) -> None:
     """Refuse a write that another site's page sends, unless that site is trusted.
 
-    A web socket counts as a write: browsers let every page open one. A page of the same host that
-    came without TLS is another site, for anybody on the way may have written it.
+    A page of the same host that came without TLS is another site, for anybody on the way may have
+    written it.
 
     Args:
-        connection: the request.
+        connection: the write.
         trusted: origins that count as this service's own.
         plain: whether pages of this service may have come without TLS.
 
     Raises:
         HTTPException, WebSocketException: it is refused.
     """
-    if not _is_write(connection):
-        return
     origin, site = connection.headers.get("origin"), connection.headers.get("sec-fetch-site")
     if origin in trusted:
         return
@@ -70,14 +76,6 @@ def check_source(connection: HTTPConnection, *, trusted: Collection[str], plain:
             raise _refusal(connection, "site", f"it was sent from another site ({site})")
     elif origin is not None and origin != _own_origin(connection, plain=plain):
         raise _refusal(connection, "origin", "its Origin is another one")
-
-
-def needs_token(connection: HTTPConnection) -> bool:
-    """Return whether it is a write that can bring a token along.
-
-    A web socket cannot: browsers let no page set a header for it.
-    """
-    return connection.scope["type"] == "http" and _is_write(connection)
 
 
 async def check_token(connection: HTTPConnection, token: str) -> None:
@@ -129,10 +127,6 @@ def _unsearched(connection: HTTPConnection) -> str | None:
 def _own_origin(connection: HTTPConnection, *, plain: bool) -> str:
     # Not the scheme that we see: behind a proxy that is not in FORWARDED_ALLOW_IPS that is http.
     return f"{'http' if plain else 'https'}://{connection.headers.get('host')}"
-
-
-def _is_write(connection: HTTPConnection) -> bool:
-    return connection.scope.get("method") not in _SAFE_METHODS
 
 
 def _refusal(

@@ -17,7 +17,7 @@ from starlette.requests import HTTPConnection
 
 from app.core.openapi import NEEDS_LOGIN
 from app.core.scope import PERSONALIZED_BY
-from app.core.sessions.csrf import check_source, check_token, needs_token
+from app.core.sessions.csrf import check_source, check_token, is_write
 from app.core.sessions.session import Session
 from app.core.sessions.sessions import Sessions
 
@@ -33,8 +33,8 @@ class RequestSession:
     session: Session | None = None
     has_old_cookie: bool = False
     """Whether the session came with a cookie of the old name."""
-    is_token_checked: bool = False
-    """Whether the request needs no CSRF token any more."""
+    needs_token: bool = False
+    """Whether the request is a write whose CSRF token has yet to be checked."""
 
     async def open(self, connection: HTTPConnection, *, with_token: bool = True) -> Session:
         """Return the request's session, the same one each time.
@@ -48,17 +48,19 @@ class RequestSession:
             RedisError: Redis did not answer.
         """
         if self.session is None:
-            check_source(
-                connection,
-                trusted=self.sessions.trusted_origins,
-                plain=self.sessions.cookie.is_plain(connection),
-            )
+            if writes := is_write(connection):
+                check_source(
+                    connection,
+                    trusted=self.sessions.trusted_origins,
+                    plain=self.sessions.cookie.is_plain(connection),
+                )
             self.session = await self._load(connection)
-            self.is_token_checked = not self.session.is_known
-        if with_token and not self.is_token_checked:
-            if needs_token(connection):
-                await check_token(connection, self.session.csrf_token)
-            self.is_token_checked = True
+            # A web socket cannot bring one: browsers let no page set a header for it.
+            can_bring_token = connection.scope["type"] == "http"
+            self.needs_token = writes and can_bring_token and self.session.is_known
+        if with_token and self.needs_token:
+            await check_token(connection, self.session.csrf_token)
+            self.needs_token = False
         return self.session
 
     async def _load(self, connection: HTTPConnection) -> Session:
