@@ -200,18 +200,14 @@ class Engine:
         except CacheUnavailable as error:
             return [_unread(Miss.UNAVAILABLE, at, online=not error.outage)] * len(entries)
         versions = replies[len(entries) :]
-        if near is None:
-            unpack = self._decode_memo.unpack
-            return [
-                unpack(codec, keys, raw, versions, at=at)
-                for keys, raw in zip(entries, replies, strict=False)
-            ]
+        unpack = self._decode_memo.unpack if near is None else EntryCodec.unpack
         reads = [
-            codec.unpack(keys, raw, versions, at=at)
+            unpack(codec, keys, raw, versions, at=at)
             for keys, raw in zip(entries, replies, strict=False)
         ]
-        for keys, read, generation in zip(entries, reads, generations, strict=True):
-            near.put(codec, keys, read, generation)
+        if near is not None:
+            for keys, read, generation in zip(entries, reads, generations, strict=True):
+                near.put(codec, keys, read, generation)
         return reads
 
     def _recall(self, codec: EntryCodec, keys: EntryKeys) -> ReadResult | None:

@@ -248,8 +248,9 @@ class CacheStore:
 
     async def _fill(self, commands: Sequence[Command]) -> list[Any]:
         """Send the commands of a step of filling entries, and count refusals."""
+        self._check_breaker()
         try:
-            return await self._run(commands)
+            return await self._send(commands)
         except CacheUnavailable as unavailable:
             if not unavailable.outage and not isinstance(unavailable.__cause__, TryAgainError):
                 self._unstored += 1

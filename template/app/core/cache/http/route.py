@@ -236,7 +236,9 @@ class CachedRoute:
             raise TypeError(f"{self.arguments.name} varies by who asks: invalidate a tag of it")
         bound = self.arguments.bind(**arguments)
         keys = self.entry_keys(bound, None)
-        lookup = Lookup(self.codec, keys, lambda: self.builder.build(bound), is_safe=True)
+        lookup = Lookup(
+            self.codec, keys, lambda: self.builder.build(bound), is_safe=not self.ignored
+        )
         await self.engine.refresh(lookup)
 
     async def _get(
