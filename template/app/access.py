@@ -1,4 +1,4 @@
-"""Who may touch what in Redis: the policy in `access.toml`, shown, checked and turned into files.
+"""Who may touch what in Redis: shows and checks the policy in `access.toml`, and writes its files.
 
 `deploy/redis/users.acl` is for development: its passwords follow from a secret that everybody
 knows. For production, print one with the secrets of production:
@@ -20,7 +20,7 @@ _ROOT = _POLICY.parents[1]
 
 
 def policy(service: str) -> Policy:
-    """The policy, for a service of this name.
+    """Read the policy, for a service of this name.
 
     Raises:
         SettingsError: it is wrong; the message says where.
@@ -32,7 +32,7 @@ def policy(service: str) -> Policy:
 
 
 def derived() -> dict[Path, str]:
-    """The files that follow from the policy, as they have to be."""
+    """Return the text of each file that follows from the policy."""
     service: str = Settings.model_fields["service_name"].default
     development = RedisCredentials(service, [DEVELOPMENT_SECRET])
     return {

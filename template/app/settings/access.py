@@ -1,4 +1,4 @@
-"""Access control: who the service is in Redis, and whose tokens it believes."""
+"""Access control: who the service is in Redis, and whose tokens it accepts."""
 
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -22,22 +22,22 @@ class AccessSettings(RedisSettings):
     """Every role has a login of its own in Redis, so the URLs have none."""
 
     access_secrets: SecretStr = SecretStr(DEVELOPMENT_SECRET)
-    """Secrets, separated by commas, that passwords in Redis follow from: the first one logs in, and
-    the ACL file accepts all. Make one with `openssl rand -base64 32`."""
+    """Secrets, separated by commas, from which the passwords in Redis follow. The first one logs
+    in, and the ACL file accepts all. Make one with `openssl rand -base64 32`."""
     access_jwks: str = ""
     """Where the issuer of tokens has its public keys: https://..., or a file (JWKS). Empty: tokens
     are those of `python -m app.access token`, in development only."""
     access_issuer: Claim = "development"
-    """The `iss` that tokens have to have."""
+    """The `iss` that tokens must have."""
     access_audience: Claim  # its default is in __init__.py
     access_algorithms: str = "RS256,ES256"
-    """What tokens may be signed with, separated by commas."""
+    """The algorithms with which tokens may be signed, separated by commas."""
     access_leeway: float = Field(default=30.0, ge=0, le=300)
-    """How far the issuer's clock may be from ours."""
+    """Seconds by which the issuer's clock may differ from ours."""
     access_pool_size: int = Field(default=8, ge=1)
     """Connections per process and role."""
     access_audit_interval: float = Field(default=15.0, gt=0)
-    """How often the log of Redis is looked into for denials."""
+    """Seconds between two polls of Redis's log for denials."""
 
     @field_validator("access_secrets")
     @classmethod

@@ -18,13 +18,13 @@ class SessionSettings(RedisSettings):
     """Secrets, separated by commas: the first one encrypts, all of them decrypt. Make one with
     `openssl rand -base64 32`."""
     session_redis_url: SecretStr = SecretStr("")
-    """A Redis that evicts nothing; empty: that of `redis_url`, which is for a cache."""
+    """A Redis that evicts nothing. Empty: that of `redis_url`, which is meant for a cache."""
     session_pool_size: int = Field(default=16, ge=1)
     """Connections per process."""
     session_idle_timeout: float = Field(default=3600.0, ge=1, le=_YEAR)
-    """A session ends when it was not used for so long."""
+    """Seconds without a request after which a session ends."""
     session_absolute_timeout: float = Field(default=43_200.0, ge=1, le=_YEAR)
-    """A session ends so long after its login in any case."""
+    """Seconds after the login at which a session ends in any case."""
     session_trusted_origins: str = ""
     """Other origins whose pages may write, separated by commas: https://app.example."""
 
