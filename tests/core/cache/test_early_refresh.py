@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.core.cache import Cache, results
-from app.core.cache.entry_codec import early_refresh_from, is_due, xfetch_gap
+from app.core.cache.entry_codec import early_refresh_from, xfetch_gap, xfetch_is_due
 from devservers.waiting import HANG
 from tests.core.cache.counters import reads, refreshes
 
@@ -71,7 +71,7 @@ async def test_control_without_early_refresh_somebody_does(
 def share_of_due(*, left: int, cost: int, ttl: float = 60, beta: float = 1) -> float:
     """`left` and `cost` in milliseconds."""
     draws, mean = 4_000, xfetch_gap(cost, ttl, beta)
-    return sum(is_due(left, mean) for _ in range(draws)) / draws
+    return sum(xfetch_is_due(left, mean) for _ in range(draws)) / draws
 
 
 def test_the_chance_is_that_of_the_paper() -> None:

@@ -134,7 +134,7 @@ async def test_the_breaker_opens_after_three_failures_and_closes_by_itself(
     patient: Patient, ill: Cache, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy, source = policy_of(ill), Source("value")
-    answers = noted(monkeypatch, ill._breaker, "succeeded", "failed")
+    answers = noted(monkeypatch, ill._breaker, "record_success", "record_failure")
     probes = noted(monkeypatch, ill._store, "ping", "probe")
     await fault.inflict(patient)
     keys = count()

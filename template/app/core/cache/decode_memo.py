@@ -14,7 +14,7 @@ from app.core.cache.results import ReadResult
 MAX_BYTES = 8 * 1024 * 1024
 """The most memory that this takes of a process."""
 
-_OVERHEAD = 2_000
+_OVERHEAD_BYTES = 2_000
 """Bytes of what is remembered beside the stored bytes and the value made of them."""
 
 
@@ -57,7 +57,7 @@ class DecodeMemo:
         read = codec.unpack(keys, raw, versions, at=at)
         if raw is not None and (entry := read.entry) is not None and codec.value_codec.shareable:
             names = 4 * len(keys.value) + 50 * len(versions)
-            size = len(raw) + len(entry.payload) + names + _OVERHEAD
+            size = len(raw) + len(entry.payload) + names + _OVERHEAD_BYTES
             entry.payload = b""  # the value is made of it, and nobody needs another one
             self._keep(keys.value, _Known(codec, raw, versions, read, size))
         return read

@@ -19,9 +19,9 @@ from app.core.cache import metrics
 from app.core.cache.entry import ID_SIZE, Entry, Miss, decode, encode, entry_id, mark
 from app.core.cache.keys import EntryKeys
 from app.core.cache.options import (
-    MAX_BYTES,
-    SECOND_ASK_WITHIN,
-    Allowance,
+    MADE_UP_BYTES_PER_MINUTE,
+    SECOND_ASK_SECONDS,
+    ByteBudget,
     PolicyOptions,
     short_lived,
 )
@@ -30,12 +30,14 @@ from app.core.serializers import Codec, DecodeError, NotStorable, SignatureError
 
 log = structlog.get_logger(__name__)
 
-# Clocks of processes differ. An entry from further ahead (ms) would be fresh for as much too long.
-AHEAD = 5_000
+MAX_AHEAD_MS = 5_000
+"""Clocks of processes differ. An entry from further ahead would be fresh for as much too long."""
+_LONGEST_GAPS = 15
+"""exp(-15) of all draws reach further: reads that are not that near to expiry draw nothing."""
 
 
 class EntryCodec:
-    """What all values of one type under one policy share, and how they become entries."""
+    """Makes entries of the values of one type under one policy, and values of entries."""
 
     def __init__(
         self,
@@ -51,12 +53,12 @@ class EntryCodec:
 
         Args:
             is_negative: tells values that say "there is none" and live for `negative_ttl`.
-            second_ask: anybody can make up their keys; see `admission`.
+            second_ask: anybody can make up their keys; see `options`.
         """
         self.policy = policy
         self.options = short_lived(options) if second_ask else options
         self.value_codec = codec
-        self._allowance = Allowance(MAX_BYTES) if second_ask else None
+        self._budget = ByteBudget(MADE_UP_BYTES_PER_MINUTE) if second_ask else None
         self._serializer_format = serializer_format
         self._is_negative = is_negative
         self._reads = {outcome: metrics.reads.labels(policy, outcome) for outcome in Outcome}
@@ -78,8 +80,8 @@ class EntryCodec:
             # not: the policy says how stale a value may be.
             share = min(1.0, own_ttl / options.ttl)
             ttl, stale, error = own_ttl, stale * share, error * share
-            if self._allowance is not None:
-                ttl = min(ttl, SECOND_ASK_WITHIN)
+            if self._budget is not None:
+                ttl = min(ttl, SECOND_ASK_SECONDS)
         elif negative_ttl is not None:
             ttl = negative_ttl
         if negative_ttl is not None:
@@ -122,11 +124,11 @@ class EntryCodec:
 
     def admit(self, read: ReadResult, raw: bytes, ttl: float) -> tuple[bytes, float] | None:
         """Return what to store for a value's bytes, and its ttl in seconds; None: nothing."""
-        if self._allowance is None:
+        if self._budget is None:
             return raw, ttl
         if not read.id:
-            return mark(Miss.FIRST_ASK), SECOND_ASK_WITHIN
-        if self._allowance.take(len(raw)):
+            return mark(Miss.FIRST_ASK), SECOND_ASK_SECONDS
+        if self._budget.take(len(raw)):
             return raw, ttl
         metrics.stores.labels(self.policy, "over_budget").inc()
         return None
@@ -149,7 +151,7 @@ class EntryCodec:
         )
         if isinstance(entry, Miss):
             return ReadResult(None, None, entry, entry_id(raw), versions, at=at)
-        if entry.created > now_ms() + AHEAD:
+        if entry.created > now_ms() + MAX_AHEAD_MS:
             return ReadResult(None, None, Miss.FUTURE, entry.id, versions, at=at)
         try:
             value = self.load_payload(entry, keys)
@@ -168,7 +170,7 @@ class EntryCodec:
 
     def is_due(self, entry: Entry, now: int) -> bool:
         """Return whether this reader should have an entry refreshed; `now` in ms since 1970."""
-        return now >= entry.early_refresh_from and is_due(
+        return now >= entry.early_refresh_from and xfetch_is_due(
             entry.fresh_until - now, self._xfetch_gap(entry)
         )
 
@@ -196,10 +198,6 @@ def _joined(versions: Sequence[bytes | None]) -> bytes | None:
     return b"".join(known) if len(known) == len(versions) else None
 
 
-# exp(-15) of all draws would reach further: reads that are not near expiry skip the logarithm.
-_FARTHEST = 15
-
-
 def xfetch_gap(cost: int, ttl: float, beta: float) -> float:
     """Return the mean of what readers draw, in milliseconds like `cost`; `ttl` in seconds."""
     # A loader that is slow beside its ttl would otherwise be refreshed by every read.
@@ -208,9 +206,9 @@ def xfetch_gap(cost: int, ttl: float, beta: float) -> float:
 
 def early_refresh_from(fresh_until: int, mean: float) -> int:
     """Return the moment before which no reader need draw; all in milliseconds."""
-    return fresh_until - math.ceil(mean * _FARTHEST)
+    return fresh_until - math.ceil(mean * _LONGEST_GAPS)
 
 
-def is_due(left: int, mean: float) -> bool:
+def xfetch_is_due(left: int, mean: float) -> bool:
     """Return whether what this reader draws covers the `left` milliseconds until expiry."""
     return -mean * math.log(1 - random.random()) >= left

@@ -31,7 +31,7 @@ from app.core.cache.engine import Engine
 from app.core.cache.entry_codec import EntryCodec
 from app.core.cache.kept import Kept, plain_type
 from app.core.cache.keys import EntryKeys, Keyspace, canonical
-from app.core.cache.loader_safety import check_captured, check_outlives
+from app.core.cache.loader_safety import check_captured, check_parameters
 from app.core.cache.loading import Lookup
 from app.core.cache.options import SecondAsk
 
@@ -129,7 +129,7 @@ class CachedFunction(Generic[P, R]):
         hints = get_type_hints(function, include_extras=True)
         if "return" not in hints:
             raise TypeError(f"{function.__name__} needs a return annotation to be cached")
-        check_outlives(function.__name__, hints)
+        check_parameters(function.__name__, hints)
         returns = plain_type(hints["return"])
         if returns != hints["return"] and get_origin(hints["return"]) is not Kept:
             # Callers would be told by the annotation that they may get either.

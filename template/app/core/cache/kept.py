@@ -18,7 +18,7 @@ from operator import or_
 from types import UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 
-from app.core.cache.options import LONGEST
+from app.core.cache.options import LONGEST_SECONDS
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -51,8 +51,10 @@ def keep(value: T, *, ttl: float | None = None) -> Kept[T]:
                 f"ttl must be more than 0 seconds, not {ttl!r}: what is not to be kept is returned "
                 "with do_not_keep(value)"
             )
-        if ttl > LONGEST:
-            raise ValueError(f"ttl must be {LONGEST} seconds (ten years) at most, not {ttl!r}")
+        if ttl > LONGEST_SECONDS:
+            raise ValueError(
+                f"ttl must be {LONGEST_SECONDS} seconds (ten years) at most, not {ttl!r}"
+            )
     return _kept(value, ttl)
 
 

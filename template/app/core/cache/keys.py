@@ -22,13 +22,16 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel
 from pydantic_core import TzInfo
 
-_LONGEST = 160
-_READABLE = 64
-# Addresses that are remembered: about 1 MB of them, since neither their keys nor their tags are
-# long. Both can be what a stranger asks for.
-_REMEMBERED = 1_024
-_MOST_TAG_LETTERS = 256
-_MOST_TAGS = 254
+_MAX_LETTERS = 160
+"""A longer key or tag is hashed."""
+_READABLE_LETTERS = 64
+"""So much of it can be read beside the hash."""
+_MAX_REMEMBERED = 1_024
+"""Entries whose keys are remembered: about 1 MB, since neither they nor their tags are long. Both
+can be what a stranger asks for."""
+_MAX_REMEMBERED_TAG_LETTERS = 256
+_MAX_TAGS = 254
+"""The head of an entry has one byte for the number of its versions."""
 
 
 class UnkeyableType(TypeError):
@@ -221,7 +224,7 @@ class Keyspace:
         self.service = service
         self._prefix = f"{service}:{epoch}"
         # Popular entries are asked for again and again.
-        self._remembered = lru_cache(_REMEMBERED)(self._entry_keys)
+        self._remembered = lru_cache(_MAX_REMEMBERED)(self._entry_keys)
 
     def entry_keys(self, policy: str, key: str, tags: Sequence[str]) -> EntryKeys:
         """Return the keys of an entry.
@@ -230,17 +233,17 @@ class Keyspace:
         """
         if isinstance(tags, str):
             raise TypeError(f"tags are a sequence of strings, not the string {tags!r}")
-        if len(key) > _LONGEST or (tags and sum(map(len, tags)) > _MOST_TAG_LETTERS):
+        if len(key) > _MAX_LETTERS or (tags and sum(map(len, tags)) > _MAX_REMEMBERED_TAG_LETTERS):
             return self._entry_keys(policy, key, tuple(tags))
         return self._remembered(policy, key, tuple(tags))
 
     def _entry_keys(self, policy: str, key: str, tags: tuple[str, ...]) -> EntryKeys:
-        if len(names := sorted(set(tags)) if len(tags) > 1 else tags) > _MOST_TAGS:
-            raise ValueError(f"an entry takes {_MOST_TAGS} tags at most, not {len(names)}")
+        if len(names := sorted(set(tags)) if len(tags) > 1 else tags) > _MAX_TAGS:
+            raise ValueError(f"an entry takes {_MAX_TAGS} tags at most, not {len(names)}")
         readable = key
         digest = _digest(key)
-        if len(key) > _LONGEST or not _is_text(key):
-            head = key[:_READABLE].encode(errors="replace").decode()
+        if len(key) > _MAX_LETTERS or not _is_text(key):
+            head = key[:_READABLE_LETTERS].encode(errors="replace").decode()
             readable = f"#{digest.hexdigest()}:{head}"
         # The braces make both keys land in one slot of a cluster. A key never starts with "}",
         # which would make an empty hash tag: every canonical text starts with a letter.
@@ -259,7 +262,7 @@ class Keyspace:
     def tag_version(self, tag: str) -> str:
         """Return the key of a tag's version."""
         # A policy's name has no "@": the version of a policy "tag" is not that of a tag "version".
-        if len(tag) <= _LONGEST and _is_text(tag):
+        if len(tag) <= _MAX_LETTERS and _is_text(tag):
             return f"{self._prefix}:@tag:{tag}"
         return f"{self._prefix}:@tag#:{_digest(tag).hexdigest()}"
 

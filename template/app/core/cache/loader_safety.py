@@ -20,10 +20,10 @@ _OF_A_REQUEST = (HTTPConnection, Response, BackgroundTasks)
 # By name, since not every service has them.
 _THEIR_PACKAGES = ("sqlalchemy.", "app.core.")
 _SESSIONS = frozenset({"AsyncSession", "AsyncConnection", "Session", "Connection"})
-_ARGUMENTS = 32
+_MAX_ARGUMENTS = 32
 
 
-def check_outlives(function: str, hints: Mapping[str, Any]) -> None:
+def check_parameters(function: str, hints: Mapping[str, Any]) -> None:
     """Refuse parameters that are closed with the request.
 
     Raises:
@@ -76,9 +76,9 @@ def _held(loader: Any) -> Iterator[Any]:
             continue
         match value:
             case dict():  # arguments by name; of a large collection not all is looked at
-                yield from islice(value.values(), _ARGUMENTS)
+                yield from islice(value.values(), _MAX_ARGUMENTS)
             case tuple():
-                yield from islice(value, _ARGUMENTS)
+                yield from islice(value, _MAX_ARGUMENTS)
             case _:
                 yield value
 

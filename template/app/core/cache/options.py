@@ -1,10 +1,9 @@
-"""What one kind of entry may do: the options of a policy, checked when it is declared.
+"""The options of a policy, checked when it is declared.
 
-Of what is kept for keys that anybody can make up, such as cursors, there is little, and not for
-long. Whoever invents keys would fill the server with values that nobody asks for again, and push
-out what others need. A key that is asked for once leaves a mark of a few bytes. Its value is kept
-when it is asked for again, for a minute or two, and of such values each process keeps so many bytes
-at most.
+Values whose keys anybody can make up, such as cursors, are kept sparingly: whoever invents keys
+would fill the server with values that nobody asks for again, and push out what others need. The
+first request for such a key leaves a mark of a few bytes. The second one stores the value, for a
+minute or two, within a budget of bytes for each process.
 """
 
 import math
@@ -13,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from time import monotonic
 from typing import TypedDict
 
-LONGEST = 10 * 365 * 24 * 3600
+LONGEST_SECONDS = 10 * 365 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +54,8 @@ class PolicyOptions:
             if value is not None and not (value >= 0 and math.isfinite(value)):
                 raise ValueError(f"{field.name} must be 0 or more, not {value!r}")
         for name in ("ttl", "stale_while_revalidate", "stale_if_error", "negative_ttl"):
-            if (getattr(self, name) or 0) > LONGEST:
-                raise ValueError(f"{name} must be {LONGEST} seconds (ten years) at most")
+            if (getattr(self, name) or 0) > LONGEST_SECONDS:
+                raise ValueError(f"{name} must be {LONGEST_SECONDS} seconds (ten years) at most")
         if self.ttl <= 0:
             raise ValueError("ttl must be more than 0 seconds")
         if self.jitter > 0.5:
@@ -81,9 +80,9 @@ class MoreOptions(TypedDict, total=False):
     near_ttl: float
 
 
-SECOND_ASK_WITHIN = 60.0
+SECOND_ASK_SECONDS = 60.0
 """Seconds for the second ask to come in, and for a value to be fresh, and stale, at most."""
-MAX_BYTES = 8 * 1024 * 1024
+MADE_UP_BYTES_PER_MINUTE = 8 * 1024 * 1024
 """What each process keeps for the made-up keys of one route or function, in bytes a minute."""
 
 SecondAsk = bool | Callable[..., bool]
@@ -93,13 +92,13 @@ def short_lived(options: PolicyOptions) -> PolicyOptions:
     """Return the options of a policy for keys that anybody can make up."""
     return replace(
         options,
-        ttl=min(options.ttl, SECOND_ASK_WITHIN),
-        stale_while_revalidate=min(options.stale_while_revalidate, SECOND_ASK_WITHIN),
-        stale_if_error=min(options.stale_if_error, SECOND_ASK_WITHIN),
+        ttl=min(options.ttl, SECOND_ASK_SECONDS),
+        stale_while_revalidate=min(options.stale_while_revalidate, SECOND_ASK_SECONDS),
+        stale_if_error=min(options.stale_if_error, SECOND_ASK_SECONDS),
     )
 
 
-class Allowance:
+class ByteBudget:
     """So many bytes a minute, and no more than that at once."""
 
     def __init__(self, max_bytes: int) -> None:

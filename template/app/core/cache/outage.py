@@ -20,6 +20,8 @@ import structlog
 
 from app.core.cache import metrics
 
+log = structlog.get_logger(__name__)
+
 _FIRST_DELAY_SECONDS = 0.25
 _LONGEST_DELAY_SECONDS = 1.0
 """A ping now and then is nothing beside what the loaders do meanwhile."""
@@ -43,15 +45,18 @@ class Breaker:
         self.is_open = False
         metrics.breaker_open.set(0)
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
+        """Count failures from zero again."""
         self._failures = 0
 
-    def failed(self, why: str) -> None:
+    def record_failure(self, why: str) -> None:
+        """Count a failure, and open at the last one that is tolerated."""
         self._failures += 1
         if self._failures >= self._threshold:
             self.open(why)
 
     def open(self, why: str) -> None:
+        """Leave Redis alone, and have the recovery look for it."""
         if self.is_open:
             return
         log.warning("cache.breaker_opened", why=why)
@@ -60,6 +65,7 @@ class Breaker:
         self._on_open()
 
     def close(self) -> None:
+        """Use Redis again."""
         self._failures = 0
         self.is_open = False
         metrics.breaker_open.set(0)
@@ -179,6 +185,3 @@ class Recovery:
         metrics.invalidations.labels("queued").inc()
         metrics.queued_invalidations.set(self.queued)
         self.wake()
-
-
-log = structlog.get_logger(__name__)

@@ -31,17 +31,17 @@ log = structlog.get_logger(__name__)
 
 _RUN = re.compile(rb"run_id:(\w+)")
 _LEFT = re.compile(rb"master_replid2:(\w+)")
-_TAGS = 4096
+_MAX_TAGS = 4096
 """Among so many hash tags there is one for each node of a cluster, unless it has hardly a slot."""
-TOLERANCE = 2.0
+TOLERANCE_SECONDS = 2.0
 """Seconds by which this clock may differ from the server's. Entries are fresh that much longer or
-shorter; those from further ahead than `entry_codec.AHEAD` are not believed at all."""
+shorter; those from further ahead than `entry_codec.MAX_AHEAD_MS` are not believed at all."""
 _CLOCK_INTERVAL_SECONDS = 60.0
 """Seconds between two looks, and between two lines in the log."""
 
 # KEYS marker, versions. ARGV server, policies. Nobody knows where a policy was seen that the marker
 # does not name: it was never used, or the marker was evicted. The first to come drops it.
-_NAME = Script("""
+_MARK_NEW_POLICIES = Script("""
 for i = 2, #KEYS do
   if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 0 then
     redis.call('UNLINK', KEYS[i])
@@ -149,7 +149,7 @@ class ServerWatch:
             if unnamed and not self._cluster:
                 versions = [policies[name] for name in unnamed]
                 await self._write(
-                    connection, _NAME.in_full([marker, *versions], [server, *unnamed])
+                    connection, _MARK_NEW_POLICIES.in_full([marker, *versions], [server, *unnamed])
                 )
             elif policies:
                 await self._write(connection, mark)
@@ -210,7 +210,7 @@ class ServerWatch:
         owners = self._cluster.nodes_manager.slots_cache
         if not owners:
             return None
-        for number in range(_TAGS):
+        for number in range(_MAX_TAGS):
             name = f"{self._marker}:{{{number}}}"
             owner = owners.get(key_slot(name.encode()))
             if owner and owner[0].name == node:
@@ -280,7 +280,7 @@ class ClockWatch:
     @property
     def problem(self) -> str | None:
         """What is wrong, for the health page; None while nothing is."""
-        if abs(self._skew) > TOLERANCE:
+        if abs(self._skew) > TOLERANCE_SECONDS:
             direction = "ahead of" if self._skew > 0 else "behind"
             return f"this host's clock is {abs(self._skew):.1f} s {direction} the Redis server's"
         if monotonic() < self._future_until:

@@ -107,7 +107,7 @@ class CacheStore:
         except (RedisError, OSError) as error:
             raise self._unavailable(error) from error
         self._check_breaker()  # what made somebody open it meanwhile may be about these values
-        self._breaker.succeeded()
+        self._breaker.record_success()
         return values
 
     async def lease_many(
@@ -301,14 +301,14 @@ class CacheStore:
                 raise next((error for error in failed if _is_outage(error)), failed[0])
         except (RedisError, OSError) as error:
             raise self._unavailable(error) from error
-        self._breaker.succeeded()
+        self._breaker.record_success()
         return replies
 
     def _unavailable(self, error: Exception) -> CacheUnavailable:
         outage = _is_outage(error)
         # Many callers are no sign of a server that is away.
         if outage and not isinstance(error, PoolTimeout):
-            self._breaker.failed(repr(error))
+            self._breaker.record_failure(repr(error))
         return CacheUnavailable(str(error), outage=outage)
 
 

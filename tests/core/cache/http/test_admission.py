@@ -10,7 +10,7 @@ from httpx2 import AsyncClient
 from redis.asyncio import Redis
 
 from app.core.cache import Cache, entry_codec, options
-from app.core.cache.options import MAX_BYTES, SECOND_ASK_WITHIN, Allowance
+from app.core.cache.options import MADE_UP_BYTES_PER_MINUTE, SECOND_ASK_SECONDS, ByteBudget
 from tests.core.cache.conftest import OpenCache
 from tests.core.cache.counters import sample
 from tests.core.cache.harness import value_keys
@@ -73,7 +73,7 @@ async def test_one_ask_leaves_a_few_bytes_for_a_minute(cache: Cache, redis: Redi
         await made_up(client, 50)
     size, life = await stored(redis)
     assert 0 < size < 50 * MARK_BYTES
-    assert 0 < life <= SECOND_ASK_WITHIN
+    assert 0 < life <= SECOND_ASK_SECONDS
 
 
 async def test_control_without_it_one_ask_leaves_the_whole_page_for_an_hour(
@@ -93,14 +93,14 @@ async def test_asking_twice_keeps_it_for_a_minute_or_two(cache: Cache, redis: Re
         await made_up(client, 5, asks=2)
     size, life = await stored(redis)
     assert size > 5 * 2_000
-    assert life <= 2 * SECOND_ASK_WITHIN
+    assert life <= 2 * SECOND_ASK_SECONDS
 
 
 async def test_asking_twice_for_very_many_is_bounded_in_bytes(
     another: OpenCache, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     allowed = 40_000
-    monkeypatch.setattr(entry_codec, "MAX_BYTES", allowed)
+    monkeypatch.setattr(entry_codec, "MADE_UP_BYTES_PER_MINUTE", allowed)
     monkeypatch.setattr(options, "monotonic", lambda: 0.0)  # no byte is regained
     before = sample("cache_stores_total", policy="page", outcome="over_budget")
     caches = [await another() for _ in range(2)]
@@ -135,12 +135,15 @@ async def test_an_invalidated_page_was_asked_for_before(cache: Cache) -> None:
 def test_the_allowance_comes_back_within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(options, "monotonic", lambda: now)
-    allowance = Allowance(MAX_BYTES)
-    assert [allowance.take(MAX_BYTES), allowance.take(1)] == [True, False]
+    allowance = ByteBudget(MADE_UP_BYTES_PER_MINUTE)
+    assert [allowance.take(MADE_UP_BYTES_PER_MINUTE), allowance.take(1)] == [True, False]
     now = 30.0
-    assert [allowance.take(MAX_BYTES // 2 + 1), allowance.take(MAX_BYTES // 2)] == [False, True]
+    assert [
+        allowance.take(MADE_UP_BYTES_PER_MINUTE // 2 + 1),
+        allowance.take(MADE_UP_BYTES_PER_MINUTE // 2),
+    ] == [False, True]
     now = 600.0
-    assert [allowance.take(MAX_BYTES), allowance.take(1)] == [True, False]
+    assert [allowance.take(MADE_UP_BYTES_PER_MINUTE), allowance.take(1)] == [True, False]
 
 
 def test_a_function_of_what_is_no_parameter_is_refused(cache: Cache) -> None:

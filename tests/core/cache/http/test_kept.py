@@ -9,7 +9,7 @@ from fastapi.responses import PlainTextResponse
 from redis.asyncio import Redis
 
 from app.core.cache import Cache, Kept, do_not_keep, keep
-from app.core.cache.options import SECOND_ASK_WITHIN
+from app.core.cache.options import SECOND_ASK_SECONDS
 from devservers.waiting import until
 from tests.core.cache.harness import Source, value_keys, waiting_callers
 from tests.core.cache.http.serving import Item, application, asking, status
@@ -157,7 +157,7 @@ async def test_what_anybody_can_make_up_is_kept_for_a_minute_all_the_same(
     async with asking(Routes(cache, source).app) as client:
         for _ in range(2):
             assert (await client.get("/made-up?cursor=1")).json() == JSON
-            assert await life(redis) <= SECOND_ASK_WITHIN
+            assert await life(redis) <= SECOND_ASK_SECONDS
 
 
 async def test_the_api_document_has_the_value_alone(cache: Cache) -> None:

@@ -35,7 +35,7 @@ from app.core.cache.http.response import (
 )
 from app.core.cache.kept import Kept, plain, plain_type
 from app.core.cache.keys import EntryKeys, Keyspace, canonical
-from app.core.cache.loader_safety import check_captured, check_outlives
+from app.core.cache.loader_safety import check_captured, check_parameters
 from app.core.cache.loading import Lookup
 from app.core.cache.options import PolicyOptions, SecondAsk
 from app.core.cache.results import CacheResult, Outcome, ReadResult, now_ms
@@ -108,7 +108,7 @@ class CachedRoute:
         hints = get_type_hints(function, include_extras=True)
         if "return" not in hints:
             raise TypeError(f"{name} needs a return annotation to be cached")
-        check_outlives(name, hints)
+        check_parameters(name, hints)
         check_captured(policy, function)
         hints["return"] = plain_type(hints["return"])
         self.engine = engine
