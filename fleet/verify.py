@@ -50,8 +50,8 @@ def verify(service: Path, template: str | None, tests: list[str], *, fast: bool)
 
 
 def fetch(template: str, version: str, checkout: Path, processes: Processes) -> None:
-    described = DESCRIBED.search(version)
-    commit = described["commit"] if described else version
+    distance = DESCRIBED.search(version)
+    commit = distance["commit"] if distance else version
     clone = ["git", "clone", "--quiet", "--no-checkout", "--", url_of(template), str(checkout)]
     processes.run(clone, cwd=Path.home(), timeout=CLONE_SECONDS)
     checking_out = ["git", "-c", "advice.detachedHead=false", "checkout", "--quiet", commit]

@@ -49,8 +49,8 @@ class Versions:
             UnknownVersion: it has no such version.
         """
         newest, history = self.newest(template), self._history(template)
-        described = DESCRIBED.search(recorded)
-        there = self._commit(history, described["commit"] if described else recorded)
+        distance = DESCRIBED.search(recorded)
+        there = self._commit(history, distance["commit"] if distance else recorded)
         if there is None:
             raise UnknownVersion(f"{template} has no version {recorded}, which the service records")
         base = self._git(history, "merge-base", "--all", newest, there, failing=True).split()
