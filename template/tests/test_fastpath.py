@@ -23,9 +23,9 @@ async def answers(serve: Serve, *, fastpath: bool) -> list[tuple[int, str, dict[
         await client.put(PATH, json="lamp")  # nothing is kept of what was there before
         read = [await client.get(PATH) for _ in range(3)]
         etag = {"if-none-match": read[0].headers["etag"]}
-        unchanged = await client.get(PATH, headers=etag)
+        not_modified = await client.get(PATH, headers=etag)
         missing = await client.get(f"/test-notes/none-{fastpath}")
-    return [told(response) for response in (*read, unchanged, missing)]
+    return [told(response) for response in (*read, not_modified, missing)]
 
 
 async def test_the_answers_are_the_same_with_fast_paths_and_without(serve: Serve) -> None:
