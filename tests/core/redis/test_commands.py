@@ -97,7 +97,7 @@ async def test_a_full_pool_is_waited_for_longer_than_the_pool_waits(
         await client.connection_pool.release(held)
         assert await asyncio.gather(*waiting) == [[b"PONG"]] * 3
 
-        monkeypatch.setattr(commands_module, "_POOL_PATIENCE", 0)
+        monkeypatch.setattr(commands_module, "_POOL_TIMEOUT", 0)
         held = await client.connection_pool.get_connection()
         assert isinstance((await batcher.send([("PING",)]))[0], PoolTimeout)
         await client.connection_pool.release(held)

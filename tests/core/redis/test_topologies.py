@@ -194,26 +194,26 @@ async def test_a_dead_first_sentinel_costs_little(
 async def test_what_does_not_suit_the_service_is_said(connect: Connect) -> None:
     with EmbeddedValkey(maxmemory="64mb", maxmemory_policy="allkeys-lru") as server:
         found = await report(connect(server.url))
-        assert found.warnings(connections=10, keeps_locks=False) == []
-        (locks,) = found.warnings(connections=10, keeps_locks=True)
+        assert found.warnings(["cache"], connections=10) == []
+        (locks,) = found.warnings(["cache", "locks"], connections=10)
         assert "may evict locks" in locks
-        (sessions,) = found.warnings(connections=10, keeps_sessions=True)
+        (sessions,) = found.warnings(["cache", "sessions"], connections=10)
         assert "may evict sessions" in sessions
-        assert len(found.refusals(keeps_locks=True, keeps_sessions=True)) == 2
-        assert found.refusals(keeps_cache=True, keeps_events=True) == []
+        assert len(found.refusals(["locks", "sessions"])) == 2
+        assert found.refusals(["cache", "events"]) == []
         silent = replace(found, eviction=None)
-        assert silent.refusals(keeps_sessions=True) == []
-        (unknown,) = silent.warnings(connections=10, keeps_sessions=True)
+        assert silent.refusals(["sessions"]) == []
+        (unknown,) = silent.warnings(["sessions"], connections=10)
         assert "does not tell its maxmemory-policy" in unknown
-        (clients,) = found.warnings(connections=10**6, keeps_locks=False)
+        (clients,) = found.warnings(["cache"], connections=10**6)
         assert "maxclients" in clients
     with EmbeddedValkey(maxmemory="64mb") as server:
         found = await report(connect(server.url))
-        assert "nothing is cached any more" in found.warnings(connections=1, keeps_locks=False)[0]
-        assert found.warnings(connections=1, keeps_cache=False, keeps_sessions=True) == []
-        assert found.refusals(keeps_sessions=True, keeps_locks=True) == []
+        assert "nothing is cached any more" in found.warnings(["cache"], connections=1)[0]
+        assert found.warnings(["sessions"], connections=1) == []
+        assert found.refusals(["sessions", "locks"]) == []
     with EmbeddedValkey(maxmemory_policy="allkeys-lru") as server:  # and no end of memory
-        assert (await report(connect(server.url))).refusals(keeps_sessions=True) == []
+        assert (await report(connect(server.url))).refusals(["sessions"]) == []
 
 
 async def test_who_may_not_look_is_told_so(connect: Connect) -> None:

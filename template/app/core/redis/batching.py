@@ -29,7 +29,7 @@ from app.core.redis.pool import FairCheckout, PoolTimeout
 Q = TypeVar("Q")
 A = TypeVar("A")
 Batch = list[tuple[Sequence[Q], asyncio.Future[list[A]]]]
-"""Who waits for what."""
+"""The questions of each caller, and the future of its answers."""
 
 Keys = Sequence[bytes]
 Values = list[bytes | None]
@@ -38,18 +38,18 @@ Values = list[bytes | None]
 # of the loop let the reply win, so that a busy process does not take itself for a slow server.
 _GRACE_TURNS = 2
 # A timer that is this late, in seconds, means that the loop stood still: the server could not be
-# heard meanwhile, and a long reply takes many turns to read.
+# heard meanwhile, and a long reply takes many turns of the loop to read.
 _STALL = 0.02
 
 
 class Batcher(ABC, Generic[Q, A]):
-    """A queue of questions, sent in batches, one batch at a time."""
+    """A queue in front of Redis: one batch is under way, those who come meanwhile form the next."""
 
     hopeless: ClassVar[tuple[type[RedisError], ...]]
-    """Errors of a batch after which whoever queued behind it has waited long enough."""
+    """Errors of a batch that also fail those who queued behind it: they have waited long enough."""
 
     def __init__(self, *, size: Callable[[Sequence[Q]], float], limit: float) -> None:
-        """Fill a batch up to `limit`; a caller whose questions are larger has one of its own."""
+        """Fill batches up to `limit`; larger questions of one caller have a batch of their own."""
         self._size = size
         self._limit = limit
         self._waiting: Batch[Q, A] = []
@@ -80,14 +80,14 @@ class Batcher(ABC, Generic[Q, A]):
 
     @abstractmethod
     async def _exchange(self, questions: Sequence[Q]) -> list[A]:
-        """Make a round trip."""
+        """Make a round trip for one caller."""
 
     @abstractmethod
     async def _share(self, batch: Batch[Q, A]) -> list[list[A]]:
         """Make a round trip for several callers, and return the answers to each."""
 
     async def _rest(self) -> None:
-        """Nobody waits any more."""
+        """Release what was kept for the next batch: nobody waits any more."""
 
     async def _send_batches(self) -> None:
         try:
@@ -143,13 +143,13 @@ class BatchReader(Batcher[bytes, bytes | None]):
         max_keys: int = 512,
         observe: Callable[[float], object] = lambda _: None,
     ) -> None:
-        """Say whom to ask, and for how long.
+        """Read from the server of `client`.
 
         Args:
-            client: where the keys are. Its connections are used, without its retries and callbacks.
-            timeout: the longest a batch may take, in seconds.
-            max_keys: the most keys of one command; a reader with more has a command of its own.
-            observe: is told how long each batch took, in seconds, if it was answered.
+            client: gives the connections, which are used without its retries and callbacks.
+            timeout: the maximum duration of a batch, in seconds.
+            max_keys: the maximum of one command; a reader with more keys has a command of its own.
+            observe: is called with the duration in seconds of each batch that was answered.
         """
         super().__init__(size=len, limit=max_keys)
         self._client = client
@@ -181,7 +181,7 @@ class BatchReader(Batcher[bytes, bytes | None]):
             with Deadline(self._timeout):
                 values = await self._command(keys)
         except TimeoutError:
-            if self._is_queueing:  # which says nothing about the server
+            if self._is_queueing:  # a full pool says nothing about the server
                 raise PoolTimeout(f"no connection came free within {self._timeout} s") from None
             if isinstance(self._client, FairCluster):
                 self._client.rediscover()
@@ -234,12 +234,12 @@ def _value(reply: bytes | Exception | None) -> bytes | None:
 
 
 class Deadline:
-    """Raises TimeoutError where something takes too long, though not because the event loop did."""
+    """Raises TimeoutError if something takes too long, unless the event loop itself stood still."""
 
     __slots__ = ("_cancelled_before", "_due", "_expired", "_loop", "_task", "_timeout", "_timer")
 
     def __init__(self, timeout: float) -> None:
-        """`timeout` is in seconds, from the moment on at which it is entered."""
+        """`timeout` is in seconds, and begins when the block is entered."""
         self._timeout = timeout
         self._expired = False
 
@@ -260,9 +260,9 @@ class Deadline:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None  # it holds what holds it
-        # To be taken back also where it was done in spite of it: up to Python 3.11, `wait_for`
-        # swallows the cancellation of what is just done.
+            self._timer = None  # breaks a reference cycle
+        # Take the cancellation back even if the block ended all the same: up to Python 3.11,
+        # `wait_for` swallows the cancellation of what has just finished.
         is_ours = self._expired and self._task.uncancel() <= self._cancelled_before
         if is_ours and exc_type is asyncio.CancelledError:
             raise TimeoutError from None
@@ -284,7 +284,7 @@ class Deadline:
 
 
 def fail_all(futures: Iterable[asyncio.Future[Any]], error: BaseException) -> None:
-    """Raise an error wherever one of `futures` is waited for."""
+    """Fail those who still wait for one of `futures`."""
     for future in futures:
         if not future.done():
             future.set_exception(_own(error))

@@ -4,7 +4,7 @@ What `BatchReader` does for reads, for everything else.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from time import monotonic
 from typing import Any
@@ -31,10 +31,10 @@ Command = tuple[Any, ...] | ScriptCall
 
 _MAX_COMMANDS = 500
 _MAX_BYTES = 1024 * 1024
-"""Of the values in one batch, and what can be sent in a connection's timeout."""
-_POOL_PATIENCE = 30.0
-"""Seconds. That others hold every connection for a while is no reason to give up: each of their
-commands has a timeout."""
+"""Of values in one batch; as much can be sent within the timeout of a connection."""
+_POOL_TIMEOUT = 30.0
+"""Seconds to wait for a connection of the pool. Longer than the pool itself waits: those who hold
+the connections have timeouts of their own, so one comes free."""
 
 
 class CommandBatcher(Batcher[Command, Any]):
@@ -63,7 +63,7 @@ class CommandBatcher(Batcher[Command, Any]):
         return [list(islice(replies, len(commands))) for commands, _ in batch]
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        replies = await self._patiently(
+        replies = await self._send(
             [one.by_digest() if isinstance(one, ScriptCall) else one for one in commands]
         )
         unknown = {
@@ -72,22 +72,18 @@ class CommandBatcher(Batcher[Command, Any]):
             if isinstance(command, ScriptCall) and isinstance(reply, NoScriptError)
         }
         if unknown:
-            told = await self._patiently(list(unknown.values()))
-            for number, reply in zip(unknown, told, strict=True):
-                replies[number] = reply
+            _put(replies, unknown, await self._send(list(unknown.values())))
         return replies
 
-    async def _patiently(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Replies, also if a connection has to be waited for longer than the pool thinks."""
-        end = monotonic() + _POOL_PATIENCE
+    async def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Return a reply to each command; ask again where the pool had no connection in time."""
+        end = monotonic() + _POOL_TIMEOUT
         replies = await self._replies(commands)
         while monotonic() < end:
             again = [n for n, reply in enumerate(replies) if isinstance(reply, PoolTimeout)]
             if not again:
                 break
-            told = await self._replies([commands[number] for number in again])
-            for number, reply in zip(again, told, strict=True):
-                replies[number] = reply
+            _put(replies, again, await self._replies([commands[number] for number in again]))
         return replies
 
     async def _replies(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -124,7 +120,7 @@ class CommandBatcher(Batcher[Command, Any]):
     async def _to_cluster(
         self, client: RedisCluster, commands: Sequence[tuple[Any, ...]]
     ) -> list[Any]:
-        """One write per node; a node that is away fails its own commands only."""
+        """Write once to each node; a node that is away fails only its own commands."""
         await client.initialize()
         replies: list[Any] = [None] * len(commands)
         by_node: dict[str, list[int]] = {}
@@ -135,7 +131,7 @@ class CommandBatcher(Batcher[Command, Any]):
                 replies[number] = RedisConnectionError(str(error))
             else:
                 by_node.setdefault(node.name if node else "", []).append(number)
-        # All are waited for, also when one fails: no late reply may undo what follows.
+        # Wait for all, even if one fails: what arrives late must not undo what is sent next.
         told = await asyncio.gather(
             *(
                 _to_node(client, [commands[number] for number in numbers])
@@ -143,8 +139,7 @@ class CommandBatcher(Batcher[Command, Any]):
             )
         )
         for numbers, some in zip(by_node.values(), told, strict=True):
-            for number, reply in zip(numbers, some, strict=True):
-                replies[number] = reply
+            _put(replies, numbers, some)
         return replies
 
 
@@ -158,6 +153,12 @@ async def _to_node(client: RedisCluster, commands: Sequence[tuple[Any, ...]]) ->
         return list(await pipeline.execute(raise_on_error=False))
     except (RedisError, RedisClusterException, OSError) as error:
         return [error] * len(commands)
+
+
+def _put(replies: list[Any], numbers: Iterable[int], some: Iterable[Any]) -> None:
+    """Put some replies where they belong among all."""
+    for number, reply in zip(numbers, some, strict=True):
+        replies[number] = reply
 
 
 def _key(command: tuple[Any, ...]) -> Any:

@@ -1,8 +1,8 @@
 """What the servers are, and whether they suit what the service keeps there."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import structlog
 from redis.asyncio import RedisCluster
@@ -43,9 +43,7 @@ class ServerReport:
         """Whether it deletes keys once its memory is full."""
         return self.eviction not in (None, "noeviction") and self.max_memory > 0
 
-    def refusals(
-        self, *, keeps_locks: bool = False, keeps_sessions: bool = False, **_: bool
-    ) -> list[str]:
+    def refusals(self, keeps: Collection[Kept]) -> list[str]:
         """Return what production must not start with: locks or sessions that may be evicted.
 
         A lock that was evicted is held twice. A session that was evicted logs a user out, and the
@@ -53,47 +51,35 @@ class ServerReport:
         """
         if not self.evicts:
             return []
-        kept = {"locks": keeps_locks, "sessions": keeps_sessions}
         return [
             f"maxmemory-policy {self.eviction} may evict {what} when memory is full: keep them on "
             f"a server with noeviction ({what[:-1].upper()}_REDIS_URL)"
-            for what, is_kept in kept.items()
-            if is_kept
+            for what in ("locks", "sessions")
+            if what in keeps
         ]
 
-    def warnings(
-        self,
-        *,
-        connections: int,
-        keeps_cache: bool = True,
-        keeps_locks: bool = False,
-        keeps_sessions: bool = False,
-        keeps_events: bool = False,
-    ) -> list[str]:
+    def warnings(self, keeps: Collection[Kept], *, connections: int) -> list[str]:
         """Return what to change before it causes trouble.
 
         Args:
+            keeps: what the service keeps on this server.
             connections: the maximum that all processes of the service open together.
-            keeps_cache: the cache lives on this server.
-            keeps_locks: locks live on this server.
-            keeps_sessions: sessions live on this server.
-            keeps_events: the events of this service live on this server.
         """
         found = []
-        if keeps_cache and self.eviction == "noeviction" and self.max_memory:
+        if "cache" in keeps and self.eviction == "noeviction" and self.max_memory:
             found.append(
                 "maxmemory-policy is noeviction: once memory is full nothing is cached any more; "
                 "use allkeys-lru or volatile-lru for a cache"
             )
-        if keeps_cache and not self.max_memory:
+        if "cache" in keeps and not self.max_memory:
             found.append("maxmemory is not set: a growing cache can take the whole machine")
-        found += self.refusals(keeps_locks=keeps_locks, keeps_sessions=keeps_sessions)
-        if self.eviction is None and (keeps_locks or keeps_sessions):
+        found += self.refusals(keeps)
+        if self.eviction is None and not {"locks", "sessions"}.isdisjoint(keeps):
             found.append(
                 "the server does not tell its maxmemory-policy: make sure that it is noeviction, "
                 "or locks and sessions may be evicted"
             )
-        if keeps_events and self.evicts and str(self.eviction).startswith("allkeys"):
+        if "events" in keeps and self.evicts and str(self.eviction).startswith("allkeys"):
             found.append(
                 f"maxmemory-policy {self.eviction} may evict events before they are read; with "
                 "volatile-lru only keys with a ttl are evicted"
@@ -192,9 +178,8 @@ class RedisServers:
             server=f"{found.product} {found.version}",
             connections_at_most=server.connections,
         )
-        keeps = {f"keeps_{what}": what in server.keeps for what in get_args(Kept)}
-        if self._production and (refusals := found.refusals(**keeps)):
+        if self._production and (refusals := found.refusals(server.keeps)):
             raise UnsuitableServer("\n".join(f"{address}: {why}" for why in refusals))
         tell = log.warning if self._production else log.debug
-        for warning in found.warnings(connections=server.connections, **keeps):
+        for warning in found.warnings(server.keeps, connections=server.connections):
             tell("redis.unsuitable", why=warning)
