@@ -2,18 +2,22 @@
 
 import asyncio
 from collections.abc import Awaitable, Iterator
+from inspect import isawaitable
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
+from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY, RequestBodyLimitMiddleware
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core import openapi
-from app.core.allowed_methods import answer_method_not_allowed
 from app.core.cache import HttpCacheMiddleware
+from app.core.cache.http import CachedRoute
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_TIMEOUT = 60.0
@@ -174,3 +178,34 @@ def _short(part: str | int) -> str | int:
 def _printable(text: str) -> str:
     # Half of a surrogate pair, which JSON can hold, has no UTF-8.
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+async def answer_method_not_allowed(request: Request, error: AnyHTTPException) -> Response:
+    """Complete `Allow` of a 405, and answer as the application answers other statuses.
+
+    RFC 9110, 15.5.6, has it list all methods of the path. Starlette lists those of the first route,
+    and usually each method is a route of its own.
+    """
+    given = (error.headers or {}).get("Allow", "").split(", ")
+    methods = {*given, *_methods(request)} - {""}
+    error.headers = {**(error.headers or {}), "Allow": ", ".join(sorted(methods))}
+    handlers = request.app.exception_handlers
+    handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
+    answer = handler(request, error)
+    response: Response = await answer if isawaitable(answer) else answer
+    return response
+
+
+def _methods(request: Request) -> set[str]:
+    """Return the methods of the routes that would take the path with another method."""
+    app: FastAPI = request.app
+    scope = dict(request.scope)
+    # What is mounted has made its own place the root.
+    scope["root_path"] = scope.get("app_root_path", scope.get("root_path", ""))
+    found = set()
+    for route in iter_route_contexts(app.routes):
+        if route.matches(scope)[0] is Match.PARTIAL:
+            found |= route.methods or set()
+            if isinstance(route.endpoint, CachedRoute):
+                found.add("HEAD")
+    return found

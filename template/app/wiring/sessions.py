@@ -1,8 +1,15 @@
 """Sessions."""
 
+from app.core.openapi import NEEDS_LOGIN
 from app.core.redis import RedisClient
 from app.core.service import Layer, Service, try_again_later
-from app.core.sessions import SessionMiddleware, Sessions, get_session, get_session_to_log_in
+from app.core.sessions import (
+    SessionMiddleware,
+    Sessions,
+    get_session,
+    get_session_to_log_in,
+    get_user,
+)
 from app.settings.sessions import SessionSettings
 
 
@@ -26,6 +33,7 @@ def install_sessions(service: Service, settings: SessionSettings) -> RedisClient
     )
     for scheme in (get_session, get_session_to_log_in):
         scheme.describe(sessions.cookie.name)
+    NEEDS_LOGIN.add(get_user)
     service.middleware(
         SessionMiddleware,
         layer=Layer.INSIDE_CACHE,

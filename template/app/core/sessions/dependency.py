@@ -15,7 +15,6 @@ from fastapi.openapi.models import APIKey, APIKeyIn
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
-from app.core.openapi import NEEDS_LOGIN
 from app.core.scope import PERSONALIZED_BY
 from app.core.sessions.csrf import check_source, check_token, is_write
 from app.core.sessions.session import Session
@@ -119,7 +118,5 @@ async def get_user(session: SessionDependency) -> str:
         raise HTTPException(401, "log in first")
     return session.user
 
-
-NEEDS_LOGIN.add(get_user)
 
 UserDependency = Annotated[str, Depends(get_user)]
