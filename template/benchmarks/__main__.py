@@ -98,6 +98,8 @@ async def _measure(
         base_url=uncached[0].url, headers=traffic.HEADERS, trust_env=False
     ) as client:
         paths = await traffic.paths(client)
+    if not paths:
+        raise ServiceFailed("nothing is measured: add your cached routes to benchmarks/traffic.py")
     from app.main import app  # which reads the environment
 
     for path in cached_paths(app):

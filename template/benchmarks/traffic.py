@@ -15,6 +15,8 @@ async def paths(client: httpx2.AsyncClient) -> dict[str, list[str]]:
     ids = []
     for number in range(100):
         created = await client.post("/items", json={"name": f"item {number}", "quantity": number})
+        if created.status_code == 404:  # without the example
+            return {}
         created.raise_for_status()
         ids.append(created.json()["id"])
     return {

@@ -1,6 +1,6 @@
 """A feature as small as one can be, for tests of what every feature gets from the service.
 
-The example in `app/items` is the team's own, and may be gone.
+The example is the team's own, and may be gone.
 """
 
 from typing import Annotated

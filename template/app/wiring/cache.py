@@ -25,7 +25,6 @@ def install_cache(service: Service, settings: CacheSettings, serializer: Seriali
         near_client=service.redis("near", pool_size=1) if near else None,
     )
     service.open(cache)
-    service.share(cache=cache)
     service.transient(CacheUnavailable)
     probe = Probe(
         part="cache",

@@ -16,7 +16,6 @@ def install_events(service: Service, settings: EventSettings) -> Events:
     )
     # Its handlers use all other parts, from its start to its end.
     service.open(events, last=True)
-    service.share(events=events)
     service.transient(EventsUnavailable)
     service.check("events", events.check, probe=events.probe)
     return events

@@ -29,7 +29,9 @@ def environment(servers: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Non
 async def ask(service: Service) -> list[bool]:
     """Ask three times for one thing: whether the answers say that a cache was asked."""
     async with httpx2.AsyncClient(base_url=service.url, trust_env=False, timeout=HANG) as client:
-        [path, *_] = next(iter((await traffic.paths(client)).values()))
+        if not (paths := await traffic.paths(client)):
+            pytest.skip("no route is cached")
+        [path, *_] = next(iter(paths.values()))
         answers = [await client.get(path, headers=traffic.HEADERS) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200] * 3
     return ["cache-status" in answer.headers for answer in answers]

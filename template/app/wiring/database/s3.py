@@ -20,7 +20,6 @@ def install_database(service: Service, settings: DatabaseSettings) -> Bucket:
         timeout=settings.database_timeout,
     )
     service.open(bucket)
-    service.share(database=bucket)
     service.transient(DatabaseUnavailable, judge=bucket.is_transient)
     service.check("database", bucket.ping, critical=True)
     return bucket

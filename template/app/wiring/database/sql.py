@@ -20,7 +20,6 @@ def install_sql(
         connect_args=settings.database_connect_args,
     )
     service.open(database)
-    service.share(database=database)
     service.transient(DatabaseUnavailable, judge=database.is_transient)
     service.check("database", database.ping, critical=True)
     return database
