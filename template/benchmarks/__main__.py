@@ -24,7 +24,7 @@ from app.settings import Settings
 from benchmarks import measure, picture, traffic, verdict
 from benchmarks.routes import cached_paths
 from benchmarks.server import Service, ServiceFailed, running
-from devservers.environment import PREPARATIONS, OwnValkey, environment
+from devservers.environment import PREPARATIONS, environment, own_valkey
 from devservers.guard import ServerUnavailable
 from devservers.valkey import EmbeddedValkey
 
@@ -65,7 +65,7 @@ def _run(output: Path, *, quick: bool) -> None:
     started = time.monotonic()
     with ExitStack() as stack:
         os.environ["ENVIRONMENT"] = "test"  # not what a developer's .env says
-        redis = stack.enter_context(OwnValkey())
+        redis = stack.enter_context(own_valkey())
         # Never the servers that somebody works with: these are emptied, frozen and killed.
         os.environ["REDIS_URL"] = redis.url
         for name in Settings.model_fields:

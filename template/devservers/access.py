@@ -7,7 +7,8 @@ given server (REDIS_URL) has its rules from its owner.
 import os
 import secrets
 import sys
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
 from redis import Redis
@@ -19,10 +20,39 @@ from app.core.redis import with_login
 from app.settings import Settings, SettingsError, load_settings
 from devservers import valkey
 from devservers.guard import ServerUnavailable
-from devservers.valkey import EmbeddedValkey
+from devservers.valkey import EmbeddedValkey, redis_server
 
 ADMIN = "REDIS_ADMIN"
 """The variable with the login, as `user:password`, of a user who may do everything."""
+
+
+@contextmanager
+def redis_variables() -> Iterator[dict[str, str]]:
+    """The variables that say where Redis is, and who may do everything there if we say that."""
+    with redis_server(ping=ping) as server:
+        if server.origin == "given":
+            yield {"REDIS_URL": server.url}
+        else:
+            admin = os.environ.get(ADMIN) or new_admin()
+            yield {"REDIS_URL": put_under_rules(server.url, admin), ADMIN: admin}
+
+
+def admit(url: str, variables: Mapping[str, str]) -> str:
+    """Give the rules to a server that was started for the service; returns its URL without a login.
+
+    Args:
+        url: of the server.
+        variables: those of the service, as far as they are known.
+    """
+    return put_under_rules(url, variables.get(ADMIN) or os.environ.get(ADMIN) or new_admin())
+
+
+def admit_service(variables: Mapping[str, str], settings: Settings) -> None:
+    """Give the users of a service with these settings to the servers of these variables."""
+    admin = variables.get(ADMIN) or os.environ.get(ADMIN, "")
+    others = variables.get("REDLOCK_URLS", "").split(",")
+    for url in filter(None, [variables["REDIS_URL"], *others]):
+        grant(url, admin, settings)
 
 
 def new_admin() -> str:
@@ -76,6 +106,11 @@ class RuledValkey(EmbeddedValkey):
         rules["default"] = ["on", "nopass", "~*", "&*", "+@all"]
         lines = [f"user {user} {' '.join(words)}\n" for user, words in rules.items()]
         (self.folder / "users.acl").write_text("".join(lines), "utf-8")
+
+
+def own_valkey(settings: Settings | None = None, **configuration: str) -> EmbeddedValkey:
+    """Make a Redis for the service that may be emptied, frozen and killed."""
+    return RuledValkey(settings, **configuration)
 
 
 def ping(url: str) -> None:

@@ -15,6 +15,7 @@ from devservers import unprivileged
 from devservers.choice import Server, choose
 from devservers.containers import image, running
 from devservers.guard import ServerUnavailable
+from devservers.migrations import PREPARATIONS as PREPARATIONS
 from devservers.server import EmbeddedServer, with_end
 from devservers.waiting import HANG, PATIENCE
 
@@ -172,6 +173,13 @@ def mysql_server() -> Iterator[Server]:
     """
     with choose("database", "DATABASE_URL", ping=_ping, docker=_docker, embedded=_embedded) as s:
         yield s
+
+
+@contextmanager
+def database_variables() -> Iterator[dict[str, str]]:
+    """The variable that says where the database is."""
+    with mysql_server() as server:
+        yield {"DATABASE_URL": server.url}
 
 
 def _ping(url: str) -> None:

@@ -75,8 +75,12 @@ def settings_of(url: str) -> dict[str, str]:
     }
 
 
+PREPARATIONS: list[list[str]] = []
+"""Commands that bring a new database to the state that the service expects: a bucket needs none."""
+
+
 @contextmanager
-def s3_server() -> Iterator[dict[str, str]]:
+def database_variables() -> Iterator[dict[str, str]]:
     """The bucket that `DATABASE_URL` and `S3_...` name, or one in Docker, or an embedded one.
 
     Yields the variables that name it.

@@ -61,7 +61,9 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
         "asyncmy", "mysql:8", "mysql+", "3306", "database/mysql", "devservers/mysql",
         "devservers.mysql", "database.mysql",
     ),
-    ("database", "sqlite"): ("aiosqlite", "sqlite+", "database/sqlite", "database.sqlite"),
+    ("database", "sqlite"): (
+        "aiosqlite", "sqlite+", "database/sqlite", "database.sqlite", "devservers/sqlite",
+    ),
     ("database", "s3"): (
         "obstore", "boto3", "moto", "rustfs", "s3://", "s3_", "s3.py", "database/bucket",
         "devservers.s3", "database.s3", "items.in_s3",
@@ -69,7 +71,10 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
     ("serializer", "json"): ("serializers/json", "serializers.json"),
     ("serializer", "msgpack"): ("ormsgpack", "serializers/msgpack", "serializers.msgpack"),
     ("serializer", "pickle"): ("pickle", "signing_key", "serializers/pickle", "serializers.pickle"),
-    ("lock_strategy", "redlock"): ("locks/redlock", "settings/redlock", "settings.redlock"),
+    ("lock_strategy", "redlock"): (
+        "locks/redlock", "settings/redlock", "settings.redlock", "devservers.lock_servers",
+    ),
+    ("access", False): ("default_user",),
     ("sessions", True): (
         "core/sessions", "core.sessions", "session_", "accounts", "argon2", "multipart",
     ),
