@@ -139,9 +139,9 @@ async def test_the_breaker_opens_after_three_failures_and_closes_by_itself(
     await fault.inflict(patient)
     keys = count()
     while not breaker_is_open(ill):
-        assert answers[-3:] != ["failed"] * 3
+        assert answers[-3:] != ["record_failure"] * 3
         await policy.get_or_load(next(keys), source.load)
-    assert answers[-3:] == ["failed"] * 3
+    assert answers[-3:] == ["record_failure"] * 3
     with counted_writes() as wire:  # it does not try its luck on callers
         assert await policy.get_or_load(next(keys), source.load) == "value"
         assert len(wire) == 0
