@@ -7,6 +7,8 @@ the same in the fast path or refuse that version there, then write down the new 
 
 import hashlib
 import inspect
+from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -44,3 +46,9 @@ def test_what_is_replaced_has_not_changed(what: str) -> None:
     replaced, digest = REPLACED[what]
     source = inspect.getsource(replaced)
     assert hashlib.sha256(source.encode()).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize("library", ["uvicorn", "fastapi", "redis"])
+def test_the_version_that_one_was_written_for_is_the_one_that_is_tested(library: str) -> None:
+    known = import_module(f"app.core.fastpath.{library}").KNOWN.split()[0]
+    assert f"{version(library)}.".startswith(f"{known}.")
