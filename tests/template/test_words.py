@@ -26,6 +26,7 @@ RETIRED = {
     "Link": "PubSubConnection",
     "Loaded": "CacheResult",
     "Logins": "RedisCredentials",
+    "LuaStore": "Node",
     "Missed": "EventsLost",
     "OUTAGES": "TRANSIENT_ERRORS",
     "Outbox": "PublishBuffer",
