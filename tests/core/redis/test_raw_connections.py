@@ -22,7 +22,7 @@ from app.core.redis import (
     ClientOptions,
     PoolTimeout,
 )
-from app.core.redis.pool import FairCheckout
+from app.core.redis.pool import FairPool
 from devservers.valkey import EmbeddedValkey
 from devservers.waiting import HANG, PATIENCE, until
 from tests.core.redis.conftest import Connect
@@ -312,14 +312,14 @@ async def test_a_connection_is_kept_while_it_is_needed_but_not_for_good(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = 0
-    get = FairCheckout.get_connection
+    get = FairPool.get_connection
 
-    async def get_connection(self: FairCheckout) -> AbstractConnection:
+    async def get_connection(self: FairPool) -> AbstractConnection:
         nonlocal taken
         taken += 1
         return await get(self)
 
-    monkeypatch.setattr(FairCheckout, "get_connection", get_connection)
+    monkeypatch.setattr(FairPool, "get_connection", get_connection)
     reader = BatchReader(connect(), timeout=PATIENCE)
     for longest in HANG, 0.05, 0:
         monkeypatch.setattr(fast_redis, "_MAX_SECONDS", longest)
@@ -341,7 +341,7 @@ async def test_who_waits_for_the_only_connection_gets_it(connect: Connect) -> No
 async def test_control_kept_from_others_it_would_be_busy(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FairCheckout, "is_exhausted", False)
+    monkeypatch.setattr(FairPool, "is_exhausted", False)
     with pytest.raises(PoolTimeout):
         await write_beside_readers(connect, pool_timeout=0.5)
 

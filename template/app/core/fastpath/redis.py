@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError
 
 from app.core.implementations import Connections, PooledConnection
-from app.core.redis.pool import FairCheckout
+from app.core.redis.pool import FairPool
 
 KNOWN = "8.1"
 WITHOUT = "batches of reads take up to twice as long"
@@ -68,7 +68,7 @@ class RawConnection(PooledConnection, asyncio.Protocol):
         transport, pool = self._transport, self._pool
         if transport is None or transport.is_closing() or monotonic() >= self._until:
             return False
-        return not (isinstance(pool, FairCheckout) and pool.is_exhausted)
+        return not (isinstance(pool, FairPool) and pool.is_exhausted)
 
     async def ask(self, command: bytes) -> list[Any]:
         if self._transport is None:

@@ -24,7 +24,7 @@ from app.core.implementations import PooledConnection, current
 from app.core.redis.clients import RedisClient
 from app.core.redis.cluster import FairCluster
 from app.core.redis.outages import reply_code
-from app.core.redis.pool import FairCheckout, PoolTimeout
+from app.core.redis.pool import FairPool, PoolTimeout
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -207,7 +207,7 @@ class BatchReader(Batcher[bytes, bytes | None]):
             await self._rest()
         if self._connection is None:
             pool = client.connection_pool
-            self._is_queueing = isinstance(pool, FairCheckout) and pool.is_exhausted
+            self._is_queueing = isinstance(pool, FairPool) and pool.is_exhausted
             self._connection = await self._connections.open(pool)
             self._is_queueing = False
         values = await self._connection.ask(_packed(keys))

@@ -23,7 +23,6 @@ from app.core.redis.cluster import FairCluster
 from app.core.redis.outages import Refusals
 from app.core.redis.pool import (
     ClientState,
-    FairCheckout,
     FairPool,
     FairSentinelPool,
     FairSlots,
@@ -76,61 +75,69 @@ def create_client(url: str, options: ClientOptions) -> RedisClient:
 def _standalone(address: RedisAddress, options: ClientOptions) -> Redis:
     host, port = address.nodes[0]
     pool = FairPool(
-        slots=_slots(options),
-        connection_class=TlsConnection if address.tls else PlainConnection,
         host=host,
         port=port,
         db=address.database,
-        state=_new_state(options),
-        **_login(address),
-        **_connection(address, options),
+        connection_class=TlsConnection if address.tls else PlainConnection,
+        **_pool(address, options),
     )
     return Redis.from_pool(pool)
 
 
 def _sentinel(address: RedisAddress, options: ClientOptions) -> Redis:
-    connection = _connection(address, options)
     sentinels = Sentinel(
         address.nodes,
         sentinel_kwargs={
-            **connection,
+            **_connection(address, options),
             "username": address.options.get("sentinel_username"),
             "password": address.options.get("sentinel_password"),
             "ssl": address.tls,
         },
     )
-    pool = _OwningSentinelPool(
+    pool = FairSentinelPool(
         service_name=address.service,
         sentinel_manager=sentinels,
-        slots=_slots(options),
-        connection_class=SentinelTlsConnection if address.tls else SentinelConnection,
         db=address.database,
-        state=_new_state(options),
-        **_login(address),
-        **connection,
+        connection_class=SentinelTlsConnection if address.tls else SentinelConnection,
+        **_pool(address, options),
     )
     return Redis.from_pool(pool)
 
 
 def _cluster(address: RedisAddress, options: ClientOptions) -> RedisCluster:
     return FairCluster(
-        slots=_slots(options),
         startup_nodes=[ClusterNode(host, port) for host, port in address.nodes],
         connection_class=TlsConnection if address.tls else PlainConnection,
-        state=_new_state(options),
         ssl=address.tls,
-        **_login(address),
-        **_connection(address, options),
+        **_pool(address, options),
     )
 
 
-def _slots(options: ClientOptions) -> FairSlots:
-    return FairSlots(name=options.name, size=options.pool_size, timeout=options.pool_timeout)
-
-
-def _new_state(options: ClientOptions) -> ClientState:
+def _pool(address: RedisAddress, options: ClientOptions) -> dict[str, Any]:
     expected = ["NOPERM"] if options.denials_expected else []
-    return ClientState(options.name, Refusals(options.name, expected=expected))
+    return {
+        **_connection(address, options),
+        "username": address.username,
+        "password": address.password,
+        "slots": FairSlots(name=options.name, size=options.pool_size, timeout=options.pool_timeout),
+        "state": ClientState(options.name, Refusals(options.name, expected=expected)),
+    }
+
+
+def _connection(address: RedisAddress, options: ClientOptions) -> dict[str, Any]:
+    tls = {name: value for name, value in address.options.items() if name.startswith("ssl_")}
+    return {
+        **tls,
+        "driver_info": None,
+        # Some proxies do not know HELLO, and nothing here needs RESP3: replies look the same.
+        "protocol": 2,
+        "socket_timeout": options.timeout,
+        "socket_connect_timeout": options.connect_timeout,
+        "retry": Retry(NoBackoff(), 0),
+        # With these on, redis-py 8.1 hands out connections that the server has closed (#4252), and
+        # each connection to an open-source server costs a round trip that fails.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+    }
 
 
 def refusals_of(client: RedisClient) -> Refusals:
@@ -155,7 +162,7 @@ def on_connect(
 
 def _state_of(client: RedisClient) -> ClientState:
     pool = client if isinstance(client, RedisCluster) else client.connection_pool
-    if not isinstance(pool, FairCluster | FairCheckout) or pool.state is None:
+    if not isinstance(pool, FairCluster | FairPool) or pool.state is None:
         raise TypeError("the client was not made by create_client")
     return pool.state
 
@@ -169,35 +176,6 @@ async def check_client(client: RedisClient) -> None:
     """
     await client.ping()
     refusals_of(client).check()
-
-
-def _login(address: RedisAddress) -> dict[str, Any]:
-    return {"username": address.username, "password": address.password}
-
-
-def _connection(address: RedisAddress, options: ClientOptions) -> dict[str, Any]:
-    tls = {name: value for name, value in address.options.items() if name.startswith("ssl_")}
-    return {
-        **tls,
-        "driver_info": None,
-        # Some proxies do not know HELLO, and nothing here needs RESP3: replies look the same.
-        "protocol": 2,
-        "socket_timeout": options.timeout,
-        "socket_connect_timeout": options.connect_timeout,
-        "retry": Retry(NoBackoff(), 0),
-        # With these on, redis-py 8.1 hands out connections that the server has closed (#4252), and
-        # each connection to an open-source server costs a round trip that fails.
-        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-    }
-
-
-class _OwningSentinelPool(FairSentinelPool):
-    """Also closes its connections to the sentinels, which redis-py leaves open."""
-
-    async def aclose(self) -> None:
-        await super().aclose()
-        for sentinel in self.sentinel_manager.sentinels:
-            await sentinel.aclose()
 
 
 def pool_size(client: RedisClient) -> int:

@@ -187,8 +187,8 @@ class FairSlots:
         self._free.release()
 
 
-class FairCheckout(ConnectionPool):
-    """Puts `FairSlots` in front of a redis-py pool."""
+class FairPool(ConnectionPool):
+    """A pool of connections to one server, with `FairSlots` in front of it."""
 
     def __init__(self, *, slots: FairSlots, **kwargs: Any) -> None:
         super().__init__(max_connections=slots.size, **kwargs)
@@ -245,11 +245,7 @@ class FairCheckout(ConnectionPool):
             self._slots.release()
 
 
-class FairPool(FairCheckout):
-    """A fair pool of connections to one server."""
-
-
-class FairSentinelPool(FairCheckout, SentinelConnectionPool):
+class FairSentinelPool(FairPool, SentinelConnectionPool):
     """A fair pool of connections to the primary, as the sentinels name it."""
 
     async def release(self, connection: Any) -> None:
@@ -257,3 +253,8 @@ class FairSentinelPool(FairCheckout, SentinelConnectionPool):
         if self.master_address not in (None, (connection.host, connection.port)):
             connection.mark_for_reconnect()
         await super().release(connection)
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        for sentinel in self.sentinel_manager.sentinels:  # which redis-py leaves connected
+            await sentinel.aclose()
