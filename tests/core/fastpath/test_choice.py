@@ -3,12 +3,15 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import structlog
+from fastapi import APIRouter
 from fastapi.dependencies.models import Dependant
 from redis.asyncio.connection import AbstractConnection
 from structlog.testing import capture_logs
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 import app.core.fastpath
@@ -84,6 +87,19 @@ class OtherCycle:
     def __init__(self) -> None:
         self.transport = self.trailers = None
 
+    async def send(self, message: object) -> None:
+        self.trailers = None
+
+
+class OtherRouter(APIRouter):
+    def __init__(self) -> None:
+        super().__init__()
+        del self.middleware_stack
+
+
+def other_contexts(routes: Any) -> Iterator[object]:
+    yield object()
+
 
 @dataclasses.dataclass
 class OtherDependant(Dependant):
@@ -98,7 +114,11 @@ def without_writer(self: AbstractConnection) -> None:
     ("library", "place", "name", "value"),
     [
         ("uvicorn", RequestResponseCycle, "__init__", OtherCycle.__init__),
+        ("uvicorn", RequestResponseCycle, "send", OtherCycle.send),
+        ("uvicorn", FlowControl, "__init__", OtherCycle.__init__),
         ("fastapi", "app.core.fastpath.fastapi", "Dependant", OtherDependant),
+        ("fastapi", "app.core.fastpath.fastapi", "APIRouter", OtherRouter),
+        ("fastapi", "app.core.fastpath.fastapi", "iter_route_contexts", other_contexts),
         ("redis", AbstractConnection, "__init__", without_writer),
     ],
 )

@@ -29,10 +29,11 @@ def known() -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     for name in _MODULES:
         try:
             module = import_module(f"{__name__}.{name}")
-        except (ImportError, AttributeError) as error:  # what it needs of the library is not there
+            is_known = module.is_known()
+        except Exception as error:  # whatever it trips over in a library that has changed
             off[name] = f"{_installed(name)} is not known ({error})"
             continue
-        if module.is_known():
+        if is_known:
             on[name] = module.IMPLEMENTATION
         else:
             off[name] = f"{_installed(name)} is not known, {module.KNOWN} is: {module.WITHOUT}"

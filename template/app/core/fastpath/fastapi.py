@@ -28,7 +28,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response, routing
 from fastapi.concurrency import run_in_threadpool
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute, RouteContext, request_response
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts, request_response
 from starlette.convertors import Convertor
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -64,6 +64,12 @@ _FIELDS = {
     "own_oauth_scopes", "parent_oauth_scopes", "use_cache", "path", "scope", "concurrency",
 }  # fmt: skip
 
+_USED_OF_ROUTER = ("app", "middleware_stack")
+_USED_OF_ROUTE = (
+    "app", "dependant", "dependency_overrides_provider", "endpoint", "original_route",
+    "param_convertors", "path_format",
+)  # fmt: skip
+
 # What a plan knows of a request is a list: the request, the response that dependencies may change,
 # what is read of the request, and then the result of each call. Arguments are places in that list.
 _REQUEST, _RESPONSE, _READ = 0, 1, 2
@@ -71,9 +77,19 @@ Takes = tuple[tuple[str, int], ...]
 
 
 def is_known() -> bool:
-    """Whether FastAPI's dependants have the fields that are known here, no less and no more."""
+    """Whether FastAPI's dependants have the fields that are known here, no less and no more.
+
+    And whether routes and routers have what is needed of them.
+    """
     # What a newer FastAPI knows of a dependency, and nobody here does, may matter.
-    return {field.name for field in fields(Dependant)} == _FIELDS
+    if {field.name for field in fields(Dependant)} != _FIELDS:
+        return False
+    router = APIRouter()
+    router.add_api_route("/", _no_response)
+    context = next(iter(iter_route_contexts(router.routes)))
+    return all(hasattr(router, name) for name in _USED_OF_ROUTER) and all(
+        hasattr(context, name) for name in _USED_OF_ROUTE
+    )
 
 
 class RouteTarget:

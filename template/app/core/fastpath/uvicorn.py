@@ -9,8 +9,10 @@ is behind a sender. It leaves to ASGI whatever is not as usual, and any other se
 """
 
 import re
+from types import CodeType
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from app.core.responses import REQUEST_ID_HEADER, Headers, PreparedResponse, ResponseSender
@@ -24,6 +26,14 @@ _STATE = {
     "more_body", "on_response", "response_complete", "response_started", "scope", "transport",
     "waiting_for_100_continue",
 }  # fmt: skip
+_USED_BY_SEND = {
+    "HEADER_RE", "HEADER_VALUE_RE", "RuntimeError", "STATUS_LINE", "access_log", "access_logger",
+    "append", "chunked_encoding", "close", "decode", "default_headers", "disconnected", "drain",
+    "expected_content_length", "extend", "flow", "get", "get_client_addr",
+    "get_path_with_query_string", "info", "int", "join", "keep_alive", "len", "list", "lower",
+    "message_event", "on_response", "response_complete", "response_started", "scope", "search",
+    "set", "split", "strip", "transport", "waiting_for_100_continue", "write", "write_paused",
+}  # fmt: skip
 # RFC 9110, 5.6.2 and 5.5: what neither a name nor a value may hold.
 _NOT_IN_NAME = re.compile(rb"[^!#$%&'*+.^_`|~0-9a-z-]")
 _NOT_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -35,9 +45,23 @@ _cycle_send = RequestResponseCycle.send  # another one may be put in its place
 
 
 def is_known(cycle: type[Any] = RequestResponseCycle) -> bool:
-    """Whether uvicorn's cycles have the state that is known here, no less and no more."""
-    code = getattr(cycle.__init__, "__code__", None)
-    return code is not None and set(code.co_names) == _STATE
+    """Whether uvicorn's cycles have, and send with, what is known here, no less and no more."""
+    return (
+        _names(cycle.__init__) == _STATE
+        and _names(cycle.send) == _USED_BY_SEND
+        and "write_paused" in _names(FlowControl.__init__)
+    )
+
+
+def _names(function: Any) -> set[str]:
+    """Return the names of all that a function uses; none if it is not Python."""
+    names: set[str] = set()
+    codes = [getattr(function, "__code__", None)]
+    while codes:
+        if isinstance(code := codes.pop(), CodeType):
+            names.update(code.co_names)
+            codes += code.co_consts  # up to Python 3.11 a comprehension is a function of its own
+    return names
 
 
 class RawResponseSender(ResponseSender):
