@@ -7,16 +7,27 @@ that a pause between the two looked like a lease that outlives its lock.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
+from contextvars import ContextVar
 
 import pytest
 
 from app.core.locks import Lease, LockError, LockLost, LockReentered, Locks, LockTimeout
 from app.core.locks.hold import Hold
-from devservers.waiting import HANG
+from app.core.locks.node import Node
+from app.core.locks.store import Claim
+from devservers.waiting import HANG, until
 from tests.core.locks.clock import Clock
-from tests.core.locks.nodes import Nodes, ask, lock_key, open_locks, renewed
+from tests.core.locks.nodes import (
+    PREFIX,
+    Nodes,
+    ask,
+    lock_key,
+    open_locks,
+    plain_client,
+    renewed,
+)
 from tests.core.locks.values import metric
 from tests.support.faultproxy import FaultProxy
 
@@ -121,6 +132,28 @@ async def test_renewed_for_as_long_as_it_is_held(
             assert sum(left > 20_000 for left in lefts) >= len(nodes.majority)
             lease.check()
             assert await others.try_acquire("name") is None
+
+
+async def test_renewals_keep_nothing_of_the_request_that_held_first(
+    single: Nodes, clock: Clock
+) -> None:
+    """They go on when it is over, for the leases of others."""
+    request: ContextVar[str | None] = ContextVar("request", default=None)
+    seen: list[str | None] = []
+
+    class Watched(Node):
+        async def extend(self, claims: Sequence[Claim]) -> list[bool | None]:
+            seen.append(request.get())
+            return await super().extend(claims)
+
+    async with plain_client(single.urls[0]) as client:
+        store = Watched(client, timeout=HANG)
+        async with Locks(store, prefix=PREFIX, quarantine=0, max_ttl=60) as locks:
+            request.set("first")
+            async with locks.hold("name", ttl=30):
+                await clock.advance(10)
+                await until(lambda: seen, what="a renewal")
+    assert seen[0] is None
 
 
 async def test_a_lost_lock_cancels_the_body(nodes: Nodes, locks: Locks, clock: Clock) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -63,6 +64,23 @@ async def listening(
         yield connection, owner
     finally:
         await connection.close()
+
+
+async def test_it_keeps_nothing_of_the_request_that_subscribed_first(
+    redis: Redis, connect: Connect, server: EmbeddedValkey
+) -> None:
+    request: ContextVar[str | None] = ContextVar("request", default=None)
+    request.set("first")
+    heard: list[str | None] = []
+    connection = PubSubConnection(
+        connect(server.url),
+        on_message=lambda channel, message: None,
+        on_subscribe=lambda channel: heard.append(request.get()),
+    )
+    connection.subscribe("news")
+    await until(lambda: heard)
+    await connection.close()
+    assert heard == [None]
 
 
 async def test_it_hears_what_is_published(

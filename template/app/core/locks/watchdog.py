@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 
 from app.core.locks.lease import Lease
 from app.core.tasks import Tasks
@@ -47,7 +48,7 @@ class Watchdog:
         self._max_hold = max_hold
         self._watches: dict[str, _Watch] = {}
         self._changed = asyncio.Event()
-        self._tasks = Tasks()
+        self._tasks = Tasks(Context())  # it outlives the request that happens to hold first
 
     def watch(self, lease: Lease) -> None:
         watch = self._watches[lease.claim.token] = _Watch(lease, self._max_hold)

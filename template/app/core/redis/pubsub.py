@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from contextvars import Context
 from math import inf
 from typing import Any
 
@@ -75,7 +76,7 @@ class PubSubConnection:
         self._unsent: set[str] = set()
         self._confirmed: set[str] = set()
         self._reading: asyncio.Timeout | None = None
-        self._tasks = Tasks()
+        self._tasks = Tasks(Context())  # it outlives the request that happens to subscribe first
         self._is_closed = False
         self.refusal: str | None = None
         """Why the server does not let this user listen."""
