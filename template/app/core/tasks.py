@@ -1,7 +1,7 @@
-"""Background tasks: each part of the service owns those it starts, and ends with them.
+"""Background tasks: each part of the service owns the tasks that it starts, and ends them.
 
-asyncio keeps weak references to tasks only, cancels them with nobody, and leaves to everybody how
-they end. `Tasks` is the one way here: whoever starts something in the background starts it there.
+asyncio itself keeps only weak references to tasks, and does not say how they end when their owner
+does. So whatever runs in the background here is started by a `Tasks`.
 """
 
 import asyncio
@@ -12,24 +12,24 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _CANCEL_AGAIN_AFTER = 1.0
-"""Seconds that a task has to clean up, before it is cancelled once more."""
+"""Seconds that a task has to clean up before it is cancelled again."""
 
 
 class Tasks:
-    """The tasks of one owner that have not ended yet."""
+    """The tasks of one owner that are running."""
 
     def __init__(self, context: Context | None = None) -> None:
-        """Own no tasks yet.
+        """Own no tasks so far.
 
         Args:
-            context: each task runs in a copy of it, so that it keeps nothing of the request that
-                happens to start it. None: in a copy of the context that starts it.
+            context: each task runs in a copy of it, and so keeps nothing of the request that
+                happens to start it. None: each runs in a copy of its starter's context.
         """
         self._context = context
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run `work` beside its starter, whose cancellation does not reach it."""
+        """Run `work` in a task of its own, which the cancellation of the starter does not reach."""
         context = None if self._context is None else self._context.copy()
         task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
@@ -37,7 +37,7 @@ class Tasks:
         return task
 
     async def shield(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` to its end, also when the caller is cancelled, and return its result.
+        """Return the result of `work`, which runs to its end even if the caller is cancelled.
 
         Raises:
             Exception: what `work` raises.
@@ -45,10 +45,10 @@ class Tasks:
         return await asyncio.shield(self.start(work))
 
     async def stop(self, grace: float = 0) -> None:
-        """Wait up to `grace` seconds for all tasks, and those they start; cancel what is left.
+        """Wait up to `grace` seconds for the tasks and those they start, and cancel what is left.
 
-        What they raise meanwhile is ignored. They are cancelled until they have ended: up to Python
-        3.11 `asyncio.wait_for`, which redis-py uses, can take a cancellation for its own timeout.
+        Their errors are ignored. They are cancelled until they have ended: up to Python 3.11,
+        `asyncio.wait_for`, which redis-py uses, can mistake a cancellation for its own timeout.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace
