@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -126,7 +127,7 @@ def test_one_that_does_not_know_its_library_is_off_and_says_why(
     monkeypatch: pytest.MonkeyPatch, library: str, place: object, name: str, value: object
 ) -> None:
     if isinstance(place, str):
-        place = sys.modules[place]
+        place = import_module(place)
     monkeypatch.setattr(place, name, value)
     line = told(choose)
     assert line["log_level"] == "warning"
@@ -149,6 +150,7 @@ def test_one_that_does_not_know_its_library_is_off_and_says_why(
 def test_one_whose_library_lacks_what_it_needs_is_off_and_says_why(
     monkeypatch: pytest.MonkeyPatch, library: str, module: str
 ) -> None:
+    import_module(f"app.core.fastpath.{library}")
     monkeypatch.delattr(app.core.fastpath, library)
     monkeypatch.delitem(sys.modules, f"app.core.fastpath.{library}")
     monkeypatch.setitem(sys.modules, module, None)
