@@ -1,0 +1,18 @@
+"""MySQL."""
+
+from tests.settings.part import Part
+
+URL = "mysql+asyncmy://service:secret@db.example/orders"
+
+PART = Part(
+    safe={"DATABASE_URL": f"{URL}?ssl_ca=/etc/ca.pem"},
+    unsafe=[
+        (
+            "DATABASE_URL",
+            "mysql+asyncmy://root:mysql@db.example/orders?ssl_ca=/etc/ca.pem",
+            "DATABASE_URL needs a password",
+        ),
+        ("DATABASE_URL", f"{URL}?ssl_check_hostname=true", "DATABASE_URL needs TLS"),
+    ],
+    hidden=[("DATABASE_URL", URL.replace("secret", "hunter2"))],
+)
