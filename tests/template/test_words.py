@@ -21,8 +21,10 @@ RETIRED = {
     "Detached": "Tasks",
     "DirectConnection": "RawConnection",
     "Failed": "ServerErrorResponse",
+    "FairCheckout": "FairPool",
     "Found": "RouteMatch",
     "KeySource": "JwksClient",
+    "Learned": "ClientState",
     "Link": "PubSubConnection",
     "Loaded": "CacheResult",
     "Logins": "RedisCredentials",
@@ -58,12 +60,14 @@ RETIRED = {
     "of_user": "user_prefix",
     "outliving": "loader_safety",
     "renew_versions": "drop_versions",
+    "stop_tasks": "Tasks.stop",
     "survey": "check_nodes",
     "unchanged": "verify_round_trip",
 }
 RETIRED_MODULES = {
-    *("announcements", "direct", "edge", "link", "manager", "outbox", "outliving", "position"),
-    *("seen", "shortcut", "solver", "tally", "turns", "visit", "wakeups"),
+    *("announcements", "described", "direct", "edge", "link", "manager", "msgpack_tags"),
+    *("outage_log", "outbox", "outliving", "position", "seen", "series", "shortcut", "solver"),
+    *("tally", "turns", "visit", "wakeups"),
 }
 FOLDERS = ["template", "benchmarks", "fleet", "scripts"]
 LOG_LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}

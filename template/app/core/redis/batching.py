@@ -76,7 +76,7 @@ class Batcher(ABC, Generic[Q, A]):
                 self._sender = asyncio.get_running_loop().create_task(self._send_batches())
             else:
                 self._busy = False
-                await self._rest()
+                await self._release()
 
     @abstractmethod
     async def _exchange(self, questions: Sequence[Q]) -> list[A]:
@@ -86,7 +86,7 @@ class Batcher(ABC, Generic[Q, A]):
     async def _share(self, batch: Batch[Q, A]) -> list[list[A]]:
         """Make a round trip for several callers, and return the answers to each."""
 
-    async def _rest(self) -> None:
+    async def _release(self) -> None:
         """Release what was kept for the next batch: nobody waits any more."""
 
     async def _send_batches(self) -> None:
@@ -113,7 +113,7 @@ class Batcher(ABC, Generic[Q, A]):
             self._busy = False
             if self._waiting:  # the task itself was cancelled, as at shutdown
                 self._fail_waiting(RedisConnectionError("the queue of commands was stopped"))
-            await self._rest()
+            await self._release()
 
     def _take_batch(self) -> Batch[Q, A]:
         size = 0.0
@@ -204,7 +204,7 @@ class BatchReader(Batcher[bytes, bytes | None]):
     async def _mget(self, client: Redis, keys: Keys) -> Values:
         # MGET also for one key: GET has an error for what is not a string, MGET has nil.
         if self._connection is not None and not self._connection.may_stay:
-            await self._rest()
+            await self._release()
         if self._connection is None:
             pool = client.connection_pool
             self._is_queueing = isinstance(pool, FairPool) and pool.is_exhausted
@@ -213,14 +213,14 @@ class BatchReader(Batcher[bytes, bytes | None]):
         values = await self._connection.ask(_packed(keys))
         return cast(Values, values)  # the pool's connections do not decode
 
-    async def _rest(self) -> None:
+    async def _release(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
 
 
 def _packed(keys: Keys) -> bytes:
-    """MGET in the protocol of Redis."""
+    """Return an MGET in the protocol of Redis."""
     parts = [b"$%d\r\n%b\r\n" % (len(key), key) for key in keys]
     return b"*%d\r\n$4\r\nMGET\r\n%b" % (len(keys) + 1, b"".join(parts))
 

@@ -132,13 +132,13 @@ class CommandBatcher(Batcher[Command, Any]):
             else:
                 by_node.setdefault(node.name if node else "", []).append(number)
         # Wait for all, even if one fails: what arrives late must not undo what is sent next.
-        told = await asyncio.gather(
+        answers = await asyncio.gather(
             *(
                 _to_node(client, [commands[number] for number in numbers])
                 for numbers in by_node.values()
             )
         )
-        for numbers, some in zip(by_node.values(), told, strict=True):
+        for numbers, some in zip(by_node.values(), answers, strict=True):
             _put(replies, numbers, some)
         return replies
 

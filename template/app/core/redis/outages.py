@@ -105,11 +105,11 @@ def reply_code(error: BaseException) -> str | None:
         return error.status_code
     text = str(error)
     wrappers = _WRAPPERS.match(text)
-    told = text[wrappers.end() :] if wrappers else text
+    reply = text[wrappers.end() :] if wrappers else text
     for sentence, code in _SENTENCES:
-        if sentence.match(told):
+        if sentence.match(reply):
             return code
-    if word := _WORD.match(told):
+    if word := _WORD.match(reply):
         return word[0]
     return error.status_code
 

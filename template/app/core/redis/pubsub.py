@@ -1,8 +1,9 @@
 """Listening to what is published, over a connection that is replaced when it is lost.
 
 Pub/sub promises nothing to a listener that is away: a connection can be half open, which looks like
-silence, and what is published while it is made again is gone. So the server is asked for a sign of
-life, and the owner is told of each loss and of each subscription, as reasons to look for itself.
+silence, and what is published while it is made again is gone. So the server gets
+a PING now and then, and the owner is told of each loss and of each subscription: it has missed what
+was published between them.
 """
 
 import asyncio
@@ -59,7 +60,7 @@ class PubSubConnection:
             on_subscribe: is called with a channel each time that its subscription is in place:
                 what was published before may have gone unheard.
             on_disconnect: is called each time that a connection ends, or could not be made.
-            outage_log: is told when nothing is heard, and when that is over.
+            outage_log: logs when nothing can be heard, and when that is over.
             timeout: seconds of silence after which a connection is replaced.
             idle_timeout: seconds for which a channel is still heard after `unsubscribe`, so that
                 subscribing anew costs nothing. The last one takes the connection with it.
