@@ -19,7 +19,12 @@ MODULES = {
 # From the top down: a part imports only those of lower rows, and of its own.
 LAYERS = (
     # Nobody imports the fast paths by name: they are chosen at start.
-    ("app.core.service", "app.core.application", "app.core.fastpath"),
+    (
+        "app.core.service",
+        "app.core.application",
+        "app.core.error_answers",
+        "app.core.fastpath",
+    ),
     (
         "app.core.access",
         "app.core.allowed_methods",

@@ -19,14 +19,11 @@ from dataclasses import replace
 from enum import IntEnum
 from typing import Any, Self, TypeVar
 
-import structlog
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import JSONResponse
-from redis.exceptions import RedisClusterException, RedisError
-from starlette.responses import Response
+from fastapi import APIRouter, FastAPI
 
 from app.core.application import Application
 from app.core.cache import HttpCacheMiddleware
+from app.core.error_answers import ErrorAnswers, ErrorHandler
 from app.core.observability.health import (
     Check,
     Health,
@@ -35,23 +32,17 @@ from app.core.observability.health import (
     drain_on_sigterm,
 )
 from app.core.observability.metrics import warn_of_scattered_metrics
-from app.core.observability.requests import expect_routes, internal_error
+from app.core.observability.requests import expect_routes
 from app.core.redis import (
     ClientOptions,
     Kept,
     Probe,
     RedisClient,
     RedisServers,
-    advice,
     create_client,
-    is_refusal,
-    is_transient,
 )
 
-log = structlog.get_logger(__name__)
-
 Resource = AbstractAsyncContextManager[Any] | AbstractContextManager[Any]
-ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
 T = TypeVar("T")
 
 
@@ -93,6 +84,8 @@ class Service:
         """
         self.name = name
         self.health = Health()
+        self.purposes: set[str] = set()
+        """What there are Redis clients for."""
         self._redis_url = redis_url
         self._redis_options = redis_options
         self._redis_login = redis_login
@@ -101,11 +94,9 @@ class Service:
         self._last: list[Resource] = []
         self._probes: list[Probe] = []
         self._shared: dict[str, object] = {}
-        self._transient: list[type[Exception]] = []
-        self._judges: list[Callable[[BaseException], bool]] = [is_transient]
+        self._answers = ErrorAnswers()
         self._routers: list[APIRouter] = []
         self._middleware: list[tuple[Layer, Any, dict[str, Any]]] = []
-        self._refusal_handler: ErrorHandler = _raise
         self.middleware(HttpCacheMiddleware, layer=Layer.CACHE)
 
     def redis(
@@ -142,6 +133,7 @@ class Service:
             options = replace(
                 options, pool_timeout=timeout, timeout=timeout, connect_timeout=timeout
             )
+        self.purposes.add(purpose)
         url = self._redis_login(self._redis_url if url is None else url, purpose)
         client = create_client(url, options)
         self._servers.add(url, client, options.pool_size, keeps)
@@ -188,23 +180,15 @@ class Service:
             errors: classes of them.
             judge: says of other errors whether what raised them would succeed later, as it is.
         """
-        self._transient += errors
-        if judge is not None:
-            self._judges.append(judge)
+        self._answers.add(*errors, judge=judge)
 
     def is_transient(self, error: BaseException) -> bool:
-        """Return whether what has raised `error` would succeed later, as it is.
-
-        A part that could not do its work because Redis refuses it for good would not.
-        """
-        if any(judge(error) for judge in self._judges):
-            return True
-        refused = error.__cause__ is not None and is_refusal(error.__cause__)
-        return isinstance(error, tuple(self._transient)) and not refused
+        """Return whether what has raised `error` would succeed later, as it is."""
+        return self._answers.is_transient(error)
 
     def answer_refusals(self, handler: ErrorHandler) -> None:
         """Have a handler answer what Redis refuses for good, which is a mistake without one."""
-        self._refusal_handler = handler
+        self._answers.refused = handler
 
     def include(self, router: APIRouter) -> None:
         """Serve the routes of a router."""
@@ -270,35 +254,12 @@ class Service:
             setattr(app.state, name, part)
         for router in (*self._routers, create_health_router(self.health)):
             app.include_router(router)
-        for error in (*self._transient, TimeoutError):
-            app.add_exception_handler(error, try_again_later)
-        for error in (RedisError, RedisClusterException, ExceptionGroup):
-            app.add_exception_handler(error, self._redis_failed)
-        app.add_exception_handler(Exception, internal_error)
+        self._answers.install(app)
         # Stable within a layer. The last one that is added to an application is the outermost.
         layers = sorted(self._middleware, key=lambda entry: entry[0])
         for _, cls, its_options in reversed(layers):
             app.add_middleware(cls, **its_options)
         return app
-
-    async def _redis_failed(self, request: Request, error: Exception) -> Response:
-        if is_transient(error):
-            return await try_again_later(request, error)
-        return await self._refusal_handler(request, error)
-
-
-async def try_again_later(request: Request, error: Exception) -> Response:
-    """Answer 503 with `Retry-After`, and log why."""
-    log.warning(
-        "request.unavailable", error=f"{type(error).__name__}: {error}", advice=advice(error)
-    )
-    return JSONResponse(
-        {"detail": "the service cannot answer now, try again"}, 503, {"retry-after": "1"}
-    )
-
-
-async def _raise(request: Request, error: Exception) -> Response:
-    raise error
 
 
 def _spare_the_garbage_collector() -> None:

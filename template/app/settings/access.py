@@ -81,7 +81,12 @@ class AccessSettings(RedisSettings):
 
     def redis_login(self, url: str, purpose: str) -> str:
         """Return the URL with the login of the role that `access.toml` has for a purpose."""
-        return self.as_role(url, _ROLES.get(purpose, purpose))
+        return self.as_role(url, self.role_of(purpose))
+
+    @staticmethod
+    def role_of(purpose: str) -> str:
+        """Return the role for which clients of this purpose log in."""
+        return _ROLES.get(purpose, purpose)
 
     def as_role(self, url: str, role: str) -> str:
         """The servers of a URL, with the login of a role."""

@@ -1,9 +1,13 @@
 """Access control."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from app.core.access import (
     DEVELOPMENT_SECRET,
     Access,
     Policy,
+    PolicyError,
     TokenRules,
     Verifier,
     answer_denial,
@@ -36,8 +40,27 @@ def install_access(service: Service, settings: AccessSettings, policy: Policy) -
             interval=settings.access_audit_interval,
         ),
     )
+    service.open(_every_purpose_has_a_role(service, settings, policy))
     service.open(access)
     service.share(access=access)
     service.check("access", access.check)
     service.answer_refusals(answer_denial)
     return access
+
+
+@contextmanager
+def _every_purpose_has_a_role(
+    service: Service, settings: AccessSettings, policy: Policy
+) -> Iterator[None]:
+    """Refuse to start with a Redis client that could not log in.
+
+    Raises:
+        PolicyError: the policy has no role for it.
+    """
+    for purpose in sorted(service.purposes):
+        if (role := settings.role_of(purpose)) not in policy.roles:
+            raise PolicyError(
+                f"app/access.toml has no role {role!r} for the Redis client {purpose!r}: add one "
+                "with what it may do, then `make access`"
+            )
+    yield

@@ -1,8 +1,9 @@
 """Sessions."""
 
+from app.core.error_answers import try_again_later
 from app.core.openapi import NEEDS_LOGIN
 from app.core.redis import RedisClient
-from app.core.service import Layer, Service, try_again_later
+from app.core.service import Layer, Service
 from app.core.sessions import (
     SessionMiddleware,
     Sessions,
