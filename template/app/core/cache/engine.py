@@ -68,16 +68,20 @@ class Engine:
 
     async def peek(self, codec: EntryCodec, keys: EntryKeys) -> ReadResult:
         """Return what is stored; nothing is loaded, refreshed or counted."""
-        return self._recall(codec, keys) or (await self.fetch(codec, (keys,)))[0]
+        if (kept := self._recall(codec, keys)) is not None:
+            return kept
+        (read,) = await self.fetch(codec, (keys,))
+        return read
 
     async def get(self, lookup: Lookup, read: ReadResult | None = None) -> CacheResult:
         """Return a value; `read` is what the caller has read already."""
         codec = lookup.codec
         if read is None:
-            read = await self.peek(codec, lookup.keys)
-        entry, now = read.entry, now_ms()
-        if entry is not None and (outcome := read.outcome(now)) is not None:
-            if codec.is_due(entry, now):
+            read = self._recall(codec, lookup.keys)
+            if read is None:  # not by `peek`: each coroutine on the way to Redis costs every hit
+                (read,) = await self.fetch(codec, (lookup.keys,))
+        if (entry := read.entry) is not None and (outcome := read.outcome(now := now_ms())):
+            if now >= entry.early_refresh_from and codec.is_due(entry, now):
                 requests = {lookup.keys.value: LeaseRequest(lookup.keys, read)}
                 self._refresher.start(codec, requests, lookup.load)
             codec.count(outcome)
@@ -201,10 +205,9 @@ class Engine:
             return [_unread(Miss.UNAVAILABLE, at, online=not error.outage)] * len(entries)
         versions = replies[len(entries) :]
         unpack = self._decode_memo.unpack if near is None else EntryCodec.unpack
-        reads = [
-            unpack(codec, keys, raw, versions, at=at)
-            for keys, raw in zip(entries, replies, strict=False)
-        ]
+        reads = []
+        for keys, raw in zip(entries, replies, strict=False):
+            reads.append(unpack(codec, keys, raw, versions, at=at))
         if near is not None:
             for keys, read, generation in zip(entries, reads, generations, strict=True):
                 near.put(codec, keys, read, generation)
