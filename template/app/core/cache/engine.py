@@ -81,7 +81,7 @@ class Engine:
             if read is None:  # not by `peek`: each coroutine on the way to Redis costs every hit
                 (read,) = await self.fetch(codec, (lookup.keys,))
         if (entry := read.entry) is not None and (outcome := read.outcome(now := now_ms())):
-            if now >= entry.early_refresh_from and codec.is_due(entry, now):
+            if codec.is_due(entry, now):
                 requests = {lookup.keys.value: LeaseRequest(lookup.keys, read)}
                 self._refresher.start(codec, requests, lookup.load)
             codec.count(outcome)
@@ -94,11 +94,13 @@ class Engine:
 
     async def get_many(self, batch: BatchLookup[K]) -> dict[K, Any]:
         """Return values in the order of the batch's entries: one read, lease, load and store."""
-        codec, now = batch.codec, now_ms()
+        codec = batch.codec
+        reads = await self._read_many(batch)
+        now = now_ms()
         values: dict[K, Any] = dict.fromkeys(batch.entries)
         due: dict[K, LeaseRequest] = {}
         missing: dict[K, LeaseRequest] = {}
-        for key, read in (await self._read_many(batch)).items():
+        for key, read in reads.items():
             entry, outcome = read.entry, read.outcome(now)
             if entry is None or outcome is None:
                 self._watch_clocks(read)
