@@ -21,6 +21,7 @@ from starlette.types import Scope
 
 from app.core.cache.concurrency import adopt
 from app.core.cache.engine import Engine
+from app.core.cache.entry import Entry
 from app.core.cache.entry_codec import EntryCodec
 from app.core.cache.function import Arguments, Tags
 from app.core.cache.http.headers import Freshness, ResponseRenderer, conditions
@@ -70,6 +71,10 @@ class Peek:
             and self.path == scope["path"]
             and self.query == scope["query_string"]
         )
+
+
+Result = tuple[StoredResponse, Outcome, Entry | CacheResult]
+"""A response, how it came about, and its times."""
 
 
 class CachedRoute:
@@ -168,9 +173,9 @@ class CachedRoute:
         personalized_by = request.scope.get(PERSONALIZED_BY)
         is_keyed = personalized_by is None or personalized_by in self.varies_by
         if is_keyed:
-            stored, result = await self._get(request, principal, kwargs)
+            stored, outcome, times = await self._get(request, principal, kwargs)
         else:  # it may depend on what is no part of the key
-            stored, result = await self._build(kwargs)
+            stored, outcome, times = await self._build(kwargs)
         if isinstance(stored.unstorable, Response):
             return stored.unstorable
         if stored.unstorable is not None:
@@ -178,7 +183,7 @@ class CachedRoute:
         status: int | None = from_dependencies.status_code
         if is_keyed and (status is None or self.builder.returns_response):
             asked = conditions(request.scope["headers"]) if not stored.is_error else []
-            response = self.renderer.render(stored, result.outcome, result, now_ms(), asked)
+            response = self.renderer.render(stored, outcome, times, now_ms(), asked)
         else:
             response = self._for_one(stored, status or stored.status, is_keyed)
         if stored.is_error:
@@ -241,16 +246,23 @@ class CachedRoute:
         )
         await self.engine.refresh(lookup)
 
-    async def _get(
-        self, request: Request, principal: Any, arguments: dict[str, Any]
-    ) -> tuple[StoredResponse, CacheResult]:
+    async def _get(self, request: Request, principal: Any, arguments: dict[str, Any]) -> Result:
         """Return the response, and how it came about."""
         peek: Peek | None = request.scope.get(PEEK)
-        read = None
         if peek is not None and peek.is_of(self, request.scope):
             keys, read = peek.keys, peek.read
         else:
             keys = self.entry_keys(arguments, principal)
+            read = await self.engine.peek(self.codec, keys)
+        # A short way for what is most of all: nothing is prepared to load it.
+        entry, outcome = read.entry, read.hit(now_ms())
+        if entry is not None and outcome is not None and read.value is not None:
+            self.codec.count(outcome)
+            return read.value, outcome, entry
+        return await self._load(keys, read, arguments)
+
+    async def _load(self, keys: EntryKeys, read: ReadResult, arguments: dict[str, Any]) -> Result:
+        """Return the response that is loaded, joined, or old and still served."""
         made: list[StoredResponse] = []
         # For one principal: what dependencies have set in context variables is right for it.
         context = None if self.public else copy_context()
@@ -276,22 +288,22 @@ class CachedRoute:
             stored = failed.response
         else:
             if stored is not None and stored.unstorable is None:
-                return stored, result
+                return stored, result.outcome, result
         if stored is None or not any(stored is mine for mine in made):
             # None: a damaged entry. Otherwise it was meant for the request that made it, and for
             # nobody who waited with it.
             return await self._build(arguments)
-        return stored, _made_now(stored)
+        return _made_now(stored)
 
-    async def _build(self, arguments: dict[str, Any]) -> tuple[StoredResponse, CacheResult]:
+    async def _build(self, arguments: dict[str, Any]) -> Result:
         """Make the response for this request, of which nothing is kept."""
         try:
             stored: StoredResponse = plain(await self.builder.build(arguments))
         except ServerErrorResponse as failed:
             stored = failed.response
-        return stored, _made_now(stored)
+        return _made_now(stored)
 
 
-def _made_now(stored: StoredResponse) -> CacheResult:
+def _made_now(stored: StoredResponse) -> Result:
     now = now_ms()
-    return CacheResult(stored, Outcome.MISS, now, now)
+    return stored, Outcome.MISS, CacheResult(stored, Outcome.MISS, now, now)
