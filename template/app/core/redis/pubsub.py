@@ -26,8 +26,10 @@ from app.core.tasks import Tasks
 
 log = structlog.get_logger(__name__)
 
-_RECONNECT_AFTER = 0.25
-"""Seconds between two connections, on average: processes that lost theirs together spread out."""
+_FIRST_PAUSE = 0.1
+"""Seconds until a lost connection is made again, on average: processes that lost theirs together
+spread out. It doubles with each attempt that fails."""
+_LONGEST_PAUSE = 0.5
 _RETRY_REFUSED_AFTER = 30.0
 """Seconds until another try, where the server does not allow it; people mend permissions."""
 _SILENT_TICKS = 3
@@ -78,6 +80,7 @@ class PubSubConnection:
         self._confirmed: set[str] = set()
         self._reading: asyncio.Timeout | None = None
         self._tasks = Tasks(Context())  # it outlives the request that happens to subscribe first
+        self._pause = _FIRST_PAUSE
         self._is_closed = False
         self.refusal: str | None = None
         """Why the server does not let this user listen."""
@@ -124,7 +127,8 @@ class PubSubConnection:
             finally:
                 self._confirmed.clear()
                 self._on_disconnect()
-            pause = _RETRY_REFUSED_AFTER if self.refusal else _RECONNECT_AFTER
+            pause = _RETRY_REFUSED_AFTER if self.refusal else self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             self._drop_idle()
 
@@ -171,6 +175,7 @@ class PubSubConnection:
         elif message["type"] == "subscribe":  # also when redis-py connected anew by itself
             channel = message["channel"].decode()
             self.refusal = None
+            self._pause = _FIRST_PAUSE
             self._outage_log.back()
             if channel in self._channels:
                 self._confirmed.add(channel)
