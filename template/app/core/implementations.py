@@ -27,14 +27,14 @@ class Prerouter:
     """How a request reaches a cached route that the middleware has found already."""
 
     def install(self, router: APIRouter) -> None:
-        """Get ready to serve what `target` gives. Here, the router finds the route again."""
+        """Make a router take what `target` returns. Here, it finds each route again."""
 
     def target(
         self, context: RouteContext, endpoint: Callable[..., Awaitable[Response]]
     ) -> object | None:
-        """Return a shorter way to a route, for the scope; None: there is no other than FastAPI's.
+        """Return a shorter way to a route than FastAPI's, or None if there is none.
 
-        `endpoint` is the function of the route, which returns a response.
+        Requests carry it in their scope. `endpoint` is the function of the route.
         """
         return None
 
@@ -100,7 +100,7 @@ class Connections:
 
 @dataclass(frozen=True, slots=True)
 class Implementations:
-    """One for each thing that has a fast path."""
+    """One implementation for each thing that has a fast path."""
 
     response_sender: type[ResponseSender] = ResponseSender
     prerouter: Prerouter = field(default_factory=Prerouter)
