@@ -13,18 +13,22 @@ from typing import Any, Literal
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from alembic.autogenerate.render import _repr_type
-from sqlalchemy import Connection, pool, text
+from alembic.operations.ops import DropIndexOp, DropTableOp, MigrationScript, ModifyTableOps
+from sqlalchemy import Connection, Index, UniqueConstraint, inspect, pool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.schema import CreateIndex
+from sqlalchemy.schema import CreateIndex, conv
 from sqlalchemy.types import TypeDecorator
 
 import app
+from app.database.tables import Base
 from app.settings import load_settings
 
-# Every feature with tables has them in a module `table`, with a `Base` of its own.
-_FEATURES = sorted(path.parent.name for path in Path(app.__file__).parent.glob("*/table.py"))
-_TABLES = [import_module(f"app.{feature}.table").Base.metadata for feature in _FEATURES]
+_ROOT = Path(app.__file__).parent
+# Every feature with tables has them in a module `table`. What has another base than `Base` there
+# belongs to another database.
+for _path in sorted(_ROOT.rglob("table.py")):
+    import_module(".".join(("app", *_path.relative_to(_ROOT).with_suffix("").parts)))
 
 # Two replicas that start together must not migrate at the same time.
 _ADVISORY_LOCK = 4_201_337_001
@@ -42,16 +46,96 @@ def render(kind: str, item: Any, context: AutogenContext) -> str | Literal[False
     return _repr_type(item.impl_instance, context) if isinstance(item, TypeDecorator) else False
 
 
-def differs(
-    connection: Connection, item: Any, _name: str | None, kind: str, _reflected: bool, there: Any
-) -> bool:
-    """Whether what Alembic takes for changed is another one in the database, too.
+def arrange(_: Any, __: Any, directives: list[MigrationScript]) -> None:
+    """Have a new migration go through where tables refer to each other."""
+    [script] = directives
+    run_after_other_branches(script)
+    for changes in (*script.upgrade_ops_list, *script.downgrade_ops_list):
+        # Indexes go with their table. MySQL keeps one that a foreign key needs.
+        dropped = {each.table_name for each in changes.ops if isinstance(each, DropTableOp)}
+        changes.ops = [
+            each
+            for each in changes.ops
+            if not (isinstance(each, ModifyTableOps) and each.table_name in dropped)
+            or not all(isinstance(part, DropIndexOp) for part in each.ops)
+        ]
 
-    PostgreSQL writes the expression of an index in its own way, with casts and parentheses that
-    nobody has typed. So it is asked how it would write the one of our tables.
+
+def run_after_other_branches(script: MigrationScript) -> None:
+    """Have a new migration depend on those of other branches that make what it refers to.
+
+    A branch is labelled with the name of its feature; one without a label has all the others.
     """
-    if connection.dialect.name != "postgresql" or kind != "index" or there is None:
-        return True
+    if script.head in {None, "head"}:
+        return  # there is one branch
+    changed = {getattr(change, "table_name", None) for change in script.upgrade_ops_list[0].ops}
+    referred = {
+        key.referred_table
+        for table in Base.metadata.tables.values()
+        if table.name in changed
+        for key in table.foreign_key_constraints
+    }
+    features = {
+        mapper.class_.__module__.split(".")[-2]
+        for mapper in Base.registry.mappers
+        if mapper.local_table in referred
+    }
+    heads = context.script.get_revisions("heads")
+    labels = set().union(*(head.branch_labels for head in heads))
+    needed = {
+        head.revision
+        for head in heads
+        if head.branch_labels & features or (not head.branch_labels and features - labels)
+    }
+    needed -= {own.revision for own in context.script.get_revisions(script.head or ())}
+    if needed:
+        given = [script.depends_on] if isinstance(script.depends_on, str) else script.depends_on
+        script.depends_on = [*(given or []), *sorted(needed)]
+
+
+def differs(
+    connection: Connection, item: Any, _name: str | None, kind: str, reflected: bool, there: Any
+) -> bool:
+    """Whether what Alembic takes for changed is another one in the database, too."""
+    if kind == "unique_constraint" and there is None and not reflected:
+        return not is_there(connection, item)
+    if kind in {"unique_constraint", "index"} and there is None and reflected:
+        return not is_ours(item)
+    if kind == "index" and there is not None and connection.dialect.name == "postgresql":
+        return is_other_index(connection, item)
+    return True
+
+
+# A database names what a migration did not name, as before there was a naming convention. That
+# name is as good as ours.
+def is_there(connection: Connection, item: UniqueConstraint) -> bool:
+    """Whether the database has a constraint of ours, under whatever name."""
+    there = inspect(connection).get_unique_constraints(item.table.name, item.table.schema)
+    columns = set(item.columns.keys())
+    return isinstance(item.name, conv) and any(set(c["column_names"]) == columns for c in there)
+
+
+def is_ours(item: UniqueConstraint | Index) -> bool:
+    """Whether what the database has is a constraint of ours; MySQL calls those indexes."""
+    unique = isinstance(item, UniqueConstraint) or item.unique
+    if not unique or item.table is None or item.table.key not in Base.metadata.tables:
+        return False
+    return any(
+        isinstance(each, UniqueConstraint)
+        and isinstance(each.name, conv)
+        and set(each.columns.keys()) == set(item.columns.keys())
+        for each in Base.metadata.tables[item.table.key].constraints
+    )
+
+
+def is_other_index(connection: Connection, item: Index) -> bool:
+    """Whether PostgreSQL has another index than ours.
+
+    It writes the expression of one in its own way, with casts and parentheses that nobody has
+    typed. So it is asked how it would write the one of our tables.
+    """
+    assert item.table is not None
+    assert item.name is not None
     quoted = connection.dialect.identifier_preparer
     table, index = quoted.format_table(item.table), quoted.quote(item.name)
     schema = f"{quoted.quote(item.table.schema)}." if item.table.schema else ""
@@ -81,8 +165,11 @@ def migrate(connection: Connection) -> None:
         context.configure(
             connection=connection,
             include_object=partial(differs, connection),
-            target_metadata=_TABLES,
+            # In a list, or migrations of before the naming convention would give new databases
+            # other names than older ones have. A new migration states all names.
+            target_metadata=[Base.metadata],
             render_item=render,
+            process_revision_directives=arrange,
             render_as_batch=connection.dialect.name == "sqlite",
         )
         with context.begin_transaction():

@@ -1,7 +1,8 @@
-"""The migration that Alembic writes for a changed table is one that runs, and passes the checks."""
+"""The migration that Alembic writes for changed tables is one that runs, and passes the checks."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,55 +11,101 @@ from scripts.running import service_environment
 from tests.core.database.backends import installed
 from tests.template.conftest import Render
 
-_TABLE = '''"""Orders, as the database keeps them."""
+_ORDERS = '''"""Orders: of an account, for an item, both of which other features keep."""
 
 from datetime import datetime
+from uuid import UUID, uuid4
 
-from sqlalchemy import DateTime
-from sqlalchemy.dialects import mysql
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import CheckConstraint, ForeignKey, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
 
-
-class Moment(TypeDecorator[datetime]):
-    impl = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql")
-    cache_ok = True
-
-
-class Base(DeclarativeBase):
-    """Orders have one of their own."""
+from app.database.tables import Base
 
 
 class OrderRow(Base):
     __tablename__ = "orders"
+    __table_args__ = (
+        UniqueConstraint("account_id", "number"),
+        CheckConstraint("number > 0", name="positive"),
+    )
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    created_at: Mapped[datetime] = mapped_column(Moment)
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    item_id: Mapped[UUID] = mapped_column(ForeignKey("items.id"), index=True)
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
+    number: Mapped[int]
+    created_at: Mapped[datetime]
+    title: Mapped[str] = mapped_column(String(100))
+    remark: Mapped[str | None] = mapped_column(String(100))
 '''
-_COLUMN = "    quantity: Mapped[int]\n"
 # PostgreSQL keeps it as to_tsvector('english'::regconfig, ((title)::text || ' '::text) || ...
 _EXPRESSION = "to_tsvector('english', title || ' ' || coalesce(remark, ''))"
 _WITH_EXPRESSION = (
-    _TABLE.replace("DateTime\n", "DateTime, Index, String, text\n", 1)
-    + f'''\
-    title: Mapped[str] = mapped_column(String(100))
-    remark: Mapped[str | None]
-
-    __table_args__ = (Index("orders_words", text("{_EXPRESSION}"), postgresql_using="gin"),)
-'''
+    _ORDERS.replace("String, Uni", "Index, String, Uni")
+    .replace("Constraint\nfrom", "Constraint, text\nfrom")
+    .replace(
+        "    __table_args__ = (\n",
+        "    __table_args__ = (\n"
+        f'        Index("orders_words", text("{_EXPRESSION}"), postgresql_using="gin"),\n',
+    )
 )
+# Its name comes first, and it has to be made last.
+_ARCHIVE = '''"""Where old orders go."""
+
+from uuid import UUID
+
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.database.tables import Base
+
+
+class ArchivedRow(Base):
+    __tablename__ = "archived"
+
+    order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"), primary_key=True)
+'''
+_ELSEWHERE = '''"""What another database keeps."""
+
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class LedgerBase(DeclarativeBase):
+    pass
+
+
+class ItemRow(LedgerBase):
+    __tablename__ = "items"
+
+    ledger_number: Mapped[int] = mapped_column(primary_key=True)
+
+
+class EntryRow(LedgerBase):
+    __tablename__ = "ledger_entries"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+'''
+_COLUMN = "    quantity: Mapped[int]\n"
+
+
+def add_tables(folder: Path, feature: str, tables: str) -> Path:
+    path = folder / "app" / feature / "table.py"
+    path.parent.mkdir(parents=True)
+    (path.parent / "__init__.py").touch()
+    path.write_text(tables)
+    return path
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("database", ["postgres", "mysql", "sqlite"])
-def test_a_new_feature_and_a_new_column(service: Render, database: str) -> None:
+def test_tables_that_refer_to_other_features_and_a_new_column(
+    service: Render, database: str
+) -> None:
     if database == "mysql":
         installed(EmbeddedMySQL)
-    folder = service(database=database)
-    (folder / "app/orders").mkdir()
-    (folder / "app/orders/__init__.py").touch()
-    table = folder / "app/orders/table.py"
-    table.write_text(_WITH_EXPRESSION if database == "postgres" else _TABLE)
+    folder = service(database=database, sessions=True)
+    orders = add_tables(folder, "orders", _WITH_EXPRESSION if database == "postgres" else _ORDERS)
+    add_tables(folder, "orders/archive", _ARCHIVE)
+    add_tables(folder, "ledger", _ELSEWHERE)
     items = folder / "app/items/table.py"
     assert _COLUMN in items.read_text()
     items.write_text(
@@ -75,25 +122,44 @@ def test_a_new_feature_and_a_new_column(service: Render, database: str) -> None:
             text=True,
             check=False,
         )
-        return done.stdout if done.returncode else ""
+        return done.stdout[-2000:] if done.returncode else ""
 
     steps = [
         "upgrade heads",
+        "check && exit 1 || true",  # the control: there is something to migrate
         "revision --autogenerate --head 0001@head -m 'add orders'",
         "upgrade heads",
         "check",  # nothing is left to migrate
+        "downgrade base",
+        "upgrade 0001@head",  # what it refers to comes with it
+        "upgrade heads",
+        "check",
+        "downgrade accounts@base",  # and what refers to it goes with it
         "downgrade base",
     ]
     commands = [f"{sys.executable} -m alembic {step}" for step in steps]
     if database == "postgres":
         # The control: another expression is noticed.
-        other_language = f"sed -i.old s/english/german/ {table.relative_to(folder)}"
-        commands.insert(-1, f"{other_language} && ! {sys.executable} -m alembic check")
-    script = " && ".join(commands)
-    assert run("devservers", "--", "sh", "-c", script) == ""
+        other_language = f"sed -i.old s/english/german/ {orders.relative_to(folder)}"
+        commands.insert(-2, f"{other_language} && ! {sys.executable} -m alembic check")
+    script = " && ".join(f"({command})" for command in commands)
+    failure = run("devservers", "--", "sh", "-c", script)
+    assert not failure, failure
     [migration] = (folder / "migrations/versions").glob("*add_orders.py")
-    assert "price" in migration.read_text()
+    written = migration.read_text()
+    assert "price" in written
     # MySQL would round moments to seconds.
-    assert "DATETIME(fsp=6)" in migration.read_text()
+    assert "DATETIME(fsp=6)" in written
+    for name in (
+        "pk_orders",
+        "fk_orders_item_id_items",
+        "fk_archived_order_id_orders",
+        "ck_orders_positive",
+        "uq_orders_account_id_number",
+        "ix_orders_item_id",
+    ):
+        assert f'op.f("{name}")' in written
+    assert 'depends_on = "accounts_0001"' in written
+    assert "ledger" not in written
     assert run("ruff", "check", "migrations", "app/items") == ""
     assert run("ruff", "format", "--check", "migrations") == ""

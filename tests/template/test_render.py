@@ -92,7 +92,7 @@ WORDS: dict[tuple[str, str | bool], tuple[str, ...]] = {
 # The same for what several answers have in common.
 SQL = {
     "sqlalchemy[", "from sqlalchemy", "alembic", "migration", "database/engine", "items/in_sql",
-    "database/sql.py", "database/connections", "database/retry",
+    "database/sql.py", "database/connections", "database/retry", "database/tables",
 }  # fmt: skip
 
 

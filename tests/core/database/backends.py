@@ -14,10 +14,10 @@ import pytest
 from app.database import mysql, postgres, s3, sqlite
 from app.database.bucket import Bucket
 from app.database.engine import Database
+from app.database.tables import Base
 from app.items.in_s3 import S3ItemRepository
 from app.items.in_sql import SqlItemRepository
 from app.items.repository import ItemRepository
-from app.items.table import Base
 from app.settings.database.postgres import DatabaseSettings as PostgresSettings
 from devservers.guard import ServerUnavailable
 from devservers.mysql import EmbeddedMySQL
