@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.database.connections import Driver, Verdict, Watch, describe
 from app.database.errors import DatabaseUnavailable
-from app.database.retry import TransactionUndone, ends_at, note_commit
+from app.database.retry import TransactionUndone, changing, ends_at, note_commit
 
 READ_ONLY = "app_read_only"
 """The execution option of transactions that only read."""
@@ -52,15 +52,21 @@ class Database:
         """
         return self._transaction(read_only=True)
 
-    def writing(self) -> AbstractAsyncContextManager[AsyncSession]:
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncSession]:
         """A transaction that is committed at the end of its body, and rolled back by an error.
 
+        Its session is given to everything that has to be part of it, also of other features.
+
         Raises:
+            RuntimeError: this task is in such a transaction already.
             TransactionUndone: it may be repeated; see `retry_once`.
             DatabaseUnavailable: on entering, in its body or on leaving. If it was raised on
                 leaving, nobody knows whether the commit took place.
         """
-        return self._transaction(read_only=False)
+        with changing(self):
+            async with self._transaction(read_only=False) as session:
+                yield session
 
     async def ping(self) -> None:
         """Ask the database for a sign of life.

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
@@ -34,6 +35,9 @@ class _Attempt:
 
 
 _attempt: ContextVar[_Attempt | None] = ContextVar("attempt", default=None)
+# The databases that each task is changing. By task: what runs in the background, such as a load of
+# the cache, is not part of the transaction in which it was started.
+_writing: dict[asyncio.Task[Any] | None, list[object]] = {}
 
 
 def retry_once(work: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -41,6 +45,7 @@ def retry_once(work: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corouti
 
     For functions and methods that are one transaction (`writing`, `reading`) and change nothing
     else: what they did before is done again. Both runs together take no longer than one may take.
+    Within a transaction nothing is repeated: the whole of it was undone.
 
     Raises:
         TransactionUndone: it was undone again, or had committed an earlier transaction.
@@ -48,6 +53,8 @@ def retry_once(work: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corouti
 
     @wraps(work)
     async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        if asyncio.current_task() in _writing:
+            return await work(*args, **kwargs)
         attempt = _Attempt(_attempt.get())
         token = _attempt.set(attempt)
         try:
@@ -63,6 +70,30 @@ def retry_once(work: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corouti
             _attempt.reset(token)
 
     return run
+
+
+@contextmanager
+def changing(database: object) -> Iterator[None]:
+    """Note that this task changes the database, until the end of the body.
+
+    Raises:
+        RuntimeError: it does already. The inner transaction would be one of its own: committed
+            though the outer one fails, or waiting for it for ever.
+    """
+    task = asyncio.current_task()
+    under_way = _writing.setdefault(task, [])
+    if database in under_way:
+        raise RuntimeError(
+            "writing() within writing(), which would be another transaction: "
+            "give the session of the outer one to what has to be part of it"
+        )
+    under_way.append(database)
+    try:
+        yield
+    finally:
+        under_way.remove(database)
+        if not under_way:
+            del _writing[task]
 
 
 def ends_at(latest: float) -> float:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import DatabaseUnavailable, postgres
 from app.database.engine import Database
@@ -184,3 +185,26 @@ async def test_both_attempts_take_no_longer_than_one_may(server: EmbeddedPostgre
         async with no_longer_than(patience):
             with pytest.raises(DatabaseUnavailable):
                 await fail()
+
+
+async def test_within_a_transaction_nothing_is_repeated_but_all_of_it(database: Database) -> None:
+    """A part that is repeated by itself would be without what came before it."""
+    runs: list[str] = []
+
+    @retry_once
+    async def part(session: AsyncSession) -> None:
+        runs.append("part")
+        if runs.count("part") == 1:
+            await session.execute(text(UNDO))
+        await session.execute(text("UPDATE t SET v = v + 10"))
+
+    @retry_once
+    async def whole() -> None:
+        runs.append("whole")
+        async with database.writing() as session:
+            await session.execute(text("UPDATE t SET v = v + 1"))
+            await part(session)
+
+    await whole()
+    assert runs == ["whole", "part", "whole", "part"]
+    assert await total(database) == 22
