@@ -96,7 +96,6 @@ async def names_of_connections(url: str) -> list[str]:
 
 async def test_a_start_that_fails_half_way_closes_what_was_open(valkey: EmbeddedValkey) -> None:
     service, diary = make(valkey.url), Diary()
-    redis = service.redis("commands")
 
     @asynccontextmanager
     async def uses_redis() -> AsyncIterator[None]:
@@ -105,10 +104,11 @@ async def test_a_start_that_fails_half_way_closes_what_was_open(valkey: Embedded
         try:
             yield
         finally:
-            await redis.ping()  # a client is closed after what was opened later
+            await redis.ping()  # clients are closed last
             diary.lines.append("close")
 
     service.open(uses_redis())
+    redis = service.redis("commands")
     service.open(diary.resource("broken", fails=True))
     with pytest.raises(RuntimeError, match="broken"):
         async with service.running():

@@ -12,7 +12,6 @@ from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     AsyncExitStack,
-    aclosing,
     asynccontextmanager,
 )
 from dataclasses import replace
@@ -60,7 +59,7 @@ class Layer(IntEnum):
 
 
 class Service:
-    """Knows its parts; costs no I/O before it runs."""
+    """Collects the parts; opens nothing before it runs."""
 
     def __init__(
         self,
@@ -76,20 +75,21 @@ class Service:
 
         Args:
             name: begins every key in Redis.
-            redis_url: where clients go that no other URL is said of.
-            redis_options: of clients of which nothing else is said.
-            redis_login: puts into a URL who the service is there, for a purpose.
+            redis_url: the server of clients for which no other URL is given.
+            redis_options: the defaults of all clients.
+            redis_login: returns a URL with the login for a purpose.
             production: servers that do not suit the service stop its start.
-            processes: how many of them run it together; counts their connections.
+            processes: how many run this service together; their connections are added up.
         """
         self.name = name
         self.health = Health()
         self.purposes: set[str] = set()
-        """What there are Redis clients for."""
+        """The purposes that have a Redis client."""
         self._redis_url = redis_url
         self._redis_options = redis_options
         self._redis_login = redis_login
         self._servers = RedisServers(production=production, processes=processes)
+        self._clients: list[RedisClient] = []
         self._resources: list[Resource] = []
         self._last: list[Resource] = []
         self._probes: list[Probe] = []
@@ -111,12 +111,12 @@ class Service:
     ) -> RedisClient:
         """Make a client with a pool of its own: a slow purpose must not starve another one.
 
-        It is closed after everything that is opened later.
+        It is closed after all resources, which may use it to their end.
 
         Args:
-            purpose: names its connections.
-            keeps: what is kept there; the start looks whether the server suits it.
-            url: where; without, where the service has its Redis.
+            purpose: names its connections, and its login where each purpose has one.
+            keeps: what is kept there; the start checks that the server suits it.
+            url: the server; that of the service if it is not given.
             pool_size: connections of this process at most.
             timeout: the longest wait for a connection and for a reply, in seconds.
             denials_expected: what the server denies is no fault of the service.
@@ -137,7 +137,7 @@ class Service:
         url = self._redis_login(self._redis_url if url is None else url, purpose)
         client = create_client(url, options)
         self._servers.add(url, client, options.pool_size, keeps)
-        self.open(aclosing(client))
+        self._clients.append(client)
         return client
 
     def open(self, resource: Resource, *, last: bool = False) -> None:
@@ -221,6 +221,8 @@ class Service:
             UnsuitableServer: production cannot do with a server.
         """
         async with AsyncExitStack() as stack:
+            for client in self._clients:
+                stack.push_async_callback(client.aclose)
             for resource in (*self._resources, *self._last):
                 if isinstance(resource, AbstractAsyncContextManager):
                     await stack.enter_async_context(resource)
