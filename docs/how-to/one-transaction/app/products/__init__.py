@@ -1,0 +1,1 @@
+"""Products, and how many there are of each."""
