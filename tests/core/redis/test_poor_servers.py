@@ -69,6 +69,16 @@ async def test_what_is_missing_is_said_once(
     assert len(said) == ("CLIENT" in without)
 
 
+async def test_connections_that_are_made_at_once_all_go_without(
+    server: EmbeddedValkey, connect: Connect
+) -> None:
+    async with behind(server, ["CLIENT"]) as proxy:
+        client = connect(proxy.url, pool_size=8, **PATIENT)
+        with capture_logs() as logs:
+            await asyncio.gather(*(client.blpop(["nothing"], 0.01) for _ in range(8)))
+    assert [line["event"] for line in logs] == ["redis.feature_missing"]
+
+
 async def test_a_password_works_without_hello(connect: Connect) -> None:
     with EmbeddedValkey(requirepass="secret") as server:
         async with behind(server, ["HELLO", "CLIENT"]) as proxy:

@@ -298,11 +298,13 @@ class Node:
 
     async def probe(self, *, listening: bool) -> bool:
         refused: dict[str, ResponseError] = {}
-        for marker in self._marker_of_each_server():
-            refused |= await self._try_commands(marker)
-        if listening:
-            refused |= await self._try_listening()
-        self._log_refused(refused)
+        try:
+            for marker in self._marker_of_each_server():
+                refused |= await self._try_commands(marker)
+            if listening:
+                refused |= await self._try_listening()
+        finally:  # also if one server, or the connection that listens, does not answer
+            self._log_refused(refused)
         needed = [command for command in refused if command not in OPTIONAL]
         if needed:
             reasons = (f"{self._label}: {command}: {refused[command]}" for command in needed)

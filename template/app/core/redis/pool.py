@@ -59,17 +59,18 @@ class ClientState:
         if now - self.outdated_before >= _RECONNECT_AFTER:
             self.outdated_before = now
 
-    def drop_client_name(self, error: ResponseError) -> bool:
-        """Connect without a name from now on; False if that was not what the server refused."""
-        if self.client_name is None or not is_refusal(error):
+    def drop_client_name(self, name: str | None, error: ResponseError) -> bool:
+        """Connect without a name from now on; False if `name` was not what the server refused."""
+        if name is None or not is_refusal(error):
             return False
-        self.client_name = None
-        log.warning(
-            "redis.feature_missing",
-            client=self._name,
-            what="CLIENT SETNAME: CLIENT LIST does not say which connections are this service's",
-            error=str(error),
-        )
+        if self.client_name is not None:  # of connections that are made at once, the first says so
+            self.client_name = None
+            log.warning(
+                "redis.feature_missing",
+                client=self._name,
+                what="CLIENT SETNAME: CLIENT LIST shows no names for this client",
+                error=str(error),
+            )
         return True
 
 
@@ -108,7 +109,7 @@ class TrackedConnection(AbstractConnection):
                 try:
                     await super().on_connect_check_health(check_health)
                 except ResponseError as error:
-                    if not self._state.drop_client_name(error):
+                    if not self._state.drop_client_name(self.client_name, error):
                         raise
                 else:
                     break
