@@ -14,6 +14,7 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from alembic.autogenerate.render import _repr_type
 from alembic.operations.ops import DropIndexOp, DropTableOp, MigrationScript, ModifyTableOps
+from alembic.util import CommandError
 from sqlalchemy import Connection, Index, UniqueConstraint, inspect, pool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -27,8 +28,16 @@ from app.settings import load_settings
 _ROOT = Path(app.__file__).parent
 # Every feature with tables has them in a module `table`. What has another base than `Base` there
 # belongs to another database.
-for _path in sorted(_ROOT.rglob("table.py")):
-    import_module(".".join(("app", *_path.relative_to(_ROOT).with_suffix("").parts)))
+_MODULES = [
+    import_module(".".join(("app", *path.relative_to(_ROOT).with_suffix("").parts)))
+    for path in sorted(_ROOT.rglob("table.py"))
+]
+_ELSEWHERE = {
+    row.__tablename__: module.__name__
+    for module in _MODULES
+    for row in vars(module).values()
+    if hasattr(row, "__tablename__") and row.metadata is not Base.metadata
+}
 
 # Two replicas that start together must not migrate at the same time.
 _ADVISORY_LOCK = 4_201_337_001
@@ -94,9 +103,15 @@ def run_after_other_branches(script: MigrationScript) -> None:
 
 
 def differs(
-    connection: Connection, item: Any, _name: str | None, kind: str, reflected: bool, there: Any
+    connection: Connection, item: Any, name: str | None, kind: str, reflected: bool, there: Any
 ) -> bool:
     """Whether what Alembic takes for changed is another one in the database, too."""
+    if kind == "table" and there is None and reflected and name in _ELSEWHERE:
+        # Rather than to write a migration that drops it.
+        raise CommandError(
+            f"the table {name!r} is in this database, but the base of {_ELSEWHERE[name]} is another"
+            " one: take `Base` of app.database.tables"
+        )
     if kind == "unique_constraint" and there is None and not reflected:
         return not is_there(connection, item)
     if kind in {"unique_constraint", "index"} and there is None and reflected:
