@@ -138,6 +138,11 @@ async def execute(database: Database, *statements: str, **values: Any) -> object
     return result.scalar() if result.returns_rows else None
 
 
+async def somebody_else(database: Database, statement: str, **values: Any) -> object:
+    """The same, of another task: one task has one transaction."""
+    return await asyncio.create_task(execute(database, statement, **values))
+
+
 async def raises(database: Database, expected: type[Exception], *statements: str) -> Exception:
     """Check what statements raise in a transaction, and on the engine without one of ours."""
     with pytest.raises(expected) as raised:
@@ -218,14 +223,14 @@ async def test_a_row_that_somebody_else_has_locked(on_postgres: Database) -> Non
     async with on_postgres.writing() as session:
         await session.execute(text("SELECT * FROM busy FOR UPDATE"))
         with pytest.raises(DatabaseUnavailable):
-            await execute(on_postgres, "SELECT * FROM busy FOR UPDATE NOWAIT")
+            await somebody_else(on_postgres, "SELECT * FROM busy FOR UPDATE NOWAIT")
 
 
 async def test_a_connection_that_an_operator_has_ended(on_postgres: Database) -> None:
     async def end_it_half_way() -> None:
         async with on_postgres.writing() as session:
             pid = await session.scalar(text("SELECT pg_backend_pid()"))
-            await execute(on_postgres, "SELECT pg_terminate_backend(:pid)", pid=pid)
+            await somebody_else(on_postgres, "SELECT pg_terminate_backend(:pid)", pid=pid)
             await session.execute(text("SELECT 1"))
 
     with pytest.raises(DatabaseUnavailable):
