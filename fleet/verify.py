@@ -67,9 +67,7 @@ def lay_over(core: Path, pristine: Path) -> list[str]:
     if not core.is_dir():
         raise NotAService(f"{core}: there is no such folder")
     found = []
-    for path in sorted(core.rglob("*")):
-        if "__pycache__" in path.parts or not path.is_file():
-            continue
+    for path in sorted(core.rglob("*.py")):
         there = pristine / path.relative_to(core)
         if not there.is_file() or not filecmp.cmp(path, there, shallow=False):
             there.parent.mkdir(parents=True, exist_ok=True)

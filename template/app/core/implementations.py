@@ -111,8 +111,11 @@ _chosen: Implementations | None = None
 
 
 def current() -> Implementations:
-    """Return what everything uses that is made now: fast paths, unless `choose` was told not to."""
-    return _chosen or choose()
+    """Return what everything uses that is made now: fast paths, unless `choose` was told not to.
+
+    A process that has not chosen, such as a tool, is told nothing of it.
+    """
+    return _chosen or _choose(fast=True)[0]
 
 
 def choose(*, fast: bool = True) -> Implementations:
@@ -120,10 +123,17 @@ def choose(*, fast: bool = True) -> Implementations:
 
     The log names the fast paths that are on, and why each of the others is off.
     """
+    chosen, on, off = _choose(fast=fast)
+    # One that is off is news to whoever operates the service; a choice is not.
+    tell = log.warning if off and "all" not in off else log.info
+    tell("fastpath.chosen", on=on, off=off)
+    return chosen
+
+
+def _choose(*, fast: bool) -> tuple[Implementations, list[str], dict[str, str]]:
     global _chosen
     on: dict[str, dict[str, Any]] = {}
     off: dict[str, str] = {}
-    tell = log.info
     spec = find_spec(_FASTPATH)
     if not fast:
         off["all"] = "FASTPATH=off"
@@ -131,8 +141,5 @@ def choose(*, fast: bool = True) -> Implementations:
         off["all"] = f"{_FASTPATH} is not there"
     else:
         on, off = import_module(_FASTPATH).known()
-        if off:  # that is news to whoever operates the service, a choice is not
-            tell = log.warning
     _chosen = Implementations(**{name: one for part in on.values() for name, one in part.items()})
-    tell("fastpath.chosen", on=sorted(on), off=off)
-    return _chosen
+    return _chosen, sorted(on), off
