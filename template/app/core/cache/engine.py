@@ -205,6 +205,8 @@ class Engine:
             replies = await self._store.read(names)
         except CacheUnavailable as error:
             return [_unread(Miss.UNAVAILABLE, at, online=not error.outage)] * len(entries)
+        if near is None and len(entries) == 1:  # as most reads are: without what many need
+            return [self._decode_memo.unpack(codec, entries[0], replies[0], replies[1:], at=at)]
         versions = replies[len(entries) :]
         unpack = self._decode_memo.unpack if near is None else EntryCodec.unpack
         reads = []
