@@ -56,9 +56,16 @@ def is_still(process: subprocess.Popen[bytes]) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    ("end", "handled"),
+    [
+        pytest.param(signal.SIGKILL, 10, id="killed"),
+        pytest.param(signal.SIGSTOP, 10, id="stopped while it handles"),
+        pytest.param(signal.SIGSTOP, 50, id="stopped while it waits"),
+    ],
+)
 async def test_another_process_goes_on_for_one_that_is_gone(
-    redis: Redis, server: EmbeddedValkey, tmp_path: Path, end: signal.Signals
+    redis: Redis, server: EmbeddedValkey, tmp_path: Path, end: signal.Signals, handled: int
 ) -> None:
     """Of what the one has handled, only the event that it was at can come again."""
     output = tmp_path / "output"
@@ -68,7 +75,7 @@ async def test_another_process_goes_on_for_one_that_is_gone(
         async with publishing(server.url) as orders:
             for number in range(50):
                 await orders.publish(Counted(number=number))
-            await until(lambda: len(numbers(output)) > 10)
+            await until(lambda: len(numbers(output)) >= handled)
             process.send_signal(end)
             await until(lambda: is_still(process))
             before = numbers(output)

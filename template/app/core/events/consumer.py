@@ -50,7 +50,7 @@ end
 
 
 class OwnershipLost(Exception):
-    """Another process consumes the stream now."""
+    """Another process consumes the stream now, or may: ours could not be renewed in time."""
 
 
 class Consumer(Protocol):
@@ -70,8 +70,8 @@ class Consumer(Protocol):
         """Wait for the right, keep it during the block, and yield the offset to go on from.
 
         Raises:
+            OwnershipLost: from the block, which is cancelled when the right could not be kept.
             RedisError, OSError: Redis does not answer.
-            TimeoutError: in the block, when the right could not be kept.
         """
 
     async def commit(self, offset: Offset) -> None:
@@ -175,6 +175,10 @@ class ExclusiveConsumer:
                     yield self._handled
                 finally:
                     await renewal.stop()
+        except TimeoutError:
+            if deadline.expired():
+                raise OwnershipLost from None
+            raise  # of what the block did
         finally:
             with suppress(RedisError, OSError):  # otherwise it expires
                 await self._release()
