@@ -1,13 +1,12 @@
 """FastAPI with bounded requests, and with the HTTP cache outside of its own layers."""
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from inspect import isawaitable
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware import Middleware
@@ -15,16 +14,12 @@ from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY, RequestBody
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core import openapi
+from app.core import openapi, problems
 from app.core.cache import HttpCacheMiddleware
 from app.core.cache.http import CachedRoute
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_TIMEOUT = 60.0
-
-_MOST_ERRORS = 50
-_LONGEST_NAME = 100
-_LONGEST_MESSAGE = 500
 
 
 class Application(FastAPI):
@@ -53,9 +48,12 @@ class Application(FastAPI):
         """
         super().__init__(**options)
         self._limits: dict[str, Any] = {"max_bytes": max_body_bytes, "timeout": body_timeout}
-        self.exception_handlers[RequestValidationError] = (
-            options.get("exception_handlers") or {}
-        ).get(RequestValidationError, answer_invalid_request)
+        given = options.get("exception_handlers") or {}
+        for error, handler in (
+            (AnyHTTPException, problems.answer_http_error),
+            (RequestValidationError, problems.answer_invalid_request),
+        ):
+            self.exception_handlers[error] = given.get(error, handler)
         self.exception_handlers.setdefault(405, answer_method_not_allowed)
 
     def openapi(self) -> dict[str, Any]:
@@ -107,7 +105,9 @@ class BodyLimit:
         # What is inside is awaited by whoever awaits this: a layer less for cached responses.
         if scope["type"] != "http" or _has_no_body(scope):
             return self._app(scope, receive, send)
-        return self._limited(scope, self._in_time(scope, receive), send)
+        return self._limited(
+            scope, self._in_time(scope, receive), _send_problems(scope, receive, send)
+        )
 
     def _in_time(self, scope: Scope, receive: Receive) -> Receive:
         clock = asyncio.get_running_loop().time
@@ -133,6 +133,22 @@ class BodyLimit:
         return receive_in_time
 
 
+def _send_problems(scope: Scope, receive: Receive, send: Send) -> Send:
+    """Make the plain text of Starlette's limit a problem, as are all other errors."""
+    is_replaced = False
+
+    async def send_problem(message: Message) -> None:
+        nonlocal is_replaced
+        if message["type"] == "http.response.start" and message["status"] == 413:
+            kind = dict(message["headers"]).get(b"content-type", b"")
+            if is_replaced := kind.startswith(b"text/plain"):
+                await problems.answer(413)(scope, receive, send)
+        if not is_replaced:
+            await send(message)
+
+    return send_problem
+
+
 def _has_no_body(scope: Scope) -> bool:
     """Whether a request says that it has no body; HTTP/2 need not say that it has one."""
     if scope["http_version"] not in ("1.1", "1.0"):
@@ -141,43 +157,6 @@ def _has_no_body(scope: Scope) -> bool:
         if name == b"content-length" or name == b"transfer-encoding":
             return False
     return True
-
-
-async def answer_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
-    """Answer 422, with `loc`, `type` and `msg` of the first 50 mistakes.
-
-    Never with what the client sent. That may be a password, it may be long, and whoever reads the
-    answer, such as a log in between, is not who wrote it.
-    """
-    return JSONResponse({"detail": list(_told(error))}, 422)
-
-
-def _told(error: RequestValidationError) -> Iterator[dict[str, Any]]:
-    told = set()
-    for mistake in error.errors():
-        loc = tuple(_short(part) for part in mistake["loc"])
-        kind, message = mistake["type"], str(mistake["msg"])
-        if kind == "union_tag_invalid":  # its words name the tag that was sent
-            message = f"Input tag is none of {mistake['ctx']['expected_tags']}"
-        # A dependency that is needed in two places is wrong once.
-        if (loc, kind, message) in told:
-            continue
-        told.add((loc, kind, message))
-        yield {"type": kind, "loc": loc, "msg": _printable(message[:_LONGEST_MESSAGE])}
-        if len(told) == _MOST_ERRORS:
-            return
-
-
-def _short(part: str | int) -> str | int:
-    """Shorten a part of a location: keys of an object are what the client has sent."""
-    if isinstance(part, int):
-        return part
-    return _printable(part if len(part) <= _LONGEST_NAME else f"{part[:_LONGEST_NAME]}...")
-
-
-def _printable(text: str) -> str:
-    # Half of a surrogate pair, which JSON can hold, has no UTF-8.
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 async def answer_method_not_allowed(request: Request, error: AnyHTTPException) -> Response:

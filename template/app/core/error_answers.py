@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
 from redis.exceptions import RedisClusterException, RedisError
 from starlette.responses import Response
 
+from app.core import problems
 from app.core.observability.requests import internal_error
 from app.core.redis import advice, is_refusal, is_transient
 
@@ -21,9 +21,7 @@ async def try_again_later(request: Request, error: Exception) -> Response:
     log.warning(
         "request.unavailable", error=f"{type(error).__name__}: {error}", advice=advice(error)
     )
-    return JSONResponse(
-        {"detail": "the service cannot answer now, try again"}, 503, {"retry-after": "1"}
-    )
+    return problems.answer(503, "the service cannot answer now, try again", {"retry-after": "1"})
 
 
 class ErrorAnswers:

@@ -1,5 +1,6 @@
 """Adds to the OpenAPI document what FastAPI cannot know of this service's answers."""
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,23 +10,60 @@ from starlette.routing import BaseRoute
 
 from app.core.cache.http import CachedRoute
 from app.core.cache.http.params import tree
+from app.core.problems import MEDIA_TYPE
 
 NEEDS_LOGIN: set[Any] = set()
 """Dependencies that refuse whoever is not logged in; others only look who is."""
 
 _WITH_A_BODY = {
-    "400": "The body cannot be read",
     "408": "The body did not arrive in time",
     "413": "The body is too long",
 }
 _CACHED = {"304": "As the client has it already", "412": "If-Match names another version"}
 _SECURED = {"401": "Not authenticated", "403": "Not allowed"}
-_ALWAYS = {"503": "The service cannot answer now: try again"}
+_ALWAYS = {
+    "400": "The request cannot be read",
+    "500": "A mistake of the service",
+    "503": "The service cannot answer now: try again",
+}
+
+_PROBLEM: dict[str, Any] = {
+    "title": "ProblemDetails",
+    "description": "What went wrong (RFC 9457). A kind of problem may have more members.",
+    "type": "object",
+    "properties": {
+        "type": {
+            "type": "string",
+            "format": "uri-reference",
+            "description": "The kind of problem; about:blank says no more than the status",
+        },
+        "title": {"type": "string", "description": "A few words on the kind"},
+        "status": {"type": "integer", "description": "The status of the answer"},
+        "detail": {"type": "string", "description": "What went wrong this time"},
+    },
+    "required": ["type", "title", "status"],
+}
+_MISTAKE: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "in": {"type": "string", "enum": ["body", "path", "query", "header", "cookie"]},
+        "pointer": {"type": "string", "description": "A JSON pointer to the value in there"},
+        "detail": {"type": "string", "description": "What is wrong with it"},
+        "type": {"type": "string", "description": "The same for programs"},
+    },
+    "required": ["in", "pointer", "detail", "type"],
+}
+_INVALID: dict[str, Any] = {
+    **_PROBLEM,
+    "title": "ValidationProblemDetails",
+    "description": "What is wrong with a request",
+    "properties": {**_PROBLEM["properties"], "errors": {"type": "array", "items": _MISTAKE}},
+}
+_OF_FASTAPI = ("HTTPValidationError", "ValidationError")
 
 
 def complete(schema: dict[str, Any], routes: Iterable[BaseRoute]) -> None:
     """Add the answers that every route of a kind may give, and HEAD where it is answered."""
-    _without_input(schema)
     for context in iter_route_contexts(list(routes)):
         path = schema["paths"].get(context.path_format, {})
         for method in sorted(context.methods or ()):
@@ -33,6 +71,7 @@ def complete(schema: dict[str, Any], routes: Iterable[BaseRoute]) -> None:
                 _complete(operation, method, context)
         if isinstance(context.endpoint, CachedRoute) and (get := path.get("get")) is not None:
             path.setdefault("head", _head(get))
+    _replace_schemas(schema)
 
 
 def _complete(operation: dict[str, Any], method: str, context: RouteContext) -> None:
@@ -47,6 +86,24 @@ def _complete(operation: dict[str, Any], method: str, context: RouteContext) -> 
             operation["security"] = [{}, *operation["security"]]
     for status, description in answers.items():
         operation["responses"].setdefault(status, {"description": description})
+    for status, answer in operation["responses"].items():
+        if status[0] in "45":
+            _make_problem(answer)
+
+
+def _make_problem(answer: dict[str, Any]) -> None:
+    """Say what an error looks like, unless the route does."""
+    name = "ProblemDetails"
+    if "content" in answer:
+        schema = answer["content"].get("application/json", {}).get("schema", {})
+        if schema.get("$ref") != _reference("HTTPValidationError"):
+            return
+        name = "ValidationProblemDetails"
+    answer["content"] = {MEDIA_TYPE: {"schema": {"$ref": _reference(name)}}}
+
+
+def _reference(name: str) -> str:
+    return f"#/components/schemas/{name}"
 
 
 def _needs_login(dependant: Dependant) -> bool:
@@ -64,10 +121,10 @@ def _head(get: dict[str, Any]) -> dict[str, Any]:
     return {**get, "operationId": f"{get['operationId']}_head", "responses": answers}
 
 
-def _without_input(schema: dict[str, Any]) -> None:
-    """Remove what was sent from the answer to an invalid request: ours does not have it."""
-    properties = (
-        schema.get("components", {}).get("schemas", {}).get("ValidationError", {}).get("properties")
-    )
-    for name in ("input", "ctx") if properties else ():
-        properties.pop(name, None)
+def _replace_schemas(schema: dict[str, Any]) -> None:
+    """Put our schemas of errors in the place of FastAPI's, which nothing has any more."""
+    schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+    for name in _OF_FASTAPI:
+        if f'"{_reference(name)}"' not in json.dumps(schema):
+            schemas.pop(name, None)
+    schemas |= {"ProblemDetails": _PROBLEM, "ValidationProblemDetails": _INVALID}

@@ -31,7 +31,9 @@ async def test_a_reader_cannot_write(client: Client, bearer: Bearer) -> None:
         await client.put("/documents/weekly", json={"text": "changed"}, headers=reader),
         await client.delete("/documents/weekly", headers=reader),
     ):
-        assert (answer.status_code, answer.json()) == (403, {"detail": "you may not do this"})
+        assert answer.status_code == 403
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["detail"] == "you may not do this"
     assert (await client.get("/documents/weekly", headers=reader)).json()["text"] == TEXT["text"]
 
 

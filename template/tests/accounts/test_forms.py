@@ -56,4 +56,5 @@ async def test_a_wrong_field_is_told_by_its_name(alice: Browser) -> None:
     fields = {"street": "x", "number": "many", "csrf_token": token}
     answer = await alice.post("/move", data=fields)
     assert answer.status_code == 422
-    assert answer.json()["detail"][0]["loc"] == ["body", "number"]
+    (mistake,) = answer.json()["errors"]
+    assert (mistake["in"], mistake["pointer"]) == ("body", "#/number")

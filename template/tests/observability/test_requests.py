@@ -159,7 +159,7 @@ async def test_an_exception_is_logged_with_the_id_that_the_client_sees(lines: Li
         response = await http.get("/broken?token=secret")
     [line] = lines()
     assert response.status_code == 500
-    assert response.json()["detail"] == "Internal Server Error"
+    assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["request_id"] == response.headers["x-request-id"]
     assert line["request_id"] == response.headers["x-request-id"]
     assert line["event"] == "request.failed"
@@ -167,6 +167,18 @@ async def test_an_exception_is_logged_with_the_id_that_the_client_sees(lines: Li
     assert (line["method"], line["path"], line["route"]) == ("GET", "/broken", "/broken")
     assert "RuntimeError: the reason" in line["exception"]
     assert "secret" not in str(line)
+
+
+async def test_what_a_middleware_raises_is_answered_and_logged(lines: Lines) -> None:
+    async def raises(scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError("the reason")
+
+    async with client(raises) as http:
+        response = await http.get("/")
+    [line] = lines()
+    assert (response.status_code, response.json()["title"]) == (500, "Internal Server Error")
+    assert response.json()["request_id"] == line["request_id"]
+    assert "RuntimeError: the reason" in line["exception"]
 
 
 async def test_a_server_error_without_an_exception_is_logged(lines: Lines) -> None:

@@ -17,6 +17,7 @@ from devservers.waiting import until
 from tests.core.sessions.conftest import MakeApp, MakeBrowser, RecordAttack
 from tests.core.sessions.harness import KEYS, Browser, Gate
 from tests.core.sessions.looking import clock, session_keys
+from tests.support.problems import problem_of
 
 ABSOLUTE = 2.0
 """Seconds; within them a busy machine gets from one request to the next."""
@@ -129,7 +130,9 @@ async def test_concurrent_writes(
         await app.state.gate.waiting.wait()
         await visitor.put("/data", json=quick)
         app.state.gate.opened.set()
-        status = (await late).status_code
+        answer = await late
+        if (status := answer.status_code) != 200:
+            problem_of(answer)
         return status, (await visitor.who())["data"]
 
     both = {"base": 0, "x": 1, "y": 2}

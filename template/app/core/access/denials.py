@@ -2,8 +2,9 @@
 
 import structlog
 from fastapi import Request
-from fastapi.responses import JSONResponse
+from starlette.responses import Response
 
+from app.core import problems
 from app.core.access import metrics
 from app.core.access.tokens import Identity
 from app.core.redis import reply_code
@@ -22,7 +23,7 @@ def record_denial(identity: Identity, *, why: str) -> None:
     log.warning("access.denied", subject=identity.subject, role=identity.role, why=why)
 
 
-async def answer_denial(request: Request, error: Exception) -> JSONResponse:
+async def answer_denial(request: Request, error: Exception) -> Response:
     """Answer a RedisError with 403 if it is a denial to the identity of the request.
 
     Any other error is a fault of the service and is raised again, and so is a denial of a request
@@ -32,4 +33,4 @@ async def answer_denial(request: Request, error: Exception) -> JSONResponse:
     if not (isinstance(identity, Identity) and is_denial(error)):
         raise error
     record_denial(identity, why=str(error))
-    return JSONResponse({"detail": "you may not do this"}, 403)
+    return problems.answer(403, "you may not do this")

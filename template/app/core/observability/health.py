@@ -175,7 +175,9 @@ def create_health_router(health: Health) -> APIRouter:
     @router.get(
         "/ready",
         summary="Should requests be sent here?",
-        responses={503: {"description": "Not ready, or about to stop"}},
+        responses={
+            503: {"description": "Not ready, or about to stop", "content": {"application/json": {}}}
+        },
     )
     async def ready() -> JSONResponse:
         report = await health.report()

@@ -9,10 +9,11 @@ import structlog
 from fastapi.routing import iter_route_contexts
 from prometheus_client import Counter, Histogram
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.core import problems
 from app.core.implementations import current
 from app.core.observability.logging import reported, request_id
 from app.core.observability.metrics import BufferedMetrics, begin_at_zero
@@ -89,6 +90,8 @@ class RequestMiddleware:
             await self._app(scope, receive, sender)
         except Exception as error:
             failure = error
+            if sender.status == CLIENT_GONE:  # of a middleware: FastAPI has answered all others
+                await (await internal_error(Request(scope), error))(scope, receive, sender)
             sender.status = max(sender.status, 500)
             raise
         finally:
@@ -110,11 +113,10 @@ class RequestMiddleware:
         _buffered.add(*meters, took)
 
 
-async def internal_error(request: Request, error: Exception) -> JSONResponse:
-    """Answer an exception that nothing handles; FastAPI does so outside of all middleware."""
+async def internal_error(request: Request, error: Exception) -> Response:
+    """Answer an exception that nothing handles, without a word on it but the request's id."""
     identity = str(request.scope.get(REQUEST_ID))
-    body = {"detail": "Internal Server Error", "request_id": identity}
-    return JSONResponse(body, 500, {"x-request-id": identity})
+    return problems.answer(500, headers={"x-request-id": identity}, request_id=identity)
 
 
 def route_template(scope: Scope) -> str:

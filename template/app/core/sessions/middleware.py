@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.core import problems
 from app.core.redis import is_transient
 from app.core.sessions import metrics
 from app.core.sessions.dependency import REQUEST_SESSION, RequestSession
@@ -72,7 +73,7 @@ class SessionMiddleware:
             await self._app(scope, receive, send_saved)
         except _NotSaved as failed:
             if isinstance(failed.error, SessionConflict):
-                response: Response = JSONResponse({"detail": failed.error.detail}, 409)
+                response: Response = problems.answer(409, failed.error.detail)
             else:
                 response = await self._unavailable(Request(scope), failed.error)
             await response(scope, receive, send)

@@ -293,4 +293,5 @@ async def test_a_mistake_is_told_once(cache: Cache) -> None:
     app.add_middleware(HttpCacheMiddleware)
     async with asking(app) as client:
         answer = await client.get("/", headers={"x-count": "x"})
-    assert [mistake["loc"] for mistake in answer.json()["detail"]] == [["header", "x-count"]]
+    (mistake,) = answer.json()["errors"]
+    assert (mistake["in"], mistake["pointer"]) == ("header", "#/x-count")

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from app.core import problems
 from app.core.cache.entry import Entry
 from app.core.cache.http.response import StoredResponse, find
 from app.core.cache.results import CacheResult, Outcome
@@ -15,6 +16,9 @@ _OF_304 = frozenset({b"cache-control", b"content-location", b"date", b"expires",
 _TOKEN = re.compile(rb"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
 # RFC 9110, 8.8.3: the tags of a list, of which a comma may be part.
 _ETAG = re.compile(rb'(?:^|,)[ \t]*(?:W/)?("[\x21\x23-\xff]*")[ \t]*(?=,|$)')
+
+_FAILED = problems.answer(412, "If-Match names another version than the one there is")
+"""For all whose version is another one."""
 
 UNKNOWN = b"no-cache"
 """The Cache-Control of what a cached route did not say anything about, such as an error."""
@@ -102,8 +106,8 @@ class ResponseRenderer:
                 match, stored.etag
             ):
                 # For this request only: a cache in between does not look at If-Match.
-                headers = self._about(stored, *told, [(b"content-length", b"0")], keep=False)
-                return PreparedResponse(412, self.unknown(headers), b"")
+                headers = self._about(stored, *told, _FAILED.raw_headers, keep=False)
+                return PreparedResponse(412, self.unknown(headers), bytes(_FAILED.body))
             if (none := find(conditions, b"if-none-match")) is not None and names_entity(
                 none, stored.etag
             ):
