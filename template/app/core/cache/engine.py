@@ -66,19 +66,12 @@ class Engine:
         self._misses = self.coordinator if is_enabled else UnsharedLoads(self.filler)
         self._refresher = Refresher(self.filler, self.loads, max_refreshes=max_refreshes)
 
-    async def peek(self, codec: EntryCodec, keys: EntryKeys) -> ReadResult:
-        """Return what is stored; nothing is loaded, refreshed or counted."""
-        if (kept := self._recall(codec, keys)) is not None:
-            return kept
-        (read,) = await self.fetch(codec, (keys,))
-        return read
-
     async def get(self, lookup: Lookup, read: ReadResult | None = None) -> CacheResult:
         """Return a value; `read` is what the caller has read already."""
         codec = lookup.codec
         if read is None:
-            read = self._recall(codec, lookup.keys)
-            if read is None:  # not by `peek`: each coroutine on the way to Redis costs every hit
+            read = self.recall(codec, lookup.keys)
+            if read is None:
                 (read,) = await self.fetch(codec, (lookup.keys,))
         if (entry := read.entry) is not None and (outcome := read.outcome(now := now_ms())):
             if codec.is_due(entry, now):
@@ -191,6 +184,16 @@ class Engine:
         await self.loads.stop(grace)
         await self.filler.tasks.stop(_STORE_GRACE_SECONDS)
 
+    def recall(self, codec: EntryCodec, keys: EntryKeys) -> ReadResult | None:
+        """Return what the near cache holds. If that is nothing, `fetch`."""
+        if self._near is None or not codec.options.near_ttl:
+            return None
+        kept = self._near.get(keys.value)
+        if kept is None or kept.entry is None or codec.value_codec.shareable:
+            return kept
+        # Callers might change the value: each gets one of its own.
+        return replace(kept, value=codec.load_payload(kept.entry, keys))
+
     async def fetch(self, codec: EntryCodec, entries: Sequence[EntryKeys]) -> list[ReadResult]:
         """Read entries of the same tags from Redis at once; the near cache keeps them."""
         if not self._is_enabled:
@@ -217,21 +220,11 @@ class Engine:
                 near.put(codec, keys, read, generation)
         return reads
 
-    def _recall(self, codec: EntryCodec, keys: EntryKeys) -> ReadResult | None:
-        """Return what the near cache holds."""
-        if self._near is None or not codec.options.near_ttl:
-            return None
-        kept = self._near.get(keys.value)
-        if kept is None or kept.entry is None or codec.value_codec.shareable:
-            return kept
-        # Callers might change the value: each gets one of its own.
-        return replace(kept, value=codec.load_payload(kept.entry, keys))
-
     async def _read_many(self, batch: BatchLookup[K]) -> dict[K, ReadResult]:
         found: dict[K, ReadResult] = {}
         elsewhere: dict[K, EntryKeys] = {}
         for key, keys in batch.entries.items():
-            if (read := self._recall(batch.codec, keys)) is not None:
+            if (read := self.recall(batch.codec, keys)) is not None:
                 found[key] = read
             else:
                 elsewhere[key] = keys

@@ -97,12 +97,15 @@ class HttpCacheMiddleware:
 async def _answer(route: PublishedRoute, keys: EntryKeys, scope: Scope, send: Send) -> bool:
     """Answer if there is a fresh entry; otherwise leave what was read in the scope."""
     cached = route.cached
-    read, now = await cached.engine.peek(cached.codec, keys), now_ms()
+    engine, codec = cached.engine, cached.codec
+    # Not by another coroutine: each on the way costs every hit.
+    read = engine.recall(codec, keys) or (await engine.fetch(codec, (keys,)))[0]
+    now = now_ms()
     entry, outcome = read.entry, read.hit(now)
     if entry is None or outcome is None or read.value is None or read.value.is_error:
         scope[PEEK] = Peek(cached, scope["path"], scope["query_string"], keys, read)
         return False
-    cached.codec.count(outcome)
+    codec.count(outcome)
     scope[ROUTE_TEMPLATE] = route.template
     asked = conditions(scope["headers"])
     response = cached.renderer.render(read.value, outcome, entry, now, asked)

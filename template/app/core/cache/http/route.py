@@ -253,7 +253,8 @@ class CachedRoute:
             keys, read = peek.keys, peek.read
         else:
             keys = self.entry_keys(arguments, principal)
-            read = await self.engine.peek(self.codec, keys)
+            kept = self.engine.recall(self.codec, keys)
+            read = kept or (await self.engine.fetch(self.codec, (keys,)))[0]
         # A short way for what is most of all: nothing is prepared to load it.
         entry, outcome = read.entry, read.hit(now_ms())
         if entry is not None and outcome is not None and read.value is not None:
