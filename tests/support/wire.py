@@ -33,9 +33,9 @@ def counted_writes() -> Iterator[Wire]:
         wire.writes.append(command if isinstance(command, bytes) else b"".join(command))
         await original(self, command, check_health)
 
-    async def ask_directly(self: RawConnection, command: bytes) -> list[Any]:
-        wire.writes.append(command)
-        return await ask(self, command)
+    async def ask_directly(self: RawConnection, commands: bytes, count: int = 1) -> list[Any]:
+        wire.writes.append(commands)
+        return await ask(self, commands, count)
 
     connections.AbstractConnection.send_packed_command = send  # type: ignore[method-assign]  # counted
     RawConnection.ask = ask_directly  # type: ignore[method-assign]  # counted

@@ -5,7 +5,8 @@ else asks here, when it is made, what to use, and gets the ordinary implementati
 is off, does not know the version that is installed, or was deleted with its folder.
 """
 
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ import structlog
 from fastapi import APIRouter, Response
 from fastapi.routing import RouteContext
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import ResponseError
 
 from app.core.responses import ResponseSender
 
@@ -40,7 +42,7 @@ class Prerouter:
 
 
 class PooledConnection:
-    """A connection of a pool, for commands whose replies are arrays."""
+    """A connection of a pool, for one write of commands after the other."""
 
     def __init__(self, pool: ConnectionPool, connection: AbstractConnection) -> None:
         self._pool = pool
@@ -65,17 +67,32 @@ class PooledConnection:
         """Whether it is good for another command, and the pool has others to give."""
         return False
 
-    async def ask(self, command: bytes) -> list[Any]:
-        """Return the reply to a packed command, however long it takes.
+    @property
+    def timeout(self) -> float:
+        """Seconds that it may wait for a reply."""
+        return self._connection.socket_timeout or math.inf
 
-        Cut short, it ends the connection: the next command would get the reply of this one.
+    def pack(self, commands: Iterable[tuple[Any, ...]]) -> bytes:
+        """Return commands in the protocol of Redis."""
+        return b"".join(self._connection.pack_commands(commands))
+
+    async def ask(self, commands: bytes, count: int = 1) -> list[Any]:
+        """Return the replies to `count` packed commands, however long they take.
+
+        Those that are errors are among them. Cut short, it ends the connection: the next commands
+        would get the replies of these.
 
         Raises:
-            RedisError: it is an error, or the connection was lost.
+            RedisError: the connection was lost, or the server is not ready for commands.
         """
-        await self._connection.send_packed_command(command, check_health=False)
-        reply: list[Any] = await self._connection.read_response()
-        return reply
+        await self._connection.send_packed_command(commands, check_health=False)
+        return [await self._read() for _ in range(count)]
+
+    async def _read(self) -> Any:
+        try:
+            return await self._connection.read_response()
+        except ResponseError as error:
+            return error
 
 
 class Connections:
@@ -88,14 +105,6 @@ class Connections:
     def is_closing(self, connection: AbstractConnection) -> bool:
         """Whether a connection has ended. Here, the next command finds out."""
         return False
-
-    async def reply(self, connection: AbstractConnection) -> Any:
-        """Read a reply, which may be None.
-
-        Raises:
-            RedisError: it is an error, or the connection was lost.
-        """
-        return await connection.read_response()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -195,7 +196,8 @@ async def test_a_connection_that_the_system_gives_up_is_an_error_and_not_an_answ
     reader = BatchReader(redis, timeout=PATIENCE)
 
     def timed_out(self: RawConnection, _: bytes) -> None:
-        self.connection_lost(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
+        transport: Any = self._transport
+        transport._force_close(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
 
     with monkeypatch.context() as patch:
         patch.setattr(RawConnection, "data_received", timed_out)

@@ -94,7 +94,7 @@ def test_nor_do_they_with_tls(
             await client.set("key", "value")
             connection = await RawConnection.open(client.connection_pool)
             for _ in range(3):
-                assert await connection.ask(mget(b"key")) == [b"value"]
+                assert await connection.ask(mget(b"key")) == [[b"value"]]
                 assert connection.may_stay  # it was not left to the stream
             await connection.close()
             assert await client.get("key") == b"value"
@@ -122,7 +122,7 @@ async def test_without_the_writer_that_we_know_redis_py_does_it(
     await pool.release(connection)
     streamed.clear()
     taken = await RawConnection.open(pool)
-    assert await taken.ask(mget(b"key")) == [b"value"]
+    assert await taken.ask(mget(b"key")) == [[b"value"]]
     assert not taken.may_stay
     await taken.close()
     assert streamed
@@ -145,7 +145,7 @@ async def test_an_error_is_that_of_redis_py_and_ends_nothing(
 
 
 async def test_a_reply_cut_short_is_not_that_of_the_next_command(redis: Redis) -> None:
-    assert await after_one_that_was_cancelled(redis) == [b"its own"]
+    assert await after_one_that_was_cancelled(redis) == [[b"its own"]]
 
 
 async def test_control_on_the_same_connection_it_would_be(
@@ -156,7 +156,7 @@ async def test_control_on_the_same_connection_it_would_be(
 
     with monkeypatch.context() as patch:
         patch.setattr(AbstractConnection, "disconnect", disconnect)
-        assert await after_one_that_was_cancelled(redis) == [b"of another"]
+        assert await after_one_that_was_cancelled(redis) == [[b"of another"]]
 
 
 async def after_one_that_was_cancelled(redis: Redis) -> list[Any]:
@@ -167,10 +167,10 @@ async def after_one_that_was_cancelled(redis: Redis) -> list[Any]:
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked
-    reply = await connection.ask(mget(b"second"))
+    replies = await connection.ask(mget(b"second"))
     await connection.close()
     await redis.connection_pool.disconnect()
-    return reply
+    return replies
 
 
 class Script:
@@ -208,7 +208,7 @@ async def test_a_reply_may_come_in_any_two_pieces(monkeypatch: pytest.MonkeyPatc
         connection = await RawConnection.open(pool)
         for cut in range(1, len(REPLY)):
             script.pieces = [REPLY[:cut], REPLY[cut:]]
-            assert await connection.ask(mget(b"k")) == [VALUE, None, b""]
+            assert await connection.ask(mget(b"k")) == [[VALUE, None, b""]]
         assert connection.may_stay
         await connection.close()
     assert script.connections == 1
@@ -219,7 +219,7 @@ async def test_a_reply_may_come_byte_by_byte() -> None:
     async with script.running() as pool:
         script.pieces = [REPLY[at : at + 1] for at in range(len(REPLY))]
         connection = await RawConnection.open(pool)
-        assert await connection.ask(mget(b"k")) == [VALUE, None, b""]
+        assert await connection.ask(mget(b"k")) == [[VALUE, None, b""]]
         await connection.close()
 
 
@@ -228,10 +228,9 @@ async def test_an_error_may_follow_a_reply() -> None:
     async with script.running() as pool:
         connection = await RawConnection.open(pool)
         script.pieces = [REPLY]
-        assert await connection.ask(mget(b"k")) == [VALUE, None, b""]
+        assert await connection.ask(mget(b"k")) == [[VALUE, None, b""]]
         script.pieces = [b"-ERR no\r\n"]
-        with pytest.raises(ResponseError):
-            await connection.ask(mget(b"k"))
+        assert [type(one) for one in await connection.ask(mget(b"k"))] == [ResponseError]
         await connection.close()
 
 
@@ -241,7 +240,7 @@ async def test_what_nobody_asked_for_is_nobodys_reply() -> None:
         reader = BatchReader(Redis.from_pool(pool), timeout=PATIENCE)
         script.pieces = [REPLY, b"*1\r\n$5\r\nwrong\r\n"]
         connection = await RawConnection.open(pool)
-        assert await connection.ask(mget(b"k")) == [VALUE, None, b""]
+        assert await connection.ask(mget(b"k")) == [[VALUE, None, b""]]
         await asyncio.sleep(0.02)
         assert not connection.may_stay
         await connection.close()
@@ -267,7 +266,7 @@ async def test_a_command_may_be_longer_than_what_the_system_takes_at_once(redis:
     asyncio.get_running_loop().set_exception_handler(lambda _, problem: problems.append(problem))
     pool = redis.connection_pool
     connection = await RawConnection.open(pool)
-    assert await connection.ask(mget(*[b"k" * 10_000] * 1_000)) == [None] * 1_000
+    assert await connection.ask(mget(*[b"k" * 10_000] * 1_000)) == [[None] * 1_000]
     await connection.close()
     assert await redis.get("k") is None
     assert problems == []

@@ -1,10 +1,11 @@
-"""Reads arrays from Redis past the streams that redis-py reads from.
+"""Commands are written to Redis, and replies read, past the streams of redis-py.
 
-asyncio's streams copy what comes three times and wake their reader for every piece of it, and a
-pool looks at a connection closely each time it hands it out: for a batch of 30 values that is as
-much as all the rest. So whoever has another command at once keeps the connection, and what comes
-goes from the transport to the parser. Whatever else comes than arrays, an error or the end, is left
-to redis-py.
+asyncio's streams copy what comes three times and wake their reader for every piece of it, redis-py
+waits for each write in a task of its own, and a pool looks at a connection closely each time it
+hands it out: for a batch of 30 values that is as much as all the rest. So whoever has another
+command at once keeps the connection, and what comes goes from the transport to the parser. What
+comes while nobody has asked, and the end, are left to redis-py, and so is making an error of what
+the server says.
 
 The stream that a connection writes to also tells at once that the connection has ended.
 """
@@ -18,21 +19,24 @@ from typing import Any, cast
 import hiredis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, RedisError
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from app.core.implementations import Connections, PooledConnection
 from app.core.redis.pool import FairPool
 
 KNOWN = "8.1"
-WITHOUT = "batches of reads take up to twice as long"
+WITHOUT = "batches of reads and of commands take up to twice as long"
 
 _MAX_SECONDS = 1.0
 """A connection goes back for a moment after so long: its pool may know of a new primary."""
+_PARTIAL = object()
+"""What the parser says of a reply that has not come as a whole."""
 
 
 def is_known() -> bool:
-    """Whether redis-py's connections have what they write to where it is known to be."""
-    return "_writer" in inspect.unwrap(AbstractConnection.__init__).__code__.co_names
+    """Whether redis-py's connections have their stream and parser where they are known to be."""
+    names = inspect.unwrap(AbstractConnection.__init__).__code__.co_names
+    return {"_writer", "_parser"} <= set(names)
 
 
 def stream_of(connection: AbstractConnection) -> asyncio.StreamWriter | None:
@@ -42,17 +46,23 @@ def stream_of(connection: AbstractConnection) -> asyncio.StreamWriter | None:
 
 
 class RawConnection(PooledConnection, asyncio.Protocol):
-    """A connection between `open` and `close`, for one array after the other."""
+    """A connection between `open` and `close`."""
 
     def __init__(self, pool: ConnectionPool, connection: AbstractConnection) -> None:
         super().__init__(pool, connection)
         self._until = monotonic() + _MAX_SECONDS
-        self._parser = hiredis.Reader(protocolError=InvalidResponse)
-        self._begun = False
-        self._reply: asyncio.Future[list[Any] | None] | None = None
+        self._parser: hiredis.Reader | None = None
+        self._waiting: asyncio.Future[list[Any] | None] | None = None
+        self._replies: list[Any] = []
+        self._count = 0
         self._transport: asyncio.WriteTransport | None = None
         writer = stream_of(connection)
         if writer is not None and not writer.is_closing():
+            self._parser = hiredis.Reader(
+                protocolError=InvalidResponse,
+                replyError=connection._parser.parse_error,
+                notEnoughData=_PARTIAL,
+            )
             self._transport = writer.transport
             self._stream = cast(asyncio.Protocol, self._transport.get_protocol())
             self._transport.set_protocol(self)
@@ -70,42 +80,52 @@ class RawConnection(PooledConnection, asyncio.Protocol):
             return False
         return not (isinstance(pool, FairPool) and pool.is_exhausted)
 
-    async def ask(self, command: bytes) -> list[Any]:
+    async def ask(self, commands: bytes, count: int = 1) -> list[Any]:
         if self._transport is None:
-            await self._connection.send_packed_command(command, check_health=False)
-        else:
-            self._reply = asyncio.get_running_loop().create_future()
-            try:
-                self._transport.write(command)
-                reply = await self._reply
-            except BaseException:
-                self._leave()
-                await self._connection.disconnect(nowait=True)
-                raise
-            if reply is not None:
-                return reply
-        told: list[Any] | None = await self._connection.read_response(timeout=math.inf)
-        if told is None:  # the system has timed the connection out
+            return await super().ask(commands, count)
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._replies, self._count = [], count
+        try:
+            self._transport.write(commands)
+            replies = await self._waiting
+            if replies is None:  # the stream has them
+                return [await self._read() for _ in range(count)]
+            for reply in replies:
+                if isinstance(reply, RedisConnectionError):  # the server starts, or is full
+                    raise reply
+        except BaseException:
+            self._leave()
             await self._connection.disconnect(nowait=True)
-            raise RedisConnectionError("the connection was lost")
-        return told
+            raise
+        return replies
+
+    async def _read(self) -> Any:
+        try:
+            reply = await self._connection.read_response(timeout=math.inf)
+        except ResponseError as error:
+            return error
+        writer = stream_of(self._connection)
+        if reply is None and writer is not None and writer.is_closing():
+            await self._connection.disconnect(nowait=True)
+            raise RedisConnectionError("the connection was lost")  # the system has timed it out
+        return reply
 
     def data_received(self, data: bytes) -> None:
-        if self._reply is None or not (self._begun or data.startswith(b"*")):
+        if self._waiting is None or self._parser is None:  # nobody has asked
             self._leave()
             self._stream.data_received(data)
             return
-        self._begun = True
         self._parser.feed(data)
         try:
-            reply = self._parser.gets()
+            while len(self._replies) < self._count:
+                if (reply := self._parser.gets()) is _PARTIAL:
+                    return
+                self._replies.append(reply)
         except InvalidResponse as error:
-            reply = error
-        if reply is not False:
-            if self._parser.has_data():
-                reply = InvalidResponse("more came than was asked for")
-            self._begun = False
-            self._answer(reply)
+            self._answer(error)
+            return
+        more = InvalidResponse("more came than was asked for")
+        self._answer(more if self._parser.has_data() else self._replies)
 
     def eof_received(self) -> bool | None:
         self._leave()
@@ -128,15 +148,15 @@ class RawConnection(PooledConnection, asyncio.Protocol):
             self._transport = None
             self._answer(None)
 
-    def _answer(self, reply: list[Any] | RedisError | None) -> None:
-        """Wake the caller; with None, the stream has the reply."""
-        waiting, self._reply = self._reply, None
+    def _answer(self, replies: list[Any] | RedisError | None) -> None:
+        """Wake the caller; with None, the stream has the replies."""
+        waiting, self._waiting = self._waiting, None
         if waiting is None or waiting.done():
             return
-        if isinstance(reply, RedisError):
-            waiting.set_exception(reply)
+        if isinstance(replies, RedisError):
+            waiting.set_exception(replies)
         else:
-            waiting.set_result(reply)
+            waiting.set_result(replies)
 
 
 class RawConnections(Connections):
@@ -148,14 +168,6 @@ class RawConnections(Connections):
     def is_closing(self, connection: AbstractConnection) -> bool:
         writer = stream_of(connection)
         return writer is not None and writer.is_closing()
-
-    async def reply(self, connection: AbstractConnection) -> Any:
-        if (writer := stream_of(connection)) is None:
-            return await super().reply(connection)
-        reply = await connection.read_response(timeout=math.inf)
-        if reply is None and writer.is_closing():
-            raise RedisConnectionError("the connection was lost")  # the system has timed it out
-        return reply
 
 
 IMPLEMENTATION = {"connections": RawConnections()}

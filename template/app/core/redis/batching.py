@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -48,8 +49,13 @@ class Batcher(ABC, Generic[Q, A]):
     hopeless: ClassVar[tuple[type[RedisError], ...]]
     """Errors of a batch that also fail those who queued behind it: they have waited long enough."""
 
-    def __init__(self, *, size: Callable[[Sequence[Q]], float], limit: float) -> None:
+    def __init__(
+        self, client: RedisClient, *, size: Callable[[Sequence[Q]], float], limit: float
+    ) -> None:
         """Fill batches up to `limit`; larger questions of one caller have a batch of their own."""
+        self._client = client
+        self._connections = current().connections
+        self._connection: PooledConnection | None = None
         self._size = size
         self._limit = limit
         self._waiting: Batch[Q, A] = []
@@ -86,8 +92,19 @@ class Batcher(ABC, Generic[Q, A]):
     async def _share(self, batch: Batch[Q, A]) -> list[list[A]]:
         """Make a round trip for several callers, and return the answers to each."""
 
+    async def _open(self, pool: ConnectionPool) -> PooledConnection:
+        """Return the connection of the batch before, if it may stay, or one of the pool."""
+        if self._connection is not None and not self._connection.may_stay:
+            await self._release()
+        if self._connection is None:
+            self._connection = await self._connections.open(pool)
+        return self._connection
+
     async def _release(self) -> None:
-        """Release what was kept for the next batch: nobody waits any more."""
+        """Give back the connection that was kept for the next batch: nobody waits any more."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
 
     async def _send_batches(self) -> None:
         try:
@@ -151,12 +168,9 @@ class BatchReader(Batcher[bytes, bytes | None]):
             max_keys: the maximum of one command; a reader with more keys has a command of its own.
             observe: is called with the duration in seconds of each batch that was answered.
         """
-        super().__init__(size=len, limit=max_keys)
-        self._client = client
+        super().__init__(client, size=len, limit=max_keys)
         self._timeout = timeout
         self._observe = observe
-        self._connections = current().connections
-        self._connection: PooledConnection | None = None
         self._is_queueing = False
 
     def read(self, keys: Keys) -> Coroutine[Any, Any, Values]:
@@ -203,20 +217,14 @@ class BatchReader(Batcher[bytes, bytes | None]):
 
     async def _mget(self, client: Redis, keys: Keys) -> Values:
         # MGET also for one key: GET has an error for what is not a string, MGET has nil.
-        if self._connection is not None and not self._connection.may_stay:
-            await self._release()
-        if self._connection is None:
-            pool = client.connection_pool
-            self._is_queueing = isinstance(pool, FairPool) and pool.is_exhausted
-            self._connection = await self._connections.open(pool)
-            self._is_queueing = False
-        values = await self._connection.ask(_packed(keys))
+        pool = client.connection_pool
+        self._is_queueing = isinstance(pool, FairPool) and pool.is_exhausted
+        connection = await self._open(pool)
+        self._is_queueing = False
+        (values,) = await connection.ask(_packed(keys))
+        if isinstance(values, Exception):
+            raise values
         return cast(Values, values)  # the pool's connections do not decode
-
-    async def _release(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
 
 
 def _packed(keys: Keys) -> bytes:

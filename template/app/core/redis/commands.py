@@ -10,18 +10,15 @@ from time import monotonic
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
     NoScriptError,
     RedisClusterException,
     RedisError,
-    ResponseError,
     SlotNotCoveredError,
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from app.core.implementations import current
 from app.core.redis.batching import Batch, Batcher, Deadline
 from app.core.redis.clients import RedisClient
 from app.core.redis.pool import PoolTimeout
@@ -44,9 +41,7 @@ class CommandBatcher(Batcher[Command, Any]):
 
     def __init__(self, client: RedisClient) -> None:
         """Use the connections of `client`, without its retries and callbacks."""
-        super().__init__(size=_size, limit=1)
-        self._client = client
-        self._connections = current().connections
+        super().__init__(client, size=_size, limit=1)
 
     async def send(self, commands: Sequence[Command]) -> list[Any]:
         """Return a reply to each command; one that is an error is returned, too, not raised.
@@ -95,27 +90,14 @@ class CommandBatcher(Batcher[Command, Any]):
             return [error] * len(commands)
 
     async def _to_server(self, client: Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        pool = client.connection_pool
-        connection = await pool.get_connection()
+        connection = await self._open(client.connection_pool)
+        packed = connection.pack(commands)
+        limit = connection.timeout * (1 + len(packed) // _MAX_BYTES)
         try:
-            packed = connection.pack_commands(commands)
-            limit = connection.socket_timeout * (1 + sum(map(len, packed)) // _MAX_BYTES)
             with Deadline(limit):
-                await connection.send_packed_command(packed, check_health=False)
-                return [await self._reply(connection) for _ in commands]
-        except BaseException as error:
-            await connection.disconnect(nowait=True)
-            if isinstance(error, TimeoutError):
-                raise RedisTimeoutError(f"no reply within {limit} s") from None
-            raise
-        finally:
-            await pool.release(connection)
-
-    async def _reply(self, connection: AbstractConnection) -> Any:
-        try:
-            return await self._connections.reply(connection)
-        except ResponseError as error:
-            return error
+                return await connection.ask(packed, len(commands))
+        except TimeoutError:
+            raise RedisTimeoutError(f"no reply within {limit} s") from None
 
     async def _to_cluster(
         self, client: RedisCluster, commands: Sequence[tuple[Any, ...]]
