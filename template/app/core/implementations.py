@@ -102,6 +102,14 @@ class Connections:
         """Take a connection from its pool; see `PooledConnection.open`."""
         return await PooledConnection.open(pool)
 
+    def is_ready(self, pool: ConnectionPool, connection: AbstractConnection) -> bool:
+        """Whether a pool would hand out this idle connection as it is. Here, the pool looks."""
+        return False
+
+    def may_rest(self, pool: ConnectionPool, connection: AbstractConnection) -> bool:
+        """Whether a pool would only put this connection back. Here, the pool looks."""
+        return False
+
     def is_closing(self, connection: AbstractConnection) -> bool:
         """Whether a connection has ended. Here, the next command finds out."""
         return False

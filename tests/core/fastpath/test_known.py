@@ -34,10 +34,9 @@ REPLACED: dict[str, tuple[Any, str]] = {
         AbstractConnection.disconnect,
         "11194f01c2f6d3c2",
     ),
-    "redis: how one is taken": (
-        ConnectionPool.ensure_connection,
-        "d144a7b72ed399c2",
-    ),
+    "redis: how one is taken": (ConnectionPool.get_connection, "9773fd0f3df00778"),
+    "redis: how it is looked at": (ConnectionPool.ensure_connection, "d144a7b72ed399c2"),
+    "redis: how it is given back": (ConnectionPool.release, "e7d317be9fa6b3a1"),
 }
 
 

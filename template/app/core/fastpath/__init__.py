@@ -7,8 +7,9 @@ for. It stands aside where a library is not as it knows it:
   have other attributes. A response or a request that is not as usual goes through ASGI.
 * `fastapi` serves cached routes in place of the router and of `solve_dependencies`. Off if
   dependants have other fields. A route whose dependencies are not plain is left to FastAPI.
-* `redis` reads arrays in place of redis-py's streams. Off if connections have no `_writer`. Other
-  replies, and a connection with another kind of writer, are left to redis-py.
+* `redis` writes batches of commands and reads their replies in place of redis-py's streams, and
+  spares its pools a look at idle connections. Off if connections have no `_writer` or `_parser`. A
+  connection with another kind of writer is left to redis-py, and so are pools whose metrics are on.
 
 Nothing needs them: this folder can be deleted. `app/core/implementations.py` has the ordinary
 implementation of each, and uses it wherever one is off. `FASTPATH=off` turns all of them off.

@@ -1,9 +1,10 @@
 """Commands are written to Redis, and replies read, past the streams of redis-py.
 
 asyncio's streams copy what comes three times and wake their reader for every piece of it, redis-py
-waits for each write in a task of its own, and a pool looks at a connection closely each time it
-hands it out: for a batch of 30 values that is as much as all the rest. So whoever has another
-command at once keeps the connection, and what comes goes from the transport to the parser. What
+waits for each write in a task of its own, and a pool calls some seventy functions each time that it
+hands a connection out: for a batch of 30 values that is as much as all the rest. So whoever has
+another command at once keeps the connection, what comes goes from the transport to the parser, and
+a pool is told where there is nothing to look at. What
 comes while nobody has asked, and the end, are left to redis-py, and so is making an error of what
 the server says.
 
@@ -20,6 +21,7 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
+from redis.observability.providers import get_observability_instance
 
 from app.core.implementations import Connections, PooledConnection
 from app.core.redis.pool import FairPool
@@ -43,6 +45,12 @@ def stream_of(connection: AbstractConnection) -> asyncio.StreamWriter | None:
     """Return what a connection writes to, if it is a stream of asyncio."""
     writer = getattr(connection, "_writer", None)
     return writer if isinstance(writer, asyncio.StreamWriter) else None
+
+
+def _is_watched(pool: ConnectionPool) -> bool:
+    """Whether others take part when a connection is taken or given back."""
+    is_counted = get_observability_instance().get_provider_manager() is not None
+    return is_counted or pool._lock.locked()
 
 
 class RawConnection(PooledConnection, asyncio.Protocol):
@@ -164,6 +172,25 @@ class RawConnections(Connections):
 
     async def open(self, pool: ConnectionPool) -> PooledConnection:
         return RawConnection(pool, await pool.get_connection())
+
+    def is_ready(self, pool: ConnectionPool, connection: AbstractConnection) -> bool:
+        writer, stream = stream_of(connection), getattr(connection, "_reader", None)
+        parser = getattr(connection._parser, "_reader", None)
+        return (
+            writer is not None
+            and not writer.is_closing()
+            and isinstance(stream, asyncio.StreamReader)
+            and isinstance(parser, hiredis.Reader)
+            and not (stream.at_eof() or stream._buffer or parser.has_data())  # type: ignore[attr-defined]  # redis-py looks there, too
+            and not _is_watched(pool)
+        )
+
+    def may_rest(self, pool: ConnectionPool, connection: AbstractConnection) -> bool:
+        return not (
+            connection.should_reconnect()
+            or connection._re_auth_token is not None
+            or _is_watched(pool)
+        )
 
     def is_closing(self, connection: AbstractConnection) -> bool:
         writer = stream_of(connection)

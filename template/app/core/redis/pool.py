@@ -212,6 +212,10 @@ class FairPool(ConnectionPool):
         self, command_name: str | None = None, *keys: Any, **options: Any
     ) -> AbstractConnection:
         await self._slots.acquire()
+        idle = self._available_connections
+        if idle and not _is_outdated(idle[-1]) and self._connections.is_ready(self, idle[-1]):
+            self._in_use_connections.add(idle[-1])
+            return idle.pop()
         task = asyncio.current_task()
         try:
             connection: AbstractConnection = await super().get_connection()  # type: ignore[no-untyped-call]  # redis-py
@@ -227,14 +231,19 @@ class FairPool(ConnectionPool):
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         # redis-py checks for EOF only, which a connection that was reset does not have.
-        is_outdated = isinstance(connection, TrackedConnection) and connection.is_outdated
-        if connection.is_connected and (is_outdated or self._connections.is_closing(connection)):
+        if connection.is_connected and (
+            _is_outdated(connection) or self._connections.is_closing(connection)
+        ):
             await connection.disconnect(nowait=True)
         await super().ensure_connection(connection)
 
     async def release(self, connection: AbstractConnection) -> None:
         try:
-            await super().release(connection)
+            if self._connections.may_rest(self, connection):
+                self._in_use_connections.remove(connection)
+                self._available_connections.append(connection)
+            else:
+                await super().release(connection)
         except asyncio.CancelledError:
             # The base class was still waiting for its lock: it would count the connection as in
             # use for good, and the pool would shrink.
@@ -244,6 +253,10 @@ class FairPool(ConnectionPool):
             raise
         finally:
             self._slots.release()
+
+
+def _is_outdated(connection: AbstractConnection) -> bool:
+    return isinstance(connection, TrackedConnection) and connection.is_outdated
 
 
 class FairSentinelPool(FairPool, SentinelConnectionPool):
