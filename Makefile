@@ -1,7 +1,7 @@
 # Needs python3 (3.11 or newer), git and make. uv is fetched when it is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-busy lint types format bench constraints durations pictures clean
+.PHONY: help demo test test-fast test-busy lint types format bench regression constraints durations pictures clean
 
 # The environment comes first: it holds the tools, and uv where that had to be fetched.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -47,6 +47,9 @@ format: .venv/ready ## Mend style and formatting
 
 bench: .venv/ready ## Measure the service beside its peers, and write benchmarks/RESULTS.md (13 minutes)
 	@python -m benchmarks
+
+regression: .venv/ready ## CPU of each operation beside an earlier commit: SINCE=v1.2.0
+	@python -m benchmarks.regression $(or $(SINCE),$(error SINCE: which commit?))
 
 constraints: .venv/ready ## Move the tested versions to the newest ones
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 pyproject.toml --group dev \
