@@ -5,8 +5,6 @@ and send again what they got no answer to; meanwhile the process is killed and s
 """
 
 import asyncio
-import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,14 +24,10 @@ from devservers.waiting import HANG, until
 from scripts.running import free_port, service_environment
 from tests.template.answers import ROOT
 from tests.template.conftest import Render
-from tests.template.edits import OWN_FEATURES, insert_after, replace
+from tests.template.edits import replace
+from tests.template.recipes import Recipe, lay_in
 
 PAGE = ROOT / "docs/how-to/one-transaction.md"
-CODE = PAGE.with_suffix("")
-WIRING = (
-    "    stock = install_products(service, database, cache)\n"
-    "    install_orders(service, database, stock)\n"
-)
 TOGETHER = """
             if not await self._stock.take(session, product_id, quantity):
                 raise OutOfStock
@@ -142,15 +136,7 @@ class Shop:
 @pytest.fixture(params=["sqlite", "postgres"])
 def shop(request: pytest.FixtureRequest, service: Render, tmp_path: Path) -> Iterator[Shop]:
     folder = service(database=request.param, lock_strategy="none")
-    shutil.copytree(CODE, folder, dirs_exist_ok=True)
-    main = folder / "app/main.py"
-    insert_after(
-        main,
-        "import install_items\n",
-        "from app.orders.install import install_orders\n"
-        "from app.products.install import install_products\n",
-    )
-    insert_after(main, OWN_FEATURES, WIRING)
+    lay_in(Recipe(PAGE), folder)
     with ExitStack() as stack:
         redis = stack.enter_context(EmbeddedValkey())
         if request.param == "sqlite":
@@ -176,13 +162,6 @@ async def test_an_order_and_its_stock_are_both_written_or_neither(shop: Shop) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shop", ["sqlite"], indirect=True)
-def test_the_code_passes_the_checks_of_a_service(shop: Shop) -> None:
-    for command in ("ruff check .", "ruff format --check .", "mypy app/orders app/products"):
-        subprocess.run([sys.executable, "-m", *command.split()], cwd=shop.folder, check=True)
-
-
-@pytest.mark.slow
 async def test_control_two_transactions_lose_stock(shop: Shop) -> None:
     replace(shop.folder / "app/orders/orders.py", TOGETHER, APART)
     for _ in range(5):  # it depends on when the process dies
@@ -191,11 +170,3 @@ async def test_control_two_transactions_lose_stock(shop: Shop) -> None:
         if stock != STOCK - QUANTITY * len(orders):
             return
     pytest.fail("stock was never lost")
-
-
-def test_the_page_shows_the_code() -> None:
-    code = "\n".join(path.read_text("utf-8") for path in sorted(CODE.rglob("*.py"))) + WIRING
-    lines = {line.strip() for line in code.splitlines()}
-    shown = re.findall(r"^ *```python\n(.*?)^ *```$", PAGE.read_text("utf-8"), re.M | re.S)
-    assert len(shown) == 5
-    assert [line for part in shown for line in part.splitlines() if line.strip() not in lines] == []

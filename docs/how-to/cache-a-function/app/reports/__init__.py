@@ -1,0 +1,1 @@
+"""Reports: what takes long to compute, and is cached."""
