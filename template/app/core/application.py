@@ -15,6 +15,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core import openapi, problems
+from app.core.api_docs import api_docs_routes
 from app.core.cache import HttpCacheMiddleware
 from app.core.cache.http import CachedRoute
 
@@ -46,7 +47,9 @@ class Application(FastAPI):
                 FastAPI's own option it costs requests without a body nothing.
             body_timeout: the longest that a body may take to arrive, in seconds.
         """
-        super().__init__(**options)
+        super().__init__(**{"docs_url": None, "redoc_url": None, **options})
+        if self.openapi_url:
+            self.router.routes += api_docs_routes(self)
         self._limits: dict[str, Any] = {"max_bytes": max_body_bytes, "timeout": body_timeout}
         given = options.get("exception_handlers") or {}
         for error, handler in (

@@ -1,17 +1,20 @@
 """Sessions."""
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from typing import Self
 
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+
+from app.core.browser import check_origins
 from app.core.secret_strength import weaknesses
-from app.core.sessions.csrf import check_origins
 from app.core.sessions.keyring import DEVELOPMENT_SECRET, KeyRing
+from app.settings.browser import BrowserSettings
 from app.settings.redis import RedisSettings
 from app.settings.service import listed
 
 _YEAR = 31_536_000  # seconds; browsers keep no cookie for much longer
 
 
-class SessionSettings(RedisSettings):
+class SessionSettings(RedisSettings, BrowserSettings):
     """Where sessions are, what encrypts them, and when they end."""
 
     session_keys: SecretStr = SecretStr(DEVELOPMENT_SECRET)
@@ -27,6 +30,8 @@ class SessionSettings(RedisSettings):
     """Seconds after the login at which a session ends in any case."""
     session_trusted_origins: str = ""
     """Other origins whose pages may write, separated by commas: https://app.example."""
+    cors_credentials: bool = False
+    """Let pages of `cors_origins` act for who is logged in: read with the cookie, and write."""
 
     @field_validator("session_redis_url")
     @classmethod
@@ -54,6 +59,21 @@ class SessionSettings(RedisSettings):
             raise ValueError("is shorter than SESSION_IDLE_TIMEOUT")
         return seconds
 
+    @model_validator(mode="after")
+    def _credentials_are_for_named_origins(self) -> Self:
+        if self.cors_credentials and "*" in self.cors_origin_list:
+            raise ValueError(
+                "CORS_CREDENTIALS lets pages act for who is logged in, and CORS_ORIGINS=* has all "
+                "pages there are: name the origins of yours"
+            )
+        if self.cors_credentials and not self.cors_origin_list:
+            raise ValueError("CORS_CREDENTIALS is for pages of CORS_ORIGINS: name their origins")
+        return self
+
+    @property
+    def has_cors_credentials(self) -> bool:
+        return self.cors_credentials
+
     @property
     def has_session_redis(self) -> bool:
         """Whether sessions have a Redis of their own."""
@@ -70,14 +90,19 @@ class SessionSettings(RedisSettings):
 
     @property
     def session_origins(self) -> list[str]:
-        return listed(self.session_trusted_origins)
+        more = self.cors_origin_list if self.cors_credentials else []
+        return [*listed(self.session_trusted_origins), *more]
 
     def _unsafe(self) -> list[str]:
         found = super()._unsafe()
         if self.has_session_redis:
             found += self._unsafe_redis("SESSION_REDIS_URL", self.session_url)
-        if any(origin.startswith("http://") for origin in self.session_origins):
-            found.append("SESSION_TRUSTED_ORIGINS needs https://: others can write such pages")
+        for name, origins in (
+            ("SESSION_TRUSTED_ORIGINS", listed(self.session_trusted_origins)),
+            ("CORS_ORIGINS", self.cors_origin_list if self.cors_credentials else []),
+        ):
+            if any(origin.startswith("http://") for origin in origins):
+                found.append(f"{name} needs https://: others can write such pages")
         return found + weaknesses("key", "SESSION_KEYS", self.session_key_ring)
 
     def _passwords(self) -> dict[str, str]:

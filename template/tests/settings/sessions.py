@@ -16,6 +16,7 @@ PART = Part(
         ("SESSION_ABSOLUTE_TIMEOUT", "60"),
         ("SESSION_ABSOLUTE_TIMEOUT", "inf"),
         ("SESSION_TRUSTED_ORIGINS", "app.example"),
+        ("CORS_CREDENTIALS", "true"),  # for no origin
     ],
     unsafe=[
         ("SESSION_KEYS", DEVELOPMENT_SECRET, "key 1 of SESSION_KEYS is the one for dev"),

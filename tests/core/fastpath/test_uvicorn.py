@@ -98,7 +98,7 @@ def test_the_headers_of_the_server_are_those_of_now() -> None:
     for now in (b"1", b"1", b"2"):
         head = head_of(ready, [(b"date", now)])
         assert head is not None
-        assert head.startswith(b"HTTP/1.1 200 OK\r\ndate: " + now + b"\r\n")
+        assert head[0].startswith(b"HTTP/1.1 200 OK\r\ndate: " + now + b"\r\n")
 
 
 async def test_a_header_of_the_server_may_close_the_connection() -> None:

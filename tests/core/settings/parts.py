@@ -7,6 +7,7 @@ from unittest.mock import patch
 import pytest
 
 from app.settings.access import AccessSettings
+from app.settings.browser import BrowserSettings
 from app.settings.cache import CacheSettings
 from app.settings.database import mysql, postgres, s3, sqlite
 from app.settings.events import EventSettings
@@ -21,7 +22,7 @@ from app.settings.signing import SigningSettings
 
 Part = type[ServiceSettings]
 
-PRODUCTION = {"ENVIRONMENT": "production"}
+PRODUCTION = {"ENVIRONMENT": "production", "TRUSTED_HOSTS": "orders.example"}
 
 # In the order in which services have them.
 FEATURES: tuple[Part, ...] = (
@@ -34,6 +35,7 @@ FEATURES: tuple[Part, ...] = (
     SigningSettings,
     CacheSettings,
     RedisSettings,
+    BrowserSettings,
     ServiceSettings,
 )
 DATABASES: dict[str, Part] = {

@@ -15,7 +15,13 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from app.core.responses import REQUEST_ID_HEADER, Headers, PreparedResponse, ResponseSender
+from app.core.responses import (
+    OVERRIDABLE,
+    REQUEST_ID_HEADER,
+    Headers,
+    PreparedResponse,
+    ResponseSender,
+)
 
 KNOWN = "0.54 with httptools"
 WITHOUT = "cache hits take a third longer"
@@ -40,6 +46,9 @@ _NOT_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _OF_THE_CONNECTION = (b"connection", b"transfer-encoding")
 _MAX_BYTES = 65_536
 """Of a body. One piece is a copy of it, and fills what the system takes without waiting."""
+
+Head = tuple[bytes, tuple[bytes, ...]]
+"""Status and headers, and the names of those that would be added if they were not there."""
 
 _cycle_send = RequestResponseCycle.send  # another one may be put in its place
 
@@ -83,39 +92,45 @@ class RawResponseSender(ResponseSender):
             or (head := head_of(response, cycle.default_headers)) is None
         ):
             return False
+        begin, own = head
+        added = self.added.beside(own) if own else self.added
         self.status = response.status
         cycle.waiting_for_100_continue = False
         cycle.response_started = cycle.response_complete = True
         cycle.transport.write(
-            b"%s%s: %s\r\n\r\n%s" % (head, REQUEST_ID_HEADER, self._id, response.body)
+            b"%s%s%s: %s\r\n\r\n%s" % (begin, added.raw, REQUEST_ID_HEADER, self._id, response.body)
         )
         cycle.message_event.set()
         cycle.on_response()
         return True
 
 
-def head_of(response: PreparedResponse, of_server: Headers) -> bytes | None:
+def head_of(response: PreparedResponse, of_server: Headers) -> Head | None:
     """Return status and headers as they are sent, those `of_server` first; more can follow.
 
     None: the server has to look at them.
     """
-    kept: tuple[Headers, bytes | None] | None = response.raw
+    kept: tuple[Headers, Head | None] | None = response.raw
     if kept is None or kept[0] is not of_server:  # the server has a new list every second
         kept = response.raw = of_server, _make_head(response, of_server)
     return kept[1]
 
 
-def _make_head(response: PreparedResponse, of_server: Headers) -> bytes | None:
+def _make_head(response: PreparedResponse, of_server: Headers) -> Head | None:
     headers = [*of_server, *response.headers]
     lengths = [value for name, value in headers if name == b"content-length"]
     if lengths != [b"%d" % len(response.body)] or len(response.body) > _MAX_BYTES:
         return None
+    own: tuple[bytes, ...] = ()
     for name, value in headers:
+        if name in OVERRIDABLE:
+            own += (name,)
         if not name or _NOT_IN_NAME.search(name) or _NOT_IN_VALUE.search(value):
             return None
         if name in _OF_THE_CONNECTION:
             return None
-    return b"".join((STATUS_LINE[response.status], *(b"%s: %s\r\n" % header for header in headers)))
+    head = (STATUS_LINE[response.status], *(b"%s: %s\r\n" % header for header in headers))
+    return b"".join(head), own
 
 
 IMPLEMENTATION = {"response_sender": RawResponseSender}

@@ -17,6 +17,7 @@ from app.core import problems
 from app.core.implementations import current
 from app.core.observability.logging import reported, request_id
 from app.core.observability.metrics import BufferedMetrics, begin_at_zero
+from app.core.responses import NO_HEADERS, AddedHeaders
 from app.core.scope import REQUEST_ID, ROUTE_TEMPLATE
 
 log = structlog.get_logger(__name__)
@@ -61,16 +62,23 @@ class RequestMiddleware:
     Args:
         app: the application inside.
         slow: requests that take longer, in seconds, are logged.
+        headers: what responses get over http, and what over https.
         quiet: routes whose responses are not logged: probes get a 503 many times a minute while
             the service is not ready, and changes of the health are logged elsewhere.
     """
 
     def __init__(
-        self, app: ASGIApp, *, slow: float = 1.0, quiet: Collection[str] = ("/health/ready",)
+        self,
+        app: ASGIApp,
+        *,
+        slow: float = 1.0,
+        headers: tuple[AddedHeaders, AddedHeaders] = (NO_HEADERS, NO_HEADERS),
+        quiet: Collection[str] = ("/health/ready",),
     ) -> None:
         self._app = app
         self._sender = current().response_sender
         self._slow = slow
+        self._plain, self._secure = headers
         self._quiet = frozenset(quiet)
         self._meters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
@@ -81,7 +89,8 @@ class RequestMiddleware:
 
         started = perf_counter()
         identity = _given_id(scope["headers"]) or getrandbits(128).to_bytes(16, "big").hex()
-        sender = self._sender(send, identity.encode(), CLIENT_GONE)
+        added = self._secure if scope["scheme"] == "https" else self._plain
+        sender = self._sender(send, identity.encode(), CLIENT_GONE, added)
         token = request_id.set(identity)
         scope[REQUEST_ID] = identity
 

@@ -13,7 +13,6 @@ are two checks, each of which suffices in a browser that works as it should:
 """
 
 import hmac
-import re
 from collections.abc import Collection
 from contextlib import suppress
 
@@ -28,22 +27,6 @@ _TOKEN_FIELD = "csrf_token"
 _MAX_FORM_BYTES = 1024 * 1024
 _FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-_ORIGIN = re.compile(r"https?://[^/?#@\s]+", re.ASCII)
-
-
-def check_origins(origins: Collection[str]) -> frozenset[str]:
-    """Return the origins as a set.
-
-    Raises:
-        ValueError: one has not the form in which browsers send it.
-    """
-    for origin in origins:
-        if not _ORIGIN.fullmatch(origin) or origin != origin.lower():
-            raise ValueError(
-                f"an origin is a scheme and a host in lower case, such as https://app.example, "
-                f"not {origin!r}"
-            )
-    return frozenset(origins)
 
 
 def is_write(connection: HTTPConnection) -> bool:

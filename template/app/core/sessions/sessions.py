@@ -3,9 +3,9 @@
 from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 
+from app.core.browser import check_origins
 from app.core.redis import Probe, RedisClient
 from app.core.sessions.cookie import SessionCookie
-from app.core.sessions.csrf import check_origins
 from app.core.sessions.keyring import KeyRing
 from app.core.sessions.session import Session
 from app.core.sessions.store import SessionStore, is_id
