@@ -1,5 +1,6 @@
 """The recipes: a page each, code in a folder of the same name, and how that gets into a service.
 
+The pages are those of a service, `template/docs/how-to`, the code is in `docs/how-to` here.
 A file of a recipe is a new file of the service, at the same place. A file that the service has is
 extended: its imports are added, and what follows a comment that the service's file has, too, comes
 behind that comment there ("# This service's own features: add yours here.").
@@ -14,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent, indent
 
-from tests.template.answers import ROOT
+from tests.template.answers import ROOT, Answers, default_answers
 
+PAGES = ROOT / "template/docs/how-to"
 FOLDER = ROOT / "docs/how-to"
-# What every recipe may use. Another answer is in the page's line `Needs`, and costs a service.
-USUAL: dict[str, str | bool] = {
+# What every recipe is run with. Another answer is in the page's line `Needs`, and costs a service.
+USUAL: Answers = default_answers() | {
     "database": "sqlite", "sessions": True, "events": True, "github": False,
 }  # fmt: skip
 
@@ -31,7 +33,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        return self.page.stem
+        return self.page.name.partition(".")[0]
 
     @property
     def code(self) -> Path:
@@ -55,17 +57,24 @@ class Recipe:
         return [path for path in self.files if re.fullmatch(r"tests/(.+/)?test_\w+\.py", path)]
 
     @property
-    def needs(self) -> dict[str, str | bool]:
-        """The answers that its line `Needs` names; of several for a question, the first."""
-        [line] = re.findall(r"^Needs (.+)$", self.text, re.MULTILINE) or [""]
-        found: dict[str, str | bool] = {}
-        for question, answer in re.findall(r"`(\w+)=(\w+)`", line):
-            found.setdefault(question, {"true": True, "false": False}.get(answer, answer))
+    def needs(self) -> dict[str, list[str | bool]]:
+        """The answers that its line `Needs` names: one or several for a question."""
+        found: dict[str, list[str | bool]] = {}
+        for line in re.findall(r"^Needs (.+)$", self.text, re.MULTILINE):
+            for question, answer in re.findall(r"`(\w+)=(\w+)`", line):
+                of_question = found.setdefault(question, [])
+                of_question.append({"true": True, "false": False}.get(answer, answer))
         return found
 
     @property
-    def answers(self) -> dict[str, str | bool]:
-        return USUAL | self.needs
+    def answers(self) -> Answers:
+        """The answers with which it is run."""
+        others = {name: found[0] for name, found in self.needs.items() if USUAL[name] not in found}
+        return USUAL | others
+
+    def suits(self, answers: Answers) -> bool:
+        """Whether a service with these answers has what it needs."""
+        return all(answers[name] in found for name, found in self.needs.items())
 
     @property
     def unshown(self) -> list[str]:
@@ -74,13 +83,13 @@ class Recipe:
         return [block for _, block in blocks if not all(map(self._has, _parts(block)))]
 
     def _has(self, part: str) -> bool:
-        """Whether a part of a block is in one of the files, line by line."""
-        wanted = part.splitlines()
+        """Whether a part of a block is in one of the files, line by line, but for empty ones."""
+        wanted = list(filter(str.strip, part.splitlines()))
         for text in self.files.values():
-            lines = text.splitlines()
+            lines = list(filter(str.strip, text.splitlines()))
             for start in range(len(lines) - len(wanted) + 1):
-                excerpt = "\n".join(lines[start : start + len(wanted)])
-                if dedent(excerpt).strip() == part.strip():
+                excerpt = dedent("\n".join(lines[start : start + len(wanted)]))
+                if excerpt.splitlines() == wanted:
                     return True
         return False
 
@@ -93,7 +102,8 @@ def _parts(block: str) -> Iterator[str]:
 
 
 def recipes() -> list[Recipe]:
-    return [Recipe(page) for page in sorted(FOLDER.glob("*.md")) if page.stem != "README"]
+    pages = [*PAGES.glob("*.md*"), *FOLDER.glob("*.md")]
+    return [Recipe(page) for page in sorted(pages) if page.stem != "README"]
 
 
 def lay_in(recipe: Recipe, service: Path) -> None:

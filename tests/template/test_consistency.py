@@ -230,7 +230,7 @@ def test_every_promise_names_a_test_that_exists() -> None:
             assert f"def {name}(" in (ROOT / file).read_text("utf-8") or not name, test
 
 
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]  # those of a service: test_recipes.py
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -252,8 +252,7 @@ def test_what_a_page_names_exists(page: Path) -> None:
 
 def test_every_page_is_listed() -> None:
     listed = (ROOT / "docs/README.md").read_text("utf-8")
-    recipes = ROOT.glob("docs/how-to/[!R]*.md")  # which have an index of their own
-    pages = [str(p.relative_to(ROOT / "docs")) for p in {*ROOT.glob("docs/**/*.md")} - {*recipes}]
+    pages = [str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")]
     assert [page for page in pages if f"({page})" not in listed] == ["README.md"]
 
 

@@ -27,7 +27,7 @@ from tests.template.conftest import Render
 from tests.template.edits import replace
 from tests.template.recipes import Recipe, lay_in
 
-PAGE = ROOT / "docs/how-to/one-transaction.md"
+PAGE = ROOT / "template/docs/how-to/one-transaction.md"
 TOGETHER = """
             if not await self._stock.take(session, product_id, quantity):
                 raise OutOfStock

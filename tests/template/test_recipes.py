@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from scripts.running import service_environment
-from tests.template.answers import ROOT, label
+from tests.template.answers import ROOT, Answers, covering_profiles, label
 from tests.template.conftest import Render
 from tests.template.recipes import FOLDER, USUAL, Recipe, lay_in, recipes
 
 RECIPES = [each for each in recipes() if os.environ.get("RECIPE", each.name) == each.name]
 CODED = [recipe for recipe in RECIPES if recipe.files]
-ANSWERS = list({label(USUAL | recipe.answers): recipe.answers for recipe in CODED}.values())
+ANSWERS = list({label(recipe.answers): recipe.answers for recipe in CODED}.values())
 # These need more than one service in one process, and have a file of tests of their own.
 ELSEWHERE = {"one-transaction": "tests/template/test_one_transaction.py"}
 
@@ -59,7 +59,7 @@ class Kitchen:
         assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-8000:]}"
 
 
-@pytest.fixture(scope="module", params=ANSWERS, ids=lambda answers: label(USUAL | answers))
+@pytest.fixture(scope="module", params=ANSWERS, ids=label)
 def kitchen(
     request: pytest.FixtureRequest, render: Render, tmp_path_factory: pytest.TempPathFactory
 ) -> Kitchen:
@@ -72,7 +72,7 @@ def kitchen(
 @pytest.mark.slow
 def test_they_have_the_style_of_a_service(kitchen: Kitchen) -> None:
     kitchen.run("ruff", "check", "-q", *kitchen.files)
-    kitchen.run("ruff", "format", "--check", "-q", *kitchen.files)
+    kitchen.run("ruff", "format", "--check", "-q", "docs", *kitchen.files)
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ def test_a_page_shows_its_code(recipe: Recipe) -> None:
 @each_recipe
 def test_a_recipe_is_run(recipe: Recipe) -> None:
     """By its tests here, or by one that its page or `ELSEWHERE` names."""
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", recipe.text)
+    named = re.findall(r"`((?:template/)?tests/[\w/]+\.py)::(\w+)`", recipe.text)
     if recipe.name in ELSEWHERE:
         assert recipe.name in (ROOT / ELSEWHERE[recipe.name]).read_text("utf-8")
     elif recipe.files:
@@ -111,9 +111,40 @@ def test_every_folder_of_code_has_a_page() -> None:
     assert folders <= {recipe.name for recipe in recipes()}
 
 
-def test_every_page_is_in_the_index() -> None:
-    index = (FOLDER / "README.md").read_text("utf-8")
-    assert [each.name for each in recipes() if f"({each.name}.md)" not in index] == []
+@pytest.mark.parametrize("answers", covering_profiles(), ids=label)
+def test_a_service_has_the_pages_that_suit_it_in_its_index(
+    assemble: Render, answers: Answers
+) -> None:
+    docs = assemble(**answers) / "docs"
+    expected = {each.name for each in recipes() if each.suits(answers)}
+    assert {page.stem for page in (docs / "how-to").iterdir()} == expected
+    index = re.findall(r"\(how-to/([\w-]+)\.md\)", (docs / "README.md").read_text("utf-8"))
+    assert sorted(index) == sorted(expected)
+
+
+@pytest.mark.parametrize("answers", covering_profiles(), ids=label)
+def test_links_of_a_service_lead_somewhere(assemble: Render, answers: Answers) -> None:
+    service = assemble(**answers)
+    pages = [*service.glob("*.md"), *service.glob("docs/**/*.md")]
+    links = [
+        (page, link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
+        if "://" not in link
+    ]
+    assert len(links) > 20
+    missing = [f"{page}: {link}" for page, link in links if not leads_somewhere(page, link)]
+    assert missing == []
+
+
+def leads_somewhere(page: Path, link: str) -> bool:
+    """Whether there is such a file, with such a heading."""
+    path, _, heading = link.partition("#")
+    target = page.parent / path if path else page
+    if not heading:
+        return target.exists()
+    titles = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.MULTILINE)
+    return heading in {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in titles}
 
 
 @pytest.fixture

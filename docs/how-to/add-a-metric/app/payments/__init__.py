@@ -1,0 +1,1 @@
+"""Add a metric, a log line or a health check of your own."""

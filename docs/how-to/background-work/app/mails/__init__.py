@@ -1,0 +1,1 @@
+"""Do something after the answer is sent."""

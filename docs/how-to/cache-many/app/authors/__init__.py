@@ -1,0 +1,1 @@
+"""Cache a query for several keys at once."""

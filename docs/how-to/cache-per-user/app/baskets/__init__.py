@@ -1,0 +1,1 @@
+"""Cache per user, tenant or language."""

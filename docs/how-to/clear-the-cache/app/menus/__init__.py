@@ -1,0 +1,1 @@
+"""Invalidate everything, for example after a deploy."""

@@ -1,0 +1,1 @@
+"""Invalidate what belongs together (tags)."""

@@ -1,0 +1,1 @@
+"""Let browsers and clients keep an answer (what `max_age` means)."""

@@ -1,0 +1,1 @@
+"""Cache that something does not exist (404)."""

@@ -1,0 +1,1 @@
+"""Answer from the memory of the process (near cache)."""

@@ -1,0 +1,1 @@
+"""Use Redis for something of your own."""

@@ -1,0 +1,1 @@
+"""Limit the rate of requests, also of cached routes."""

@@ -1,0 +1,1 @@
+"""Report errors to Sentry."""

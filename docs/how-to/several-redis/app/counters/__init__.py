@@ -1,0 +1,1 @@
+"""Use several Redis: sessions and locks apart from the cache."""

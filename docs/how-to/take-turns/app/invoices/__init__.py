@@ -1,0 +1,1 @@
+"""Let only one process at a time do something (a lock)."""
