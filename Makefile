@@ -1,7 +1,7 @@
 # Needs python3 (3.11 or newer), git and make. uv is fetched when it is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-busy lint types format bench regression constraints durations pictures clean
+.PHONY: help demo test test-fast test-busy lint types format bench regression constraints durations reference pictures clean
 
 # The environment comes first: it holds the tools, and uv where that had to be fetched.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -54,6 +54,9 @@ regression: .venv/ready ## CPU of each operation beside an earlier commit: SINCE
 constraints: .venv/ready ## Move the tested versions to the newest ones
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 pyproject.toml --group dev \
 	  --custom-compile-command "make constraints" --output-file constraints.txt
+
+reference: .venv/ready ## Write the tables of template/docs/reference from the code
+	@python -m scripts.reference
 
 pictures: .venv/ready ## Draw docs/pictures again (needs Graphviz)
 	@python -m scripts.pictures

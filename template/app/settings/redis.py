@@ -11,6 +11,8 @@ class RedisSettings(ServiceSettings):
     """Where Redis is, and how long the service waits for it."""
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """The servers, and how they are reached: redis://, rediss:// (TLS), redis+sentinel://host/name,
+    redis+cluster://host."""
     redis_timeout: float = Field(default=0.2, gt=0)
     """The longest wait for a connection, and for one reply."""
     redis_pool_size: int = Field(default=32, ge=1)

@@ -50,7 +50,9 @@ class ServiceSettings(BaseSettings):
 
     # Logs
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The lowest level of lines that are written."""
     log_format: Literal["console", "json"] = "console"
+    """For people, or one JSON object a line, for machines."""
     slow_request: float = Field(default=1.0, gt=0)
     """Requests that take longer are logged."""
     opentelemetry: bool = False

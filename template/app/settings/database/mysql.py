@@ -40,6 +40,7 @@ class DatabaseSettings(SqlSettings):
     }
 
     database_url: SecretStr = SecretStr("mysql+asyncmy://root:mysql@127.0.0.1:3306/app")
+    """The server, who logs in, and the database. In production with `?ssl_ca=` and a file."""
 
     @model_validator(mode="after")
     def _host_is_verified(self) -> Self:

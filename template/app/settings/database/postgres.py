@@ -60,6 +60,7 @@ class DatabaseSettings(SqlSettings):
     database_url: SecretStr = SecretStr(
         "postgresql+asyncpg://postgres:postgres@127.0.0.1:5432/postgres"
     )
+    """The server, who logs in, and the database. In production with `?ssl=verify-full`."""
     database_pooler: Literal["none", "session", "transaction"] = "none"
     """What is between the service and PostgreSQL. `transaction`: a pooler, such as PgBouncer, that
     gives a connection to one transaction at a time."""

@@ -19,6 +19,7 @@ class DatabaseSettings(ServiceSettings):
     s3_access_key_id: str = ""
     """Empty: found where AWS's own tools look, such as the role that the machine has."""
     s3_secret_access_key: SecretStr = SecretStr("")
+    """The secret that belongs to the key."""
     database_pool_size: int = Field(default=32, ge=1)
     """Requests to S3 at a time, per process."""
     database_pool_timeout: float = Field(default=2.0, gt=0)

@@ -23,6 +23,7 @@ class DatabaseSettings(SqlSettings):
     }
 
     database_url: SecretStr = SecretStr("sqlite+aiosqlite:///./app.db")
+    """The file: three slashes before one of the working directory, four before an absolute path."""
 
     @classmethod
     def _check(cls, url: URL) -> None:
