@@ -1,0 +1,1 @@
+"""Answer with an error of your own."""

@@ -1,0 +1,1 @@
+"""Serve a page with a form."""
