@@ -5,6 +5,7 @@ row of a file that an answer leaves out is under the same condition, by `_exclud
 """
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -134,7 +135,8 @@ def log_events() -> str:
 
 def events(text: str) -> Iterator[tuple[str, str, str, str]]:
     """Yield what a file logs: event, level, names of the values, and the text that is always so."""
-    for call in calls(text, LEVELS):
+    chosen = re.search(r"tell = log\.(\w+) if .* else log\.(\w+)", text)  # by the situation
+    for call in calls(text, (*LEVELS, "tell")):
         if call.args and isinstance(call.args[0], ast.Constant) and "." in str(call.args[0].value):
             values = [each.arg for each in call.keywords if each.arg]
             fixed = [
@@ -142,7 +144,9 @@ def events(text: str) -> Iterator[tuple[str, str, str, str]]:
                 for each in call.keywords
                 if each.arg in TOLD and isinstance(each.value, ast.Constant)
             ]
-            level = "error" if name_of(call) == "exception" else name_of(call)
+            level = name_of(call).replace("exception", "error")
+            if level == "tell" and chosen:
+                level = " or ".join(chosen.groups())
             yield str(call.args[0].value), level, ", ".join(map(code, values)), "; ".join(fixed)
     for call in calls(text, ("OutageLog",)):  # it makes two events of one word
         what = str(ast.literal_eval(call.args[0]))

@@ -77,7 +77,7 @@ def add_a_test(service: Path) -> None:
 
 
 def extend_the_readme(service: Path) -> None:
-    replace(service / "README.md", "## The cache\n", "## The cache\n\nOurs is 2 GB.\n")
+    replace(service / "README.md", "## Every day\n", "## Every day\n\nOurs are long.\n")
     append(service / "README.md", "\n## Payments\n\nAsk the payments team.\n")
 
 
@@ -85,7 +85,7 @@ def add_sections_to_the_readme(service: Path) -> None:
     """In the place for them, and between a section that an answer changes and the next one."""
     readme = service / "README.md"
     insert_after(readme, "Write them here: updates leave this place alone.\n", "\n### Ours\n")
-    replace(readme, "\n## The cache\n", "\n## Our tables\n\nOurs.\n\n## The cache\n")
+    replace(readme, "\n## Every day\n", "\n## Our tables\n\nOurs.\n\n## Every day\n")
 
 
 def rework_the_example(service: Path) -> None:

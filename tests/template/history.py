@@ -52,8 +52,9 @@ def turn_back(files: Path) -> None:
     settings = files / "app/settings/__init__.py.jinja"
     replace(settings, '    service_name: str = "{{ service_name }}"\n', "")
     readme = files / "README.md.jinja"
-    replace(readme, "## Watching it\n", "## Metrics\n")
-    replace(readme, "{% if github %}", "{% if true %}")  # nobody was asked yet
+    replace(readme, "## Where things are\n", "## Where it is\n")
+    # Nobody was asked yet.
+    replace(files / "docs/updates.md.jinja", "{% if github %}", "{% if true %}")
 
 
 def copy(template: Path, folder: Path, ref: str, answers: Answers) -> Path:

@@ -137,6 +137,22 @@ def test_links_of_a_service_lead_somewhere(assemble: Render, answers: Answers) -
     assert missing == []
 
 
+@pytest.mark.parametrize("answers", covering_profiles(), ids=label)
+def test_a_service_knows_what_to_do_about_each_alert(assemble: Render, answers: Answers) -> None:
+    service = assemble(**answers)
+    rules = [path.read_text("utf-8") for path in (service / "deploy/alerts").glob("*.yml")]
+    alerts = re.findall(r"- alert: (\w+)$", "\n".join(rules), re.MULTILINE)
+    told = re.findall(r"^\| `([A-Z]\w+)` \|", (service / "docs/operations.md").read_text(), re.M)
+    assert sorted(told) == sorted(alerts)
+
+
+@pytest.mark.parametrize("answers", covering_profiles(), ids=label)
+def test_the_first_pages_are_one_screen(assemble: Render, answers: Answers) -> None:
+    for page, most in (("README.md", 80), ("AGENTS.md", 70)):
+        text = (assemble(**answers) / page).read_text("utf-8")
+        assert len(text.splitlines()) <= most, page
+
+
 def leads_somewhere(page: Path, link: str) -> bool:
     """Whether there is such a file, with such a heading."""
     path, _, heading = link.partition("#")

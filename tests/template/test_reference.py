@@ -43,6 +43,18 @@ def test_every_row_says_what_it_is(page: str) -> None:
     assert [row for row in rows if row.endswith("|  |")] == []
 
 
+def test_every_name_that_looks_like_a_log_event_has_a_row() -> None:
+    """Found in another way than the table: any text `part.what_happened`."""
+    listed = names_in((FOLDER / "log-events.md.jinja").read_text("utf-8"))
+    parts = "|".join({name.split(".")[0] for name in listed})
+    missing = set()
+    for path in (FOLDER.parents[1] / "app").rglob("*.py"):
+        if not path.is_relative_to(FOLDER.parents[1] / "app/accounts"):
+            found = re.findall(rf'"((?:{parts})\.[a-z_]+)"', path.read_text("utf-8"))
+            missing |= {name for name in found if not {name, f"{name}_lost"} & listed}
+    assert missing - {"access.toml"} == set()
+
+
 def test_unsafe_defaults_are_not_shown() -> None:
     text = (FOLDER / "settings.md.jinja").read_text("utf-8")
     rows = [row for row in text.splitlines() if row.startswith("| `SESSION_KEYS` |")]
