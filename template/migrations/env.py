@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
 from importlib import import_module
@@ -58,7 +58,10 @@ def render(kind: str, item: Any, context: AutogenContext) -> str | Literal[False
 def arrange(_: Any, __: Any, directives: list[MigrationScript]) -> None:
     """Have a new migration go through where tables refer to each other."""
     [script] = directives
-    run_after_other_branches(script)
+    changed = {getattr(each, "table_name", None) for each in script.upgrade_ops_list[0].ops}
+    tables = {name for name in changed if name is not None}
+    continue_their_branch(script, tables)
+    run_after_other_branches(script, tables)
     for changes in (*script.upgrade_ops_list, *script.downgrade_ops_list):
         # Indexes go with their table. MySQL keeps one that a foreign key needs.
         dropped = {each.table_name for each in changes.ops if isinstance(each, DropTableOp)}
@@ -70,25 +73,44 @@ def arrange(_: Any, __: Any, directives: list[MigrationScript]) -> None:
         ]
 
 
-def run_after_other_branches(script: MigrationScript) -> None:
-    """Have a new migration depend on those of other branches that make what it refers to.
+# A branch is labelled with the name of its feature; one without a label has all the others.
+def features_of(tables: Collection[str]) -> set[str]:
+    """Which features have these tables; one that is gone is taken for a feature of its name."""
+    known = {
+        name: mapper.class_.__module__.split(".")[1]
+        for mapper in Base.registry.mappers
+        if (name := getattr(mapper.local_table, "name", None)) in tables
+    }
+    return {known.get(name, name) for name in tables}
 
-    A branch is labelled with the name of its feature; one without a label has all the others.
+
+def continue_their_branch(script: MigrationScript, tables: set[str]) -> None:
+    """Have a new migration continue the branch of the feature whose tables change.
+
+    Not where the command names a head, or where several branches without a label are there.
     """
-    if script.head in {None, "head"}:
-        return  # there is one branch
-    changed = {getattr(change, "table_name", None) for change in script.upgrade_ops_list[0].ops}
+    heads = context.script.get_revisions("heads")
+    if script.head not in {None, "head"} or not heads:
+        return
+    features = features_of(tables)
+    own = [head for head in heads if features and features <= head.branch_labels]
+    others = [head for head in heads if not head.branch_labels]
+    if found := own or others:
+        if len(found) == 1:
+            script.head = found[0].revision
+    else:
+        script.head = "base"
+
+
+def run_after_other_branches(script: MigrationScript, tables: set[str]) -> None:
+    """Have a new migration depend on those of other branches that make what it needs."""
     referred = {
-        key.referred_table
+        key.referred_table.name
         for table in Base.metadata.tables.values()
-        if table.name in changed
+        if table.name in tables
         for key in table.foreign_key_constraints
     }
-    features = {
-        mapper.class_.__module__.split(".")[-2]
-        for mapper in Base.registry.mappers
-        if mapper.local_table in referred
-    }
+    features = features_of(tables | referred)
     heads = context.script.get_revisions("heads")
     labels = set().union(*(head.branch_labels for head in heads))
     needed = {

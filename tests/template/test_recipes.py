@@ -40,7 +40,7 @@ class Kitchen:
         for recipe in recipes:
             lay_in(recipe, folder)
         if any(path.endswith("/table.py") for path in self.files):
-            autogenerate = 'alembic revision --autogenerate --head "0001@head" -m recipes'
+            autogenerate = "alembic revision --autogenerate -m recipes"
             self.run("devservers", "--", "sh", "-c", f"alembic upgrade heads && {autogenerate}")
 
     def run(self, *command: str) -> None:

@@ -1,0 +1,1 @@
+"""Begins features: `make feature NAME=products` copies things under another name."""
