@@ -37,6 +37,7 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "tests/benchmarks": ("database",),
     "tests/items/test_restock.py": ("lock_strategy", "access"),
     "tests/observability": (),
+    "tests/test_browser.py": (),
     "tests/test_database.py": ("database",),
     "tests/test_database_outage.py": ("database",),
     "tests/test_fastpath.py": (),

@@ -103,7 +103,9 @@ def _members(error: AnyHTTPException) -> Mapping[str, Any]:
 
 def _body(status: int, members: Mapping[str, Any]) -> dict[str, Any]:
     title = _TITLES.get(status) or _phrase(status) or "Error"
-    return {"type": "about:blank", "title": title, **members, "status": status}
+    body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, **members}
+    body["status"] = status  # whatever the members say
+    return body
 
 
 def _phrase(status: int) -> str | None:
