@@ -173,7 +173,7 @@ def test_renders_are_as_their_formatter_and_linter_want_them(
     for answers in several:
         rules = repr(tomllib.loads(texts(**answers)["pyproject.toml"])["tool"]["ruff"])
         for path, text in texts(**answers).items():
-            if path.endswith((".py", ".toml")) and (path, text, rules) not in seen:
+            if path.endswith((".py", ".toml", ".md")) and (path, text, rules) not in seen:
                 seen.add((path, text, rules))
                 files.append(assemble(**answers) / path)
     assert_linted(*files)
