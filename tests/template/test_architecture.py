@@ -20,6 +20,7 @@ MODULES = {
 LAYERS = (
     # Nobody imports the fast paths by name: they are chosen at start.
     (
+        "app.core.commands",
         "app.core.service",
         "app.core.application",
         "app.core.error_answers",

@@ -38,6 +38,7 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "tests/items/test_restock.py": ("lock_strategy", "access"),
     "tests/observability": (),
     "tests/test_browser.py": (),
+    "tests/test_commands.py": ("access",),
     "tests/test_database.py": ("database",),
     "tests/test_database_outage.py": ("database",),
     "tests/test_fastpath.py": (),

@@ -1,11 +1,12 @@
 """Items over HTTP."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 
-from app.core.cache import Cache
+from app.core.cache import Cache, HotCall
 from app.items.caching import LISTS, item_policy, item_tag, page_policy
 from app.items.changes import Change, ItemChanges
 from app.items.errors import ItemNotFound, VersionConflict
@@ -61,4 +62,11 @@ def create_items_router(cache: Cache, items: ItemRepository, changes: ItemChange
             raise HTTPException(404, "no such item")
         await changes.tell(item_id, Change.DELETED)
 
+    async def hottest() -> AsyncIterator[HotCall]:
+        """What most clients begin with: the first page, and the items on it."""
+        yield list_items, {}
+        for item in (await items.page(None, 20)).items:
+            yield read_item, {"item_id": item.id}
+
+    cache.keep_warm("items", hottest)
     return router

@@ -7,6 +7,7 @@ from app.core.cache.kept import Kept, do_not_keep, keep
 from app.core.cache.keys import UnkeyableType
 from app.core.cache.outage import CacheUnavailable
 from app.core.cache.policy import CachePolicy
+from app.core.cache.warming import HotCall, Warmable, WarmingReport
 
 __all__ = [
     "Cache",
@@ -14,9 +15,12 @@ __all__ = [
     "CacheUnavailable",
     "CachedFunction",
     "CachedRoute",
+    "HotCall",
     "HttpCacheMiddleware",
     "Kept",
     "UnkeyableType",
+    "Warmable",
+    "WarmingReport",
     "do_not_keep",
     "keep",
 ]

@@ -14,6 +14,7 @@ from app.core.cache.outage import Breaker, CacheUnavailable, Recovery
 from app.core.cache.policy import CachePolicy
 from app.core.cache.server_watch import ServerWatch
 from app.core.cache.store import CacheStore
+from app.core.cache.warming import HotCalls, Warmer, WarmingReport
 from app.core.redis import BatchReader, RedisClient, on_connect
 from app.core.serializers import Serializer
 from app.core.tasks import Tasks
@@ -101,6 +102,8 @@ class Cache:
             is_enabled=enabled,
         )
         self._tasks = Tasks()
+        self._warmer = Warmer()
+        self.is_enabled = enabled
 
     async def __aenter__(self) -> Self:
         self._tasks.start(self._recovery.run(self._store, self._breaker))
@@ -159,6 +162,37 @@ class Cache:
         metrics.expect_policy(name)
         self._policies[name] = policy
         return policy
+
+    def keep_warm(self, name: str, calls: HotCalls) -> None:
+        """Say what is asked for most: it is loaded at the start, and anew every night.
+
+        `calls` yields cached functions or public routes with their arguments, and may look up in a
+        database which these are:
+
+            async def hottest() -> AsyncIterator[HotCall]:
+                for item in (await items.page(None, 20)).items:
+                    yield read_item, {"item_id": item.id}
+
+        Raises:
+            ValueError: the name, which is for the log, is taken.
+        """
+        self._warmer.add(name, calls)
+
+    async def warm(self) -> WarmingReport:
+        """Load what `keep_warm` names and is not cached, a few at once.
+
+        Of processes that start together one loads each entry; the others wait for it, for up to
+        `lease_wait`. What fails is logged and counted.
+        """
+        return await self._warmer.warm()
+
+    async def refresh(self) -> WarmingReport:
+        """Load what `keep_warm` names anew, in place, a few at once.
+
+        What fails is logged and counted, and keeps its old value. Two processes that do this at the
+        same time load everything twice.
+        """
+        return await self._warmer.refresh()
 
     async def invalidate_tags(self, *tags: str, strict: bool = False) -> None:
         """Make every entry invalid that carries one of the tags.

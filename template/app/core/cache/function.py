@@ -159,6 +159,10 @@ class CachedFunction(Generic[P, R]):
         """Remove the result for these arguments; see `CachePolicy.invalidate`."""
         await self._engine.delete([self._keys(self.key(*args, **kwargs))])
 
+    async def warm(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Compute the result for these arguments unless it is cached."""
+        await self._engine.get(self._lookup(*args, **kwargs))
+
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Compute the result for these arguments now; see `CachePolicy.refresh`."""
         result = await self._engine.refresh(self._lookup(*args, **kwargs))

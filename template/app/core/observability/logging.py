@@ -42,6 +42,15 @@ _QUOTED = re.compile(
 _BEARER = re.compile(r"\b(bearer\s+)[a-z0-9._~+/=-]{8,}", re.IGNORECASE)
 
 
+_stream: Literal["stdout", "stderr"] = "stdout"
+
+
+def log_to_stderr() -> None:
+    """Leave standard output to the result of a command, from now on."""
+    global _stream
+    _stream = "stderr"
+
+
 def configure_logging(level: str, renderer: Literal["console", "json"]) -> None:
     """Send all logs of the process to standard output. May be called again.
 
@@ -57,9 +66,9 @@ def configure_logging(level: str, renderer: Literal["console", "json"]) -> None:
     )
     root = logging.getLogger()
     for handler in root.handlers[:]:
-        if isinstance(handler, _StandardOutput):
+        if isinstance(handler, _StandardStream):
             root.removeHandler(handler)
-    root.addHandler(_StandardOutput(_formatter(renderer)))
+    root.addHandler(_StandardStream(_formatter(renderer)))
     root.setLevel(level)
     _take_over_uvicorn()
 
@@ -153,7 +162,7 @@ def _formatter(renderer: Literal["console", "json"]) -> logging.Formatter:
     if renderer == "json":
         last = [structlog.processors.format_exc_info, _clean, structlog.processors.JSONRenderer()]
     else:
-        colors = sys.stdout.isatty()
+        colors = getattr(sys, _stream).isatty()
         render = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_plain_traceback)
         last = [_clean, _one_line, render]
     return _Formatter(
@@ -162,8 +171,8 @@ def _formatter(renderer: Literal["console", "json"]) -> logging.Formatter:
     )
 
 
-class _StandardOutput(logging.Handler):
-    """Writes to the current `sys.stdout`, because tests replace it."""
+class _StandardStream(logging.Handler):
+    """Writes to the current `sys.stdout` or `sys.stderr`, because tests replace them."""
 
     def __init__(self, formatter: logging.Formatter) -> None:
         super().__init__()
@@ -171,8 +180,9 @@ class _StandardOutput(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            sys.stdout.write(f"{self.format(record)}\n")
-            sys.stdout.flush()
+            stream: TextIO = getattr(sys, _stream)
+            stream.write(f"{self.format(record)}\n")
+            stream.flush()
         except Exception:
             self.handleError(record)
 

@@ -228,6 +228,10 @@ class CachedRoute:
         key = self.arguments.key(self.arguments.bind(**arguments))
         await self.engine.delete([self._keyspace.entry_keys(self._policy, key, ())])
 
+    async def warm(self, **arguments: Any) -> None:
+        """Compute the response for these arguments unless it is cached; see `refresh`."""
+        await self.engine.get(self._lookup(arguments))
+
     async def refresh(self, **arguments: Any) -> None:
         """Compute the response for these arguments now; see `CachePolicy.refresh`.
 
@@ -237,14 +241,15 @@ class CachedRoute:
             TypeError: the route varies by who asks, or an argument without a default is missing.
             Exception: what the function raised.
         """
+        await self.engine.refresh(self._lookup(arguments))
+
+    def _lookup(self, arguments: dict[str, Any]) -> Lookup:
+        """Return how the response for these arguments is made without a request."""
         if not self.public:
             raise TypeError(f"{self.arguments.name} varies by who asks: invalidate a tag of it")
         bound = self.arguments.bind(**arguments)
         keys = self.entry_keys(bound, None)
-        lookup = Lookup(
-            self.codec, keys, lambda: self.builder.build(bound), is_safe=not self.ignored
-        )
-        await self.engine.refresh(lookup)
+        return Lookup(self.codec, keys, lambda: self.builder.build(bound), is_safe=not self.ignored)
 
     async def _get(self, request: Request, principal: Any, arguments: dict[str, Any]) -> Result:
         """Return the response, and how it came about."""

@@ -1,0 +1,1 @@
+"""Commands of this service: a module for each, `python -m app.commands` lists them."""

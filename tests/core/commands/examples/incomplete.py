@@ -1,0 +1,1 @@
+"""Is no command yet."""
