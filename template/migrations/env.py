@@ -14,6 +14,7 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from alembic.autogenerate.render import _repr_type
 from alembic.operations.ops import DropIndexOp, DropTableOp, MigrationScript, ModifyTableOps
+from alembic.script import Script
 from alembic.util import CommandError
 from sqlalchemy import Connection, Index, UniqueConstraint, inspect, pool, text
 from sqlalchemy.exc import DBAPIError
@@ -84,12 +85,17 @@ def features_of(tables: Collection[str]) -> set[str]:
     return {known.get(name, name) for name in tables}
 
 
+def all_heads() -> tuple[Script, ...]:
+    """The newest migration of each branch, also of those that others depend on."""
+    return context.script.get_revisions(context.script.get_heads())
+
+
 def continue_their_branch(script: MigrationScript, tables: set[str]) -> None:
     """Have a new migration continue the branch of the feature whose tables change.
 
     Not where the command names a head, or where several branches without a label are there.
     """
-    heads = context.script.get_revisions("heads")
+    heads = all_heads()
     if script.head not in {None, "head"} or not heads:
         return
     features = features_of(tables)
@@ -111,7 +117,7 @@ def run_after_other_branches(script: MigrationScript, tables: set[str]) -> None:
         for key in table.foreign_key_constraints
     }
     features = features_of(tables | referred)
-    heads = context.script.get_revisions("heads")
+    heads = all_heads()
     labels = set().union(*(head.branch_labels for head in heads))
     needed = {
         head.revision

@@ -1,5 +1,6 @@
 """The migration that Alembic writes for changed tables is one that runs, and passes the checks."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from devservers.mysql import EmbeddedMySQL
 from scripts.running import service_environment
 from tests.core.database.backends import installed
 from tests.template.conftest import Render
+from tests.template.edits import delete_the_example
 
 _ORDERS = '''"""Orders: of an account, for an item, both of which other features keep."""
 
@@ -84,7 +86,23 @@ class EntryRow(LedgerBase):
 
     id: Mapped[int] = mapped_column(primary_key=True)
 '''
+_FAVOURITES = '''"""What accounts like."""
+
+from uuid import UUID
+
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.database.tables import Base
+
+
+class FavouriteRow(Base):
+    __tablename__ = "favourites"
+
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+'''
 _COLUMN = "    quantity: Mapped[int]\n"
+_OF_ACCOUNTS = "    version: Mapped"
 
 
 def add_tables(folder: Path, feature: str, tables: str) -> Path:
@@ -93,6 +111,25 @@ def add_tables(folder: Path, feature: str, tables: str) -> Path:
     (path.parent / "__init__.py").touch()
     path.write_text(tables)
     return path
+
+
+def run(folder: Path, *command: str) -> str:
+    """What a command says, if it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env=service_environment() | {"DEVSERVERS": "embedded"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.stdout[-2000:] or "it failed" if done.returncode else ""
+
+
+def migration(folder: Path, name: str) -> str:
+    [found] = (folder / "migrations/versions").glob(f"*_{name}.py")
+    return found.read_text()
 
 
 @pytest.mark.slow
@@ -111,18 +148,6 @@ def test_tables_that_refer_to_other_features_and_a_new_column(
     items.write_text(
         items.read_text().replace(_COLUMN, f"{_COLUMN}    price: Mapped[int | None]\n")
     )
-
-    def run(*command: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
-            cwd=folder,
-            env=service_environment() | {"DEVSERVERS": "embedded"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        return done.stdout[-2000:] if done.returncode else ""
 
     steps = [
         "upgrade heads",
@@ -151,10 +176,8 @@ def test_tables_that_refer_to_other_features_and_a_new_column(
             f" {sys.executable} -m alembic check 2>&1 | grep 'take `Base` of app.database.tables'",
         )
     script = " && ".join(f"({command})" for command in commands)
-    failure = run("devservers", "--", "sh", "-c", script)
-    assert not failure, failure
-    [migration] = (folder / "migrations/versions").glob("*add_orders.py")
-    written = migration.read_text()
+    assert run(folder, "devservers", "--", "sh", "-c", script) == ""
+    written = migration(folder, "add_orders")
     assert "price" in written
     # MySQL would round moments to seconds.
     assert "DATETIME(fsp=6)" in written
@@ -169,5 +192,38 @@ def test_tables_that_refer_to_other_features_and_a_new_column(
         assert f'op.f("{name}")' in written
     assert 'depends_on = "accounts_0001"' in written
     assert "ledger" not in written
-    assert run("ruff", "check", "migrations", "app/items") == ""
-    assert run("ruff", "format", "--check", "migrations") == ""
+    assert run(folder, "ruff", "check", "migrations", "app/items") == ""
+    assert run(folder, "ruff", "format", "--check", "migrations") == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database", ["postgres", "mysql", "sqlite"])
+def test_without_the_example_the_first_table_begins_a_branch(
+    service: Render, database: str
+) -> None:
+    """And what changes a feature that has a branch of its own is on that."""
+    if database == "mysql":
+        installed(EmbeddedMySQL)
+    folder = service(database=database, sessions=True)
+    delete_the_example(folder)
+    add_tables(folder, "favourites", _FAVOURITES)
+    accounts = "app/accounts/table.py"
+    assert _OF_ACCOUNTS in (folder / accounts).read_text()
+    alembic = f"{sys.executable} -m alembic"
+    make_migration = f"{alembic} upgrade heads && {alembic} revision --autogenerate -m"
+    script = f"""
+        set -e
+        {make_migration} first
+        {make_migration} nothing
+        sed -i.old '/{_OF_ACCOUNTS}/i \\    remark: Mapped[int | None]' {accounts}
+        {make_migration} of_accounts
+        {alembic} upgrade heads
+        {alembic} check
+        {alembic} downgrade accounts@base
+    """
+    assert run(folder, "devservers", "--", "sh", "-c", script) == ""
+    assert "down_revision = None" in migration(folder, "first")
+    assert 'depends_on = "accounts_0001"' in migration(folder, "first")
+    first = re.findall('^revision = (".+")', migration(folder, "first"), re.MULTILINE)
+    assert f"down_revision = {first[0]}" in migration(folder, "nothing")
+    assert 'down_revision = "accounts_0001"' in migration(folder, "of_accounts")

@@ -146,7 +146,7 @@ def shop(request: pytest.FixtureRequest, service: Render, tmp_path: Path) -> Ite
         servers = {"REDIS_URL": redis.url, "DATABASE_URL": database_url}
         shop = Shop(folder, service_environment() | PATIENCE | servers)
         shop.alembic("upgrade", "heads")
-        shop.alembic("revision", "--autogenerate", "--head", "0001@head", "-m", "orders")
+        shop.alembic("revision", "--autogenerate", "-m", "orders")
         shop.alembic("upgrade", "heads")
         yield shop
 
