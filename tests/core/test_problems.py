@@ -12,7 +12,6 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from redis.exceptions import ConnectionError as RedisConnectionError
 from starlette.types import ASGIApp, Receive, Scope, Send
-from structlog.testing import capture_logs
 
 from app.core.cache import Cache
 from app.core.observability.requests import RequestMiddleware
@@ -76,13 +75,6 @@ class Failing:
         if scope["type"] == "http" and scope["path"] == "/outside":
             raise ValueError("hunter2")
         await self._app(scope, receive, send)
-
-
-@pytest.fixture(autouse=True)
-def no_log() -> Iterator[None]:
-    """Without a service's settings, the log draws tracebacks, which takes seconds."""
-    with capture_logs():
-        yield
 
 
 @pytest.fixture(scope="module")

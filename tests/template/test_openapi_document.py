@@ -47,6 +47,7 @@ BROKEN = '''"""Routes that do not keep to what they say."""
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query
+from fastapi.responses import JSONResponse
 
 router = APIRouter(prefix="/broken")
 
@@ -66,6 +67,11 @@ async def body() -> Any:
     return ["one"]
 
 
+@router.get("/error", responses={404: {"description": "None"}})
+async def error() -> None:
+    return JSONResponse({"detail": "not as problem details"}, 404)
+
+
 @router.get("/refuses")
 async def refuses(number: int) -> None:
     raise HTTPException(422, [])
@@ -82,6 +88,7 @@ FOUND = {
     "/broken/fails": "Server error",
     "/broken/status": "Undocumented status code",
     "/broken/body": "Response violates schema",
+    "/broken/error": "Undocumented Content-Type",
     "/broken/refuses": "Schema-valid request rejected",
     "/broken/takes": "Schema-violating request accepted",
 }

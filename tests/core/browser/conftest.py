@@ -8,7 +8,6 @@ import httpx2
 import pytest
 from fastapi import APIRouter, Header, HTTPException, Response, WebSocket
 from redis.asyncio import Redis
-from structlog.testing import capture_logs
 
 from app.core.application import Application
 from app.core.browser import CorsMiddleware, HostMiddleware
@@ -33,13 +32,6 @@ class MakeApp(Protocol):
         hosts: list[str] | None = None,
         **options: Any,
     ) -> Application: ...
-
-
-@pytest.fixture(autouse=True)
-def no_log() -> Iterator[None]:
-    """Without a service's settings, the log draws tracebacks, which takes seconds."""
-    with capture_logs():
-        yield
 
 
 @pytest.fixture(scope="session")
