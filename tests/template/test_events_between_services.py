@@ -1,6 +1,7 @@
 """One service changes an item, and the cache of another one forgets it.
 
-The two run as `docs/several-services.md` says: on one Redis, and only the first has access control.
+The two run as the page `several-services.md` says: on one Redis, and only the
+first has access control.
 """
 
 import os
@@ -27,7 +28,7 @@ from tests.template.test_profiles import run
 
 FIRST_OWN_IMPORT = "from app.core.serializers.json import JsonSerializer\n"
 
-# What the README of a service shows, as a feature of another one.
+# What the page on events shows, as a feature of another one.
 CATALOG = '''"""Items of the service `orders`, kept for as long as they do not change there."""
 
 import os
@@ -91,7 +92,7 @@ def billing(render: Render, tmp_path: Path) -> Path:
     return environment_of(folder)
 
 
-RECIPE = ROOT / "docs/several-services.md"
+RECIPE = ROOT / "template/docs/how-to/several-services.md.jinja"
 
 
 @contextmanager
