@@ -1,7 +1,7 @@
 """Several processes, a truth with versions, and faults: no read is older than what was confirmed.
 
-Only what `docs/cache.md` of a service says is allowed: while a process does not read from Redis, a caller may join a
-load that began before another process's change.
+Only what `docs/cache.md` of a service says is allowed: while a process does not read from Redis, a
+caller may join a load that began before another process's change.
 """
 
 import asyncio
