@@ -14,8 +14,13 @@ from app.core.browser.names import check_origins
 from app.core.responses import AddedHeaders, Headers, ResponseSender, with_headers
 
 _METHODS = b"DELETE, GET, HEAD, PATCH, POST, PUT"
-_EXPOSED = b"Age, Cache-Status, ETag, Link, Location, Retry-After, WWW-Authenticate, X-Request-ID"
-"""What a page may read beside the few headers that it always may."""
+_EXPOSED = b"*"
+"""The headers that a page may read."""
+_EXPOSED_WITH_CREDENTIALS = (
+    b"Age, Cache-Status, Content-Disposition, ETag, Link, Location, Retry-After, WWW-Authenticate, "
+    b"X-Request-ID"
+)
+"""With credentials * means nothing. A route that has others says so itself."""
 _PREFLIGHT_SECONDS = b"600"
 _HEADER_NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z, -]{0,1000}")
 _BY_ORIGIN = (b"vary", b"Origin")
@@ -84,9 +89,11 @@ class CorsMiddleware:
 
 def _allowing(origin: str, *, credentials: bool = False) -> Headers:
     allowed: Headers = [(b"access-control-allow-origin", origin.encode())]
+    exposed = _EXPOSED
     if credentials:
         allowed.append((b"access-control-allow-credentials", b"true"))
-    return [*allowed, (b"access-control-expose-headers", _EXPOSED)]
+        exposed = _EXPOSED_WITH_CREDENTIALS
+    return [*allowed, (b"access-control-expose-headers", exposed)]
 
 
 async def _answer_preflight(
