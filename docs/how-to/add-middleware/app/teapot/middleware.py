@@ -16,6 +16,4 @@ class TeapotMiddleware:
                 message["headers"] = [*message["headers"], self._header]
             await send(message)
 
-        if scope["type"] != "http":
-            add_header = send  # type: ignore[assignment]  # mypy wants its exact kind
         await self._app(scope, receive, add_header)

@@ -23,8 +23,8 @@ def install_stock(service: Service, publisher: str) -> list[str]:
 
     @events.on(publisher, StockChanged)
     async def forget(event: StockChanged) -> None:
-        told.append(event.product)
         await cache.invalidate_tags(f"stock:{event.product}")
+        told.append(event.product)
 
     service.include(router)
     return told

@@ -8,8 +8,4 @@ import sentry_sdk
 def report_errors(dsn: str, **options: Any) -> None:
     """Report what fails; an empty `dsn` reports nothing. `options` are those of Sentry."""
     if dsn:
-        sentry_sdk.init(
-            dsn=dsn,
-            traces_sample_rate=0,
-            **options,
-        )
+        sentry_sdk.init(dsn=dsn, traces_sample_rate=0, **options)
