@@ -1,0 +1,1 @@
+"""Refer to a row of another feature (foreign keys)."""

@@ -1,0 +1,1 @@
+"""List with filters, search and pages, cached."""
