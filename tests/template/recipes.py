@@ -102,8 +102,7 @@ def _parts(block: str) -> Iterator[str]:
 
 
 def recipes() -> list[Recipe]:
-    pages = [*PAGES.glob("*.md*"), *FOLDER.glob("*.md")]
-    return [Recipe(page) for page in sorted(pages) if page.stem != "README"]
+    return [Recipe(page) for page in sorted(PAGES.glob("*.md*"))]
 
 
 def lay_in(recipe: Recipe, service: Path) -> None:

@@ -1,0 +1,1 @@
+"""Test what happens when the ttl is over."""

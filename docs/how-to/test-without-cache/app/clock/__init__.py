@@ -1,0 +1,1 @@
+"""Test without the cache, or with an empty one."""
