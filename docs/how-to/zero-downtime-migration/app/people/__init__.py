@@ -1,0 +1,1 @@
+"""Change a table without downtime (expand and contract)."""
