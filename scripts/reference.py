@@ -95,7 +95,7 @@ def settings() -> str:
 
 def metrics() -> str:
     tables = []
-    for part, paths in by_part(python_files("app/core")):
+    for part, paths in by_part(python_files("app")):
         rows = []
         for path in paths:
             for call in calls(read(path), METRICS):

@@ -44,6 +44,7 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "tests/test_fastpath.py": (),
     "tests/test_migrations.py": ("database", "sessions"),
     "tests/test_pool.py": (),
+    "tests/test_replica.py": ("database",),
     "tests/test_shutdown.py": (),
 }
 

@@ -1,4 +1,7 @@
-"""Accounts in a SQL database: each method is a transaction, and repeated if that is undone."""
+"""Accounts in a SQL database: each method is a transaction, and repeated if that is undone.
+
+Reads are fresh: a replica might not know yet that a password was changed.
+"""
 
 from typing import Any
 from uuid import UUID
@@ -31,13 +34,13 @@ class SqlAccountRepository:
 
     @retry_once
     async def get(self, account_id: UUID) -> StoredAccount | None:
-        async with self._database.reading() as session:
+        async with self._database.reading(fresh=True) as session:
             row = await session.get(AccountRow, account_id)
             return None if row is None else _stored(row)
 
     @retry_once
     async def find(self, name: str) -> StoredAccount | None:
-        async with self._database.reading() as session:
+        async with self._database.reading(fresh=True) as session:
             row = await session.scalar(select(AccountRow).where(AccountRow.name == name))
             return None if row is None else _stored(row)
 

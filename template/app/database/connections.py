@@ -56,6 +56,8 @@ class Driver:
     does, and `abort` will do."""
     advice: Callable[[BaseException], str] = lambda _: ""
     """What to do about an error, where that is known."""
+    identity: str | None = None
+    """A query for what a database has in common with its replicas, and with no other one."""
 
 
 class Watch:

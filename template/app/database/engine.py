@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from app.core.read_scope import read_fresh
 from app.database.connections import Driver, Verdict, Watch, describe
 from app.database.errors import DatabaseUnavailable
 from app.database.retry import TransactionUndone, changing, ends_at, note_commit
@@ -44,8 +45,11 @@ class Database:
         """
         return self._engine
 
-    def reading(self) -> AbstractAsyncContextManager[AsyncSession]:
+    def reading(self, *, fresh: bool = False) -> AbstractAsyncContextManager[AsyncSession]:
         """A transaction that only reads.
+
+        Args:
+            fresh: of everything that was committed before, also where there is a replica.
 
         Raises:
             DatabaseUnavailable: on entering or in its body.
@@ -64,6 +68,7 @@ class Database:
             DatabaseUnavailable: on entering, in its body or on leaving. If it was raised on
                 leaving, nobody knows whether the commit took place.
         """
+        read_fresh()
         with changing(self):
             async with self._transaction(read_only=False) as session:
                 yield session
@@ -74,7 +79,7 @@ class Database:
         Raises:
             DatabaseUnavailable: there is none.
         """
-        async with self.reading() as session:
+        async with self.reading(fresh=True) as session:
             await session.execute(text("SELECT 1"))
 
     def is_transient(self, error: BaseException) -> bool:
@@ -94,9 +99,12 @@ class Database:
         return isinstance(error, DatabaseUnavailable | PoolTimeoutError)
 
     @asynccontextmanager
-    async def _transaction(self, *, read_only: bool) -> AsyncIterator[AsyncSession]:
+    async def _transaction(
+        self, *, read_only: bool, latest: float = float("inf")
+    ) -> AsyncIterator[AsyncSession]:
+        """A transaction that ends before `latest`, in the time of the event loop."""
         session = self._sessions()
-        end = ends_at(asyncio.get_running_loop().time() + self._timeout)
+        end = ends_at(min(latest, asyncio.get_running_loop().time() + self._timeout))
         deadline = asyncio.timeout_at(end)
         committed = False
         try:

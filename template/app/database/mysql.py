@@ -1,21 +1,26 @@
 """MySQL and MariaDB, through asyncmy."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from math import ceil
 from typing import Any
 
+import asyncmy
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.database.connections import RECYCLE, Driver, Verdict
 from app.database.engine import Database
+from app.database.replica import Replica, ReplicatedDatabase
 
 # By number: https://mariadb.com/docs/server/reference/error-codes and
 # https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html
+_NO_WRITES = {1290, 1792, 1836}
 _GONE = {
     *(1053, 1077, 1079, 1080),  # the server is being shut down
     *(1158, 1159, 1160, 1161, 1184, 1927, 3169, 4031),  # the connection was lost, or ended
     1047,  # Galera: this node is not part of the cluster
-    *(1290, 1792, 1836),  # this server only reads: after a failover, another one writes
+    *_NO_WRITES,  # this server only reads: after a failover, another one writes
     *(2002, 2003, 2006, 2013, 2014, 2027, 2055),  # the client's: no connection, or a broken one
     *(3032, 3168),  # offline, not available
 }
@@ -47,8 +52,13 @@ def create_database(
     pool_timeout: float,
     timeout: float,
     connect_args: Mapping[str, Any] | None = None,
+    replica: Replica | None = None,
+    is_replica: bool = False,
 ) -> Database:
-    """Make the database; connects on first use. All times in seconds."""
+    """Make the database; connects on first use. All times in seconds.
+
+    `replica` answers the reads that may be behind; one `is_replica` and takes no writes.
+    """
     engine = create_async_engine(
         url,
         pool_size=pool_size,
@@ -59,16 +69,32 @@ def create_database(
         isolation_level="READ COMMITTED",
         connect_args={
             "connect_timeout": timeout,
-            "init_command": _session(timeout),
+            "async_creator_fn": _connector(timeout / 3) if is_replica else asyncmy.connect,
+            "init_command": _session(timeout, read_only=is_replica),
             **(connect_args or {}),
         },
     )
+    if is_replica:
+        return Database(engine, replace(_DRIVER, judge=_judge_replica), timeout=timeout)
+    if replica is not None:
+        return ReplicatedDatabase(engine, _DRIVER, timeout=timeout, replica=replica)
     return Database(engine, _DRIVER, timeout=timeout)
 
 
-def _session(timeout: float) -> str:
+def _connector(timeout: float) -> Callable[..., Awaitable[Any]]:
+    """Connects within these seconds, the handshake included, so that the primary can be asked."""
+
+    async def connect(**options: Any) -> Any:
+        async with asyncio.timeout(timeout):
+            return await asyncmy.connect(**options)
+
+    return connect
+
+
+def _session(timeout: float, *, read_only: bool) -> str:
     """What holds for each connection, whatever the server's configuration says."""
     seconds = ceil(timeout)
+    only = "/*M!100100 , tx_read_only = 1 *//*!80000 , transaction_read_only = 1 */"
     return (
         "SET SESSION time_zone = '+00:00'"
         # Too long a value is an error, and not cut.
@@ -78,6 +104,7 @@ def _session(timeout: float) -> str:
         # any statement, MySQL only those that read.
         f"/*M!100100 , max_statement_time = {timeout} */"
         f"/*!80000 , max_execution_time = {ceil(timeout * 1000)} */"
+        f"{only if read_only else ''}"
     )
 
 
@@ -94,6 +121,12 @@ def _judge(error: BaseException) -> Verdict:
     )
 
 
+def _judge_replica(error: BaseException) -> Verdict:
+    """Of a replica it is a mistake to ask it to write, and no failover."""
+    is_write = bool(error.args) and error.args[0] in _NO_WRITES
+    return Verdict.FAULT if is_write else _judge(error)
+
+
 def _leave(connection: Any) -> None:
     """Close a connection that is idle. Without a word, the server would log that it was aborted."""
     if connection._transport is not None:
@@ -106,4 +139,7 @@ _DRIVER = Driver(
     ping=lambda connection: connection.ping(reconnect=False),
     abort=lambda connection: connection.close(),
     leave=_leave,
+    # Replicas have no name in common. What they do have is the names of the tables.
+    identity="SELECT concat(database(), ' ', md5(group_concat(table_name ORDER BY table_name))) "
+    "FROM information_schema.tables WHERE table_schema = database()",
 )

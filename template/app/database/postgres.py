@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.database.connections import RECYCLE, Driver, Verdict
 from app.database.engine import Database
+from app.database.replica import Replica, ReplicatedDatabase
 
 # By SQLSTATE, or by its class: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _TRANSIENT = {
@@ -21,9 +23,10 @@ _TRANSIENT = {
     "55P03",  # somebody else holds the lock
     "26000",  # the statement is not known to this server: another one has prepared it
 }
+_READ_ONLY = "25006"
 _UNDONE = {"40001", "40002", "40P01"}
 _GONE = {
-    "25006",  # this server only reads: after a failover, another one writes
+    _READ_ONLY,  # this server only reads: after a failover, another one writes
     "25P03",  # was idle for too long in a transaction
     "25P04",  # the transaction took too long
     "57P01",  # the server, or this connection, is being shut down
@@ -44,6 +47,8 @@ def create_database(
     pool_timeout: float,
     timeout: float,
     connect_args: Mapping[str, Any] | None = None,
+    replica: Replica | None = None,
+    is_replica: bool = False,
 ) -> Database:
     """Make the database; connects on first use. All times in seconds.
 
@@ -53,6 +58,8 @@ def create_database(
         pool_timeout: the longest wait for one of them.
         timeout: the longest a whole transaction may take.
         connect_args: what else the driver has to know; see the settings.
+        replica: answers the reads that may be behind.
+        is_replica: this is one, and takes no writes.
     """
     engine = create_async_engine(
         url,
@@ -62,9 +69,9 @@ def create_database(
         pool_recycle=RECYCLE,
         connect_args={
             "async_creator_fn": _connector(),
-            "timeout": timeout,
+            "timeout": timeout / 3 if is_replica else timeout,  # the primary is asked after it
             "command_timeout": timeout,
-            "connection_class": _limited(timeout),
+            "connection_class": _limited(timeout, read_only=is_replica),
             # Statements of two services never have the same name: behind a pooler, one of them
             # would execute what the other one has prepared. It is SQLAlchemy that keeps them; what
             # asyncpg itself would keep has names that it counts.
@@ -73,16 +80,22 @@ def create_database(
             **(connect_args or {}),
         },
     )
+    if is_replica:
+        return Database(engine, replace(_DRIVER, judge=_judge_replica), timeout=timeout)
+    if replica is not None:
+        return ReplicatedDatabase(engine, _DRIVER, timeout=timeout, replica=replica)
     return Database(engine, _DRIVER, timeout=timeout)
 
 
-def _limited(timeout: float) -> type[asyncpg.Connection]:
+def _limited(timeout: float, *, read_only: bool) -> type[asyncpg.Connection]:
     """Connections whose server gives up too, and does not go on with what nobody waits for.
 
     Each transaction says so for itself, together with its BEGIN: poolers take no such parameter
     at the start of a connection, and give the connection to others between transactions.
     """
     limit = f"SET LOCAL statement_timeout = {round(timeout * 1000)};"
+    if read_only:
+        limit += "SET TRANSACTION READ ONLY;"
 
     class Limited(asyncpg.Connection):
         async def execute(self, query: str, *args: Any, **options: Any) -> str:
@@ -144,6 +157,12 @@ def _judge(error: BaseException) -> Verdict:
     return Verdict.FAULT
 
 
+def _judge_replica(error: BaseException) -> Verdict:
+    """Of a replica it is a mistake to ask it to write, and no failover."""
+    is_write = _code(error.__cause__ or error) == _READ_ONLY
+    return Verdict.FAULT if is_write else _judge(error)
+
+
 def _advice(error: BaseException) -> str:
     is_pooler = _code(error.__cause__ or error) in {"26000", "42P05"}
     return _POOLER if is_pooler and "prepared statement" in str(error) else ""
@@ -154,4 +173,5 @@ _DRIVER = Driver(
     ping=lambda connection: connection.execute("SELECT 1"),
     abort=lambda connection: connection.terminate(),
     advice=_advice,
+    identity="SELECT concat(system_identifier, ' ', current_database()) FROM pg_control_system()",
 )

@@ -10,6 +10,7 @@ PART = Part(
     safe={"DATABASE_URL": f"{URL}?ssl=verify-full"},
     wrong=[("DATABASE_URL", "postgresql+asyncpg://user:hunter2")],
     unsafe=[
+        ("DATABASE_READ_URL", URL, "DATABASE_READ_URL needs TLS"),
         (
             "DATABASE_URL",
             "postgresql+asyncpg://postgres:postgres@db.example/orders?ssl=require",
@@ -22,5 +23,7 @@ PART = Part(
         ("DATABASE_URL", f"{URL}?sslmode=require", TLS),
         ("DATABASE_URL", "postgresql+asyncpg://service:secret@/orders?host=db.example", TLS),
     ],
-    hidden=[("DATABASE_URL", URL.replace("secret", "hunter2"))],
+    hidden=[
+        (name, URL.replace("secret", "hunter2")) for name in ("DATABASE_URL", "DATABASE_READ_URL")
+    ],
 )

@@ -173,3 +173,36 @@ def test_a_pooler_is_one_of_those_that_there_are() -> None:
     assert problems(part, DATABASE_POOLER="transaction") == []
     (problem,) = problems(part, DATABASE_POOLER="statement")
     assert problem.startswith("DATABASE_POOLER: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "word"),
+    [
+        ("postgres", "mysql+asyncmy://a@b/c", "postgresql+asyncpg"),
+        ("postgres", f"{POSTGRES}?connect_timeout=5", "DATABASE_TIMEOUT"),
+        ("postgres", POSTGRES, "ssl=verify-full"),
+        ("postgres", f"{POSTGRES}?ssl=verify-full".replace("secret", "postgres"), "password"),
+        ("mysql", f"{MYSQL}?read_timeout=3", "DATABASE_TIMEOUT"),
+        ("mysql", MYSQL, "ssl_ca="),
+        ("mysql", f"{MYSQL}?ssl_ca=/etc/ca.pem".replace("secret", "mysql"), "password"),
+    ],
+)
+def test_the_url_of_a_replica_is_looked_at_in_the_same_way(name: str, url: str, word: str) -> None:
+    part, safe = DATABASES[name], SAFE[name]
+    (problem,) = problems(part, **PRODUCTION, **safe, DATABASE_READ_URL=url)
+    assert problem.removeprefix("DATABASE_READ_URL").startswith((":", " needs"))
+    assert word in problem
+    assert problems(part, **PRODUCTION, **safe, DATABASE_READ_URL=safe["DATABASE_URL"]) == []
+
+
+def test_any_of_several_replicas_will_do() -> None:
+    url = f"{POSTGRES}?host=a:1&host=b:2"
+    read = loaded(DATABASES["postgres"], DATABASE_READ_URL=url).model_dump()
+    assert read["database_read_url"].get_secret_value() == url
+
+
+def test_a_doubt_about_a_replica_is_told_by_name() -> None:
+    url = f"{POSTGRES}?ssl=verify-ca"
+    safe = SAFE["postgres"]
+    (doubt,) = loaded(DATABASES["postgres"], **PRODUCTION, **safe, DATABASE_READ_URL=url).doubts
+    assert doubt.startswith("DATABASE_READ_URL ")

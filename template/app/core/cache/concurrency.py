@@ -19,6 +19,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
+from app.core.read_scope import READ_SCOPE
 from app.core.tasks import Tasks
 
 
@@ -149,9 +150,9 @@ _my_slot: ContextVar[_Slot | None] = ContextVar("slot", default=None)
 
 
 def adopt(context: Context) -> None:
-    """Take over the context variables of another task, but keep the slot of this one."""
+    """Take over the context variables of another task, but for those that are a load's own."""
     for variable, value in context.items():
-        if variable is not _my_slot:
+        if variable is not _my_slot and variable is not READ_SCOPE:
             variable.set(value)
 
 

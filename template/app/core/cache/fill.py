@@ -23,6 +23,7 @@ from app.core.cache.kept import plain, ttl_of
 from app.core.cache.outage import CacheUnavailable, Recovery
 from app.core.cache.results import CacheResult, Outcome, fallback, now_ms
 from app.core.cache.store import CacheStore, LeaseReply, LeaseRequest
+from app.core.read_scope import READ_SCOPE
 from app.core.tasks import Tasks
 
 K = TypeVar("K")
@@ -90,6 +91,7 @@ class Filler:
         """
         limit = codec.options.loader_timeout
         outcome, started = "error", monotonic()
+        fresh = READ_SCOPE.set(None)
         try:
             async with asyncio.timeout(limit) as deadline:
                 async with self._loads.slot():
@@ -105,6 +107,7 @@ class Filler:
             outcome = "cancelled"
             raise
         finally:
+            READ_SCOPE.reset(fresh)
             codec.observe_load(outcome, monotonic() - started)
         return result, monotonic() - started
 

@@ -25,6 +25,7 @@ from app.core.locks.store import (
 )
 from app.core.locks.waiting import Bulkhead, LocalQueue, ReleaseNotifier, contend
 from app.core.locks.watchdog import Watchdog
+from app.core.read_scope import read_fresh
 from app.core.tasks import Tasks
 
 _MIN_TTL = 0.1
@@ -182,6 +183,7 @@ class Locks:
         _check_name(name)
         _check_seconds("ttl", ttl, least=_MIN_TTL, most=self._max_ttl)
         self._holders.refuse_nested(name)
+        read_fresh()
         with metrics.time_acquire() as timing:
             try:
                 answer = await self._attempt(name, ttl, time.monotonic() + _SLOT_TIMEOUT)
@@ -216,6 +218,7 @@ class Locks:
 
     async def _acquire(self, name: str, ttl: float, seconds: float) -> Lease:
         deadline = time.monotonic() + seconds
+        read_fresh()  # what is read under a lock decides what is written
         with metrics.time_acquire():
             try:
                 async with self._local_queue.enter(name, seconds):

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import ClassVar, Self
 
 from pydantic import SecretStr, model_validator
-from sqlalchemy import make_url
 from sqlalchemy.util import asbool
 
-from app.settings.database.sql import SqlSettings
+from app.settings.database.replica import ReplicaSettings
 from app.settings.service import is_local
 
 _IN_FRONT = "it belongs in front of the ?, as user:password@host:port/database"
@@ -19,7 +18,7 @@ _OTHER_WORDS_FOR_TLS = (
 )
 
 
-class DatabaseSettings(SqlSettings):
+class DatabaseSettings(ReplicaSettings):
     """A password that is not the default, and verified TLS, on the way to another host."""
 
     _product = "MySQL and MariaDB"
@@ -44,25 +43,25 @@ class DatabaseSettings(SqlSettings):
 
     @model_validator(mode="after")
     def _host_is_verified(self) -> Self:
-        url = make_url(self.database_url.get_secret_value())
-        if not asbool(url.query.get("ssl_check_hostname", True)):
-            self._doubts.append(
-                "DATABASE_URL has ssl_check_hostname=false, which takes every certificate of the "
-                "authority, whichever host it names"
-            )
+        for name, url in self._urls().items():
+            if not asbool(url.query.get("ssl_check_hostname", True)):
+                self._doubts.append(
+                    f"{name} has ssl_check_hostname=false, which takes every certificate of the "
+                    "authority, whichever host it names"
+                )
         return self
 
     def _unsafe(self) -> list[str]:
         found = super()._unsafe()
-        url = make_url(self.database_url.get_secret_value())
-        host = url.host or ""
-        if not is_local(host) and (not url.password or url.password == "mysql"):
-            found.append("DATABASE_URL needs a password that is not the default")
-        # Without an authority to ask, the driver would take any certificate.
-        verified = url.query.get("ssl_ca") or url.query.get("ssl_capath")
-        if not verified and not self._is_trusted(host):
-            found.append(
-                "DATABASE_URL needs TLS (?ssl_ca=/etc/ssl/certs/ca-certificates.crt), or its "
-                "host in PRIVATE_HOSTS if the network in between is yours"
-            )
+        for name, url in self._urls().items():
+            host = url.host or ""
+            if not is_local(host) and (not url.password or url.password == "mysql"):
+                found.append(f"{name} needs a password that is not the default")
+            # Without an authority to ask, the driver would take any certificate.
+            verified = url.query.get("ssl_ca") or url.query.get("ssl_capath")
+            if not verified and not self._is_trusted(host):
+                found.append(
+                    f"{name} needs TLS (?ssl_ca=/etc/ssl/certs/ca-certificates.crt), or its "
+                    "host in PRIVATE_HOSTS if the network in between is yours"
+                )
         return found

@@ -12,7 +12,7 @@ from app.settings.database.authorities import (
     dsn_of_the_system,
     own_authorities,
 )
-from app.settings.database.sql import SqlSettings
+from app.settings.database.replica import ReplicaSettings
 from app.settings.service import is_local
 
 _IN_FRONT = "it belongs in front of the ?, as user:password@host:port/database"
@@ -35,7 +35,7 @@ _VALUES = {
 }
 
 
-class DatabaseSettings(SqlSettings):
+class DatabaseSettings(ReplicaSettings):
     """A password that is not the default, and verified TLS, on the way to another host."""
 
     _product = "PostgreSQL"
@@ -68,8 +68,16 @@ class DatabaseSettings(SqlSettings):
     @property
     def database_connect_args(self) -> dict[str, Any]:
         """What the driver has to know of the pooler, and of the authorities of certificates."""
+        return self._connect_args(self.database_url)
+
+    @property
+    def database_read_connect_args(self) -> dict[str, Any]:
+        """The same for the replica."""
+        return self._connect_args(self.database_read_url)
+
+    def _connect_args(self, secret: SecretStr) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
-        url = make_url(self.database_url.get_secret_value())
+        url = make_url(secret.get_secret_value())
         if url.query.get("ssl") in _VERIFIED and (dsn := dsn_of_the_system()):
             arguments["dsn"] = dsn
         if self.database_pooler == "transaction":
@@ -84,6 +92,13 @@ class DatabaseSettings(SqlSettings):
 
     @classmethod
     def _translate(cls, url: URL) -> URL:
+        if len(_hosts(url)) > 1 and "target_session_attrs" not in url.query:
+            # A replica would take the connection, and none of the writes.
+            url = url.update_query_dict({"target_session_attrs": "read-write"})
+        return cls._translate_words(url)
+
+    @classmethod
+    def _translate_words(cls, url: URL) -> URL:
         query = dict(url.query)
         if "sslmode" in query and "ssl" in query:
             raise ValueError("has both ssl= and sslmode=")
@@ -94,9 +109,6 @@ class DatabaseSettings(SqlSettings):
         for name, harmless in _HARMLESS.items():
             if query.get(name) in harmless:
                 del query[name]
-        if len(_hosts(url)) > 1:
-            # A replica would take the connection, and none of the writes.
-            query.setdefault("target_session_attrs", "read-write")
         return url if query == url.query else url.set(query=query)
 
     @classmethod
@@ -110,33 +122,35 @@ class DatabaseSettings(SqlSettings):
 
     @model_validator(mode="after")
     def _host_is_verified(self) -> Self:
-        if make_url(self.database_url.get_secret_value()).query.get("ssl") == "verify-ca":
-            self._doubts.append(
-                "DATABASE_URL has ssl=verify-ca, which takes every certificate of the authority, "
-                "whichever host it names: verify-full also looks at the name"
-            )
+        for name, url in self._urls().items():
+            if url.query.get("ssl") == "verify-ca":
+                self._doubts.append(
+                    f"{name} has ssl=verify-ca, which takes every certificate of the authority, "
+                    "whichever host it names: verify-full also looks at the name"
+                )
         return self
 
     def _unsafe(self) -> list[str]:
         found = super()._unsafe()
-        url = make_url(self.database_url.get_secret_value())
-        remote = [host for host in _hosts(url) if not is_local(host)]
-        password = url.password or os.environ.get("PGPASSWORD")
-        if password == "postgres":
-            found.append("DATABASE_URL needs a password that is not the default")
-        elif remote and not _has_login(url):
-            found.append(
-                "DATABASE_URL needs a password that is not the default, or passfile= in it, or one "
-                f"of the variables {', '.join(_LOGINS)}"
-            )
-        # With `require`, whoever is in between may show any certificate, and is told the password.
-        verified = url.query.get("ssl") in _VERIFIED
-        if not verified and not all(self._is_trusted(host) for host in remote):
-            found.append(
-                "DATABASE_URL needs TLS that verifies the server (?ssl=verify-full, or verify-ca "
-                "where certificates do not name their host), or its host in PRIVATE_HOSTS if the "
-                "network in between is yours"
-            )
+        for name, url in self._urls().items():
+            remote = [host for host in _hosts(url) if not is_local(host)]
+            password = url.password or os.environ.get("PGPASSWORD")
+            if password == "postgres":
+                found.append(f"{name} needs a password that is not the default")
+            elif remote and not _has_login(url):
+                found.append(
+                    f"{name} needs a password that is not the default, or passfile= in it, or one "
+                    f"of the variables {', '.join(_LOGINS)}"
+                )
+            # With `require`, whoever is in between may show any certificate, and is told the
+            # password.
+            verified = url.query.get("ssl") in _VERIFIED
+            if not verified and not all(self._is_trusted(host) for host in remote):
+                found.append(
+                    f"{name} needs TLS that verifies the server (?ssl=verify-full, or verify-ca "
+                    "where certificates do not name their host), or its host in PRIVATE_HOSTS if "
+                    "the network in between is yours"
+                )
         return found
 
 

@@ -1,7 +1,7 @@
 """What all databases have that speak SQL."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field, SecretStr, field_validator
@@ -29,9 +29,13 @@ class SqlSettings(ServiceSettings):
     database_timeout: float = Field(default=5.0, gt=0)
     """The longest a whole transaction may take."""
 
+    def _urls(self) -> dict[str, URL]:
+        """The URLs of databases, by the names of their settings."""
+        return {"DATABASE_URL": make_url(self.database_url.get_secret_value())}
+
     def _passwords(self) -> dict[str, str]:
-        password = make_url(self.database_url.get_secret_value()).password
-        return super()._passwords() | ({"DATABASE_URL": password} if password else {})
+        found = {name: url.password for name, url in self._urls().items() if url.password}
+        return super()._passwords() | found
 
     @property
     def database_connect_args(self) -> dict[str, Any]:
@@ -41,6 +45,11 @@ class SqlSettings(ServiceSettings):
     @field_validator("database_url")
     @classmethod
     def _database_url_is_valid(cls, secret: SecretStr) -> SecretStr:
+        return cls._read(secret, cls._translate)
+
+    @classmethod
+    def _read(cls, secret: SecretStr, translate: Callable[[URL], URL]) -> SecretStr:
+        """Check a URL, and say it in the words of the driver."""
         text = secret.get_secret_value()
         scheme = cls._example.partition("://")[0]
         if not text.startswith(f"{scheme}://"):
@@ -50,7 +59,7 @@ class SqlSettings(ServiceSettings):
             url = make_url(text)
         except (ArgumentError, ValueError):  # without its text, which may be the password
             raise ValueError("what follows :// or @ in a database URL is not host:port") from None
-        translated = cls._translate(url)
+        translated = translate(url)
         cls._check(translated)
         if translated == url:
             return secret
