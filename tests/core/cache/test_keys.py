@@ -341,3 +341,21 @@ async def test_a_parameter_that_has_no_text_is_refused_when_decorating(
     function.__annotations__["parameter"] = type_
     with pytest.raises(TypeError, match=r"'parameter' of function .*name it in ignore="):
         cache.policy("item", ttl=60).cached()(function)
+
+
+class SlottedUUID(UUID):
+    __slots__ = ("origin",)
+
+
+class OpenUUID(UUID):
+    """Has room for more."""
+
+
+def test_the_ids_of_a_driver_are_ids() -> None:
+    """asyncpg has a class of its own for what it reads, which the example then caches by."""
+    pgproto = pytest.importorskip("asyncpg.pgproto.pgproto")
+    text = "407d7edd-5f77-42c0-a661-db83fee076a9"
+    assert canonical(pgproto.UUID(text)) == canonical(UUID(text))
+    for hiding in (SlottedUUID(text), OpenUUID(text)):
+        with pytest.raises(UnkeyableType):
+            canonical(hiding)
