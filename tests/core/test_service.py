@@ -1,5 +1,6 @@
 """A service put together from parts: what is opened, closed, answered and counted."""
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -374,3 +375,40 @@ async def test_only_serving_freezes_the_garbage_collector(valkey: EmbeddedValkey
     finally:
         gc.set_threshold(*thresholds)
         gc.unfreeze()
+
+
+async def test_the_start_does_not_wait_for_what_runs_after_it(valkey: EmbeddedValkey) -> None:
+    """Work that never ends, and work that fails, disturb nobody; the end cancels what runs."""
+    service, diary = make(valkey.url), Diary()
+
+    async def never_ends() -> None:
+        diary.lines.append("work")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            diary.lines.append("end of work")
+
+    async def fails() -> None:
+        raise OSError("the source is down")
+
+    service.open(diary.resource("part"))
+    service.after_start("endless", never_ends)
+    service.after_start("failing", fails)
+    with capture_logs() as logs:
+        async with serving(service) as client:
+            assert (await client.get("/health/ready")).status_code == 200
+            await until(lambda: [line for line in logs if line.get("work") == "failing"])
+    assert [line["event"] for line in logs if "work" in line] == ["service.background_work_failed"]
+    assert diary.lines == ["open part", "work", "end of work", "close part"]
+
+
+async def test_without_http_nothing_runs_after_the_start(valkey: EmbeddedValkey) -> None:
+    service, begun = make(valkey.url), list[bool]()
+
+    async def work() -> None:
+        begun.append(True)
+
+    service.after_start("work", work)
+    async with service.running():
+        await asyncio.sleep(0)
+    assert begun == []

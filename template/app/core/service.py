@@ -18,6 +18,7 @@ from dataclasses import replace
 from enum import IntEnum
 from typing import Any, Self, TypeVar
 
+import structlog
 from fastapi import APIRouter, FastAPI
 
 from app.core.application import Application
@@ -40,6 +41,9 @@ from app.core.redis import (
     RedisServers,
     create_client,
 )
+from app.core.tasks import Tasks
+
+log = structlog.get_logger(__name__)
 
 Resource = AbstractAsyncContextManager[Any] | AbstractContextManager[Any]
 T = TypeVar("T")
@@ -93,6 +97,7 @@ class Service:
         self._resources: list[Resource] = []
         self._last: list[Resource] = []
         self._probes: list[Probe] = []
+        self._after_start: list[tuple[str, Callable[[], Awaitable[object]]]] = []
         self._shared: dict[str, object] = {}
         self._answers = ErrorAnswers()
         self._routers: list[APIRouter] = []
@@ -149,6 +154,18 @@ class Service:
             last: after all others, whenever they are installed: it runs code that uses them.
         """
         (self._last if last else self._resources).append(resource)
+
+    def after_start(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
+        """Run something in the background of the application, from its start on.
+
+        The start does not wait for it: the service is ready meanwhile. An error is logged, and the
+        end cancels what still runs. `running()` alone, for a command or a worker, leaves it out.
+
+        Args:
+            name: of the work, for the log.
+            work: is called once in each process.
+        """
+        self._after_start.append((name, work))
 
     def check(
         self,
@@ -249,7 +266,8 @@ class Service:
                 warn_of_scattered_metrics()
                 _spare_the_garbage_collector()
                 with drain_on_sigterm(self.health, drain_seconds):
-                    yield
+                    async with _background(self._after_start):
+                        yield
 
         app = Application(title=self.name, lifespan=lifespan, **options)
         for name, part in self._shared.items():
@@ -262,6 +280,25 @@ class Service:
         for _, cls, its_options in reversed(layers):
             app.add_middleware(cls, **its_options)
         return app
+
+
+@asynccontextmanager
+async def _background(
+    all_work: Iterable[tuple[str, Callable[[], Awaitable[object]]]],
+) -> AsyncIterator[None]:
+    async def run(name: str, work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await work()
+        except Exception:
+            log.exception("service.background_work_failed", work=name)
+
+    tasks = Tasks()
+    for name, work in all_work:
+        tasks.start(run(name, work))
+    try:
+        yield
+    finally:
+        await tasks.stop()
 
 
 def _spare_the_garbage_collector() -> None:

@@ -11,6 +11,9 @@ class CacheSettings(ServiceSettings):
     cache_enabled: bool = True
     """Whether values are cached. Without, every read loads, and nothing is kept; invalidations are
     carried out all the same, so that entries are right when it is enabled again."""
+    cache_warm_up: bool = True
+    """Whether each process loads what `cache.keep_warm` names when it has started, and is not in
+    the cache yet. It is ready meanwhile."""
     cache_read_timeout: float = Field(default=0.05, gt=0)
     """The longest a read waits for Redis before the database answers instead."""
     near_cache_bytes: int = Field(default=0, ge=0)

@@ -25,6 +25,8 @@ def install_cache(service: Service, settings: CacheSettings, serializer: Seriali
         near_client=service.redis("near", pool_size=1) if near else None,
     )
     service.open(cache)
+    if settings.cache_enabled and settings.cache_warm_up:
+        service.after_start("cache warm-up", cache.warm)
     service.transient(CacheUnavailable)
     probe = Probe(
         part="cache",

@@ -1,0 +1,1 @@
+"""Rankings of sports, which take long to compute."""

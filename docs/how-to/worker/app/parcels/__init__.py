@@ -1,0 +1,1 @@
+"""Parcels that are to be sent."""
