@@ -5,6 +5,7 @@ import importlib
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from types import ModuleType
@@ -134,18 +135,19 @@ def name_of(call: ast.Call) -> str:
 
 def condition_of(path: str) -> str:
     """Return the condition on which a service has a file, as Jinja."""
-    block = next(
-        each
-        for each in yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))["_exclude"]
-        if "_copier_operation" in each
-    )
     conditions, current = [], ""
-    for text in map(str.strip, block.splitlines()):
+    for text in map(str.strip, _exclude_block().splitlines()):
         if found := re.fullmatch(r"{% if (.+) %}", text):
             current = found[1]
         elif text.startswith("/") and f"{path}/".startswith(f"{text[1:]}/"):
             conditions.append(opposite(current))
     return " and ".join(conditions)
+
+
+@cache
+def _exclude_block() -> str:
+    config = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))
+    return next(str(entry) for entry in config["_exclude"] if "_copier_operation" in entry)
 
 
 def opposite(condition: str) -> str:
