@@ -1,0 +1,1 @@
+"""Rates of exchange, which another service knows."""
