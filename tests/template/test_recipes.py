@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +111,13 @@ def test_every_folder_of_code_has_a_page() -> None:
     """And there is nothing else: pages are those of a service."""
     found = {path.name for path in FOLDER.iterdir()}
     assert found <= {"README.md", *(recipe.name for recipe in recipes())}
+
+
+def test_no_two_recipes_have_a_file_in_common() -> None:
+    """But those that extend a file of the service."""
+    extended = {"app/main.py", "app/settings/__init__.py"}
+    counted = Counter(path for recipe in recipes() for path in recipe.files)
+    assert [path for path, count in counted.items() if count > 1 and path not in extended] == []
 
 
 @pytest.mark.parametrize("answers", covering_profiles(), ids=label)
