@@ -152,6 +152,8 @@ def _exclude_block() -> str:
 
 def opposite(condition: str) -> str:
     plain = re.sub(r" \| default\([^)]*\)", "", condition)
+    if len(parts := plain.split(" and ")) > 1:
+        return f"({' or '.join(map(opposite, parts))})"
     for pattern, instead in (
         (r"not (\w+)", r"\1"),
         (r"(\w+) != ('\w+')", r"\1 == \2"),

@@ -83,6 +83,7 @@ def test_a_service_has_the_rows_of_its_parts(assemble: Render, answers: Answers)
         ("access | default(false)", "not access"),
         ("database | default('s3') != 's3'", "database == 's3'"),
         ("lock_strategy | default('lua') == 'none'", "lock_strategy != 'none'"),
+        ("not sessions | default(true) and not access | default(true)", "(sessions or access)"),
         ("database | default('a') not in ('a', 'b')", "database in ('a', 'b')"),
     ],
 )
@@ -92,4 +93,4 @@ def test_what_is_not_left_out_is_there(excluded: str, there: str) -> None:
 
 def test_a_condition_that_nobody_can_turn_round_is_refused() -> None:
     with pytest.raises(ValueError, match="the opposite of"):
-        opposite("sessions and access")
+        opposite("sessions or access")

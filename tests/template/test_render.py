@@ -94,6 +94,8 @@ SQL = {
     "sqlalchemy[", "from sqlalchemy", "alembic", "migration", "database/engine", "items/in_sql",
     "database/sql.py", "database/connections", "database/retry", "database/tables",
 }  # fmt: skip
+# And of what sessions and access control have in common.
+IDENTITY = {"core/identity", "core.identity", "wiring/identity", "install_identity"}
 
 
 Texts = Callable[..., dict[str, str]]
@@ -213,7 +215,7 @@ def is_module(folder: Path, name: str) -> bool:
 @cache
 def words_in(path: str, text: str) -> frozenset[str]:
     """Those of the words that stand in its path or its text."""
-    words = [*SQL, *(word for found in WORDS.values() for word in found)]
+    words = [*SQL, *IDENTITY, *(word for found in WORDS.values() for word in found)]
     searched = f"{path} {text}".lower().replace("target_session_attrs", "")  # one of PostgreSQL's
     return frozenset(word for word in words if word in searched)
 
@@ -244,6 +246,16 @@ def test_without_sql_nothing_of_it_is_left(texts: Texts, several: list[Answers])
     for answers in several:
         found = all_words_in(texts(**answers)) & SQL
         assert found == (set() if answers["database"] == "s3" else SQL), label(answers)
+
+
+@combinations
+def test_without_a_way_to_prove_it_nothing_asks_who_it_is(
+    texts: Texts, several: list[Answers]
+) -> None:
+    for answers in several:
+        found = all_words_in(texts(**answers)) & IDENTITY
+        known = answers["sessions"] or answers["access"]
+        assert found == (IDENTITY if known else set()), label(answers)
 
 
 @pytest.mark.parametrize(

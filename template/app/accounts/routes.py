@@ -11,16 +11,20 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from pydantic import SecretStr
+from starlette.requests import HTTPConnection
 
 from app.accounts.models import Account, Credentials, LoggedIn, PasswordChange, Registration
 from app.accounts.passwords import Passwords
 from app.accounts.repository import AccountRepository, NameTaken, StoredAccount
 from app.accounts.throttle import Throttle
+from app.core.identity import Identities, Identity
 from app.core.sessions import (
     LoginSessionDependency,
     Session,
     SessionDependency,
     UserDependency,
+    get_session,
+    open_session,
 )
 
 _VERSION = "account_version"
@@ -32,10 +36,8 @@ def create_accounts_router(
     router = APIRouter(prefix="/accounts", tags=["accounts"])
 
     async def current_account(session: SessionDependency, user: UserDependency) -> StoredAccount:
-        account = await accounts.get(UUID(user))
-        # Also where Redis did not hear that the password was changed.
-        if account is None or session.data.get(_VERSION) != account.version:
-            session.log_out()
+        account = await _account_of(session, accounts)
+        if account is None:
             raise HTTPException(401, "log in again")
         return account
 
@@ -137,6 +139,31 @@ def create_accounts_router(
         return LoggedIn(account=_shown(changed), csrf_token=session.csrf_token)
 
     return router
+
+
+def identify_by_session(identities: Identities, accounts: AccountRepository) -> None:
+    """Have sessions say who asks. Their roles are those that the account has now."""
+
+    async def by_session(connection: HTTPConnection) -> Identity | None:
+        session = await open_session(connection)
+        account = await _account_of(session, accounts)
+        if account is None:
+            return None
+        return Identity(str(account.id), account.roles, proof="session")
+
+    identities.by_session(by_session, get_session)
+
+
+async def _account_of(session: Session, accounts: AccountRepository) -> StoredAccount | None:
+    """The account of whoever is logged in; the session of one that has changed is over."""
+    if session.user is None:
+        return None
+    account = await accounts.get(UUID(session.user))
+    # Also where Redis did not hear that the password was changed.
+    if account is None or session.data.get(_VERSION) != account.version:
+        session.log_out()
+        return None
+    return account
 
 
 def _address(request: Request) -> str:

@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastapi.dependencies.models import Dependant
+from fastapi.encoders import jsonable_encoder
 from fastapi.routing import RouteContext, iter_route_contexts
+from fastapi.security.base import SecurityBase
 from starlette.routing import BaseRoute
 
 from app.core.cache.http import CachedRoute
@@ -64,11 +66,13 @@ _OF_FASTAPI = ("HTTPValidationError", "ValidationError")
 
 def complete(schema: dict[str, Any], routes: Iterable[BaseRoute]) -> None:
     """Add the answers that every route of a kind may give, and HEAD where it is answered."""
+    schemes = schema.get("components", {}).get("securitySchemes", {})
     for context in iter_route_contexts(list(routes)):
         path = schema["paths"].get(context.path_format, {})
         for method in sorted(context.methods or ()):
             if (operation := path.get(method.lower())) is not None:
                 _complete(operation, method, context)
+                _show_alternatives(operation, context.dependant, schemes)
         if isinstance(context.endpoint, CachedRoute) and (get := path.get("get")) is not None:
             path.setdefault("head", _head(get))
     _replace_schemas(schema)
@@ -89,6 +93,26 @@ def _complete(operation: dict[str, Any], method: str, context: RouteContext) -> 
     for status, answer in operation["responses"].items():
         if status[0] in "45":
             _make_problem(answer)
+
+
+def _show_alternatives(
+    operation: dict[str, Any], dependant: Dependant, schemes: dict[str, Any]
+) -> None:
+    """Put those schemes in the place of one that stands for them, each of which suffices."""
+    for part in tree(dependant):
+        alternatives: list[SecurityBase] = getattr(part.call, "alternatives", [])
+        if alternatives:
+            name = getattr(part.call, "scheme_name", "")
+            names = [scheme.scheme_name for scheme in alternatives]
+            others = [
+                need for need in operation["security"] if need.keys().isdisjoint((name, *names))
+            ]
+            operation["security"] = [*others, *({each: []} for each in names)]
+            schemes.pop(name, None)
+        for scheme in alternatives:
+            schemes[scheme.scheme_name] = jsonable_encoder(
+                scheme.model, by_alias=True, exclude_none=True
+            )
 
 
 def _make_problem(answer: dict[str, Any]) -> None:

@@ -11,4 +11,5 @@ ROUTE_TEMPLATE = "app.route_template"
 answers for it."""
 
 PERSONALIZED_BY = "app.personalized_by"
-"""The object that made the response one for this user alone: it must not be stored for others."""
+"""The set of objects that made the response one for this user alone: it must not be stored for
+others."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path
 
-from app.core.access import IdentityDependency, RoleRedis
+from app.core.access import BearerDependency, RoleRedis
 from app.documents.models import Document, DocumentText
 
 Name = Annotated[str, Path(pattern=r"^[a-z0-9-]{1,64}$")]
@@ -38,10 +38,10 @@ def create_documents_router(service: str) -> APIRouter:
 
     @router.put("/{name}")
     async def write_document(
-        name: Name, new: DocumentText, redis: RoleRedis, identity: IdentityDependency
+        name: Name, new: DocumentText, redis: RoleRedis, bearer: BearerDependency
     ) -> Document:
         # An issuer may sign what is no text: JSON has halves of characters.
-        author = identity.subject.encode(errors="backslashreplace").decode()
+        author = bearer.subject.encode(errors="backslashreplace").decode()
         document = Document(text=new.text, author=author)
         await redis.hset(key, name, document.model_dump_json())
         return document

@@ -14,11 +14,14 @@ from app.core.access import (
 )
 from app.core.access.audit import Audit
 from app.core.access.jwks import DEVELOPMENT_ALGORITHM, DevelopmentKeys, JwksClient
+from app.core.identity import Identities
 from app.core.service import Service
 from app.settings.access import AccessSettings
 
 
-def install_access(service: Service, settings: AccessSettings, policy: Policy) -> Access:
+def install_access(
+    service: Service, settings: AccessSettings, policy: Policy, identities: Identities
+) -> Access:
     """Install what judges tokens, and a client for each role of the policy."""
     keys = JwksClient(settings.access_jwks) if settings.access_jwks else None
     rules = TokenRules(
@@ -43,6 +46,7 @@ def install_access(service: Service, settings: AccessSettings, policy: Policy) -
     service.open(_every_purpose_has_a_role(service, settings, policy))
     service.open(access)
     service.share(access=access)
+    access.identify(identities)
     service.check("access", access.check)
     service.answer_refusals(answer_denial)
     return access

@@ -68,7 +68,7 @@ async def test_a_token_is_good_with_the_development_key(
     rules = TokenRules(issuer=ISSUER, audience=AUDIENCE, algorithms=["HS256"])
     verifier = Verifier(DevelopmentKeys(DEVELOPMENT_SECRET), rules, policy)
     identity = await verifier.verify(capsys.readouterr().out.strip())
-    assert (identity.subject, identity.role) == ("ann", "writer")
+    assert (identity.subject, identity.redis_role) == ("ann", "writer")
 
 
 @pytest.mark.parametrize("arguments", [["login", "nobody"], ["token", "ann", "groups"], ["x"]])

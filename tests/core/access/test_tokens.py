@@ -74,7 +74,7 @@ async def is_believed(verifier: Verifier, token: str) -> bool:
 
 async def test_a_good_token_says_who_it_is(issuer: Issuer, verifier: Verifier) -> None:
     identity = await verifier.verify(issuer.token("first"))
-    assert (identity.subject, identity.role) == ("ann", "writer")
+    assert (identity.subject, identity.redis_role) == ("ann", "writer")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ async def test_a_good_token_says_who_it_is(issuer: Issuer, verifier: Verifier) -
 async def test_the_first_rule_that_fits_gives_the_role(
     issuer: Issuer, verifier: Verifier, claims: dict[str, Any], role: str | None
 ) -> None:
-    assert (await verifier.verify(issuer.token("first", **claims))).role == role
+    assert (await verifier.verify(issuer.token("first", **claims))).redis_role == role
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ async def test_the_development_key_is_one_that_tokens_name(policy: Policy) -> No
     verifier = Verifier(DevelopmentKeys(DEVELOPMENT_SECRET), rules, policy)
     named = {"kid": "development"}
     token = jwt.encode(good_claims(), DEVELOPMENT_SECRET, "HS256", headers=named)
-    assert (await verifier.verify(token)).role == "writer"
+    assert (await verifier.verify(token)).redis_role == "writer"
     for headers, secret in ({}, DEVELOPMENT_SECRET), (named, "another secret" * 3):
         with pytest.raises(InvalidToken):
             await verifier.verify(jwt.encode(good_claims(), secret, "HS256", headers=headers))

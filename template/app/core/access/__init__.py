@@ -5,18 +5,18 @@ it as an ACL file; the service logs in as the role that a request has, so that n
 service can do more than the role may.
 """
 
-from app.core.access.access import Access, IdentityDependency, RoleRedis, get_identity
+from app.core.access.access import Access, BearerDependency, RoleRedis, get_bearer
 from app.core.access.acl import DEVELOPMENT_SECRET, RedisCredentials
 from app.core.access.denials import answer_denial
 from app.core.access.jwks import JwksClient
 from app.core.access.policy import Policy, PolicyError, load_policy
-from app.core.access.tokens import Identity, TokenRules, Verifier
+from app.core.access.tokens import Bearer, TokenRules, Verifier
 
 __all__ = [
     "DEVELOPMENT_SECRET",
     "Access",
-    "Identity",
-    "IdentityDependency",
+    "Bearer",
+    "BearerDependency",
     "JwksClient",
     "Policy",
     "PolicyError",
@@ -25,6 +25,6 @@ __all__ = [
     "TokenRules",
     "Verifier",
     "answer_denial",
-    "get_identity",
+    "get_bearer",
     "load_policy",
 ]

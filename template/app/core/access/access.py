@@ -1,10 +1,10 @@
-"""What requests need to act as their role: an identity, and a Redis client with its rights.
+"""What requests need to act as their Redis role: a token, and a Redis client with its rights.
 
     @router.get("/documents/{name}")
     async def read_document(name: str, redis: RoleRedis) -> Document: ...
 
-Without a valid token the answer is 401. It is 403 if the identity has no role, or if Redis denies
-a command (see `denials.py`).
+Without a valid token the answer is 401. It is 403 if the policy has no Redis role for it, or if
+Redis denies a command (see `denials.py`).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,20 +15,23 @@ from typing import Annotated, NoReturn, Self
 import structlog
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 from redis.exceptions import RedisError
+from starlette.requests import HTTPConnection
 
 from app.core.access import metrics
 from app.core.access.audit import Audit
 from app.core.access.denials import record_denial
 from app.core.access.jwks import KeysUnavailable
 from app.core.access.policy import Policy
-from app.core.access.tokens import Identity, InvalidToken, Verifier
+from app.core.access.tokens import Bearer, InvalidToken, Verifier
+from app.core.identity import Identities, Identity
 from app.core.redis import RedisClient
 from app.core.tasks import Tasks
 
 log = structlog.get_logger(__name__)
 
-_bearer = HTTPBearer(bearerFormat="JWT", auto_error=False)
+BEARER = HTTPBearer(bearerFormat="JWT", auto_error=False)
 
 
 class Access:
@@ -65,6 +68,39 @@ class Access:
     def roles(self) -> list[str]:
         """The roles that identities may have."""
         return list(self._clients)
+
+    async def bearer(self, connection: HTTPConnection) -> Bearer:
+        """Return what the token of a request proves.
+
+        Raises:
+            HTTPException: 401, it proves nothing; 503, nobody can tell now.
+        """
+        given = connection.headers.getlist("authorization")
+        scheme, token = get_authorization_scheme_param(given[0] if len(given) == 1 else None)
+        if scheme.lower() != "bearer" or not token:  # of two tokens, nobody knows which
+            metrics.tokens.labels("missing").inc()
+            _unauthorized("a token is needed: Authorization: Bearer ...", "Bearer")
+        try:
+            bearer = await self.verifier.verify(token)
+        except InvalidToken as error:
+            log.info("access.token_refused", why=str(error))
+            _unauthorized("the token is not valid", 'Bearer error="invalid_token"')
+        except KeysUnavailable as error:
+            log.warning("access.keys_unavailable", error=str(error))
+            raise HTTPException(
+                503, "tokens cannot be checked now, try again", {"retry-after": "1"}
+            ) from None
+        connection.state.bearer = bearer
+        return bearer
+
+    def identify(self, identities: Identities) -> None:
+        """Have the tokens of requests say who asks."""
+
+        async def by_token(connection: HTTPConnection) -> Identity:
+            bearer = await self.bearer(connection)
+            return Identity(bearer.subject, bearer.roles, proof="token")
+
+        identities.by_token(by_token, BEARER)
 
     async def check(self) -> None:
         """Log in as every role, and check that keys and denials can be read.
@@ -104,40 +140,24 @@ class Access:
             await self.verifier.check()
 
 
-async def get_identity(
-    request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> Identity:
-    """Return the identity that the request's token proves; 401 or 503 if it proves none."""
-    if (
-        given is None or len(request.headers.getlist("authorization")) > 1
-    ):  # of two, nobody knows which
-        metrics.tokens.labels("missing").inc()
-        _unauthorized("a token is needed: Authorization: Bearer ...", "Bearer")
+async def get_bearer(
+    request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
+) -> Bearer:
+    """Return what the request's token proves; 401 or 503 if it proves nothing."""
     access: Access = request.app.state.access
-    try:
-        identity = await access.verifier.verify(given.credentials)
-    except InvalidToken as error:
-        log.info("access.token_refused", why=str(error))
-        _unauthorized("the token is not valid", 'Bearer error="invalid_token"')
-    except KeysUnavailable as error:
-        log.warning("access.keys_unavailable", error=str(error))
-        raise HTTPException(
-            503, "tokens cannot be checked now, try again", {"retry-after": "1"}
-        ) from None
-    request.state.identity = identity
-    return identity
+    return await access.bearer(request)
 
 
-IdentityDependency = Annotated[Identity, Depends(get_identity)]
+BearerDependency = Annotated[Bearer, Depends(get_bearer)]
 
 
-async def get_role_redis(request: Request, identity: IdentityDependency) -> RedisClient:
-    """Return the client of the identity's role; 403 if it has none."""
-    if identity.role is None:
-        record_denial(identity, why="the policy has no role for this identity")
+async def get_role_redis(request: Request, bearer: BearerDependency) -> RedisClient:
+    """Return the client of the token's Redis role; 403 if it has none."""
+    if bearer.redis_role is None:
+        record_denial(bearer, why="the policy has no role for this identity")
         raise HTTPException(403, "you may not do this")
     access: Access = request.app.state.access
-    return access.client(identity.role)
+    return access.client(bearer.redis_role)
 
 
 RoleRedis = Annotated[RedisClient, Depends(get_role_redis)]

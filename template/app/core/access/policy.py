@@ -1,4 +1,7 @@
-"""The policy: who has which role, and what a role may do.
+"""The policy: which token has which Redis role, and what that may do.
+
+A Redis role is a login of Redis with rights of its own. The same file says which tokens have which
+roles in the application (`RequireRole`), which are no logins and of which Redis knows nothing.
 
 It is a file (`app/access.toml`), because people who decide read it, and because Redis, the service
 and the tests all follow the same one. `{service}` in it stands for the name of the service.
@@ -13,8 +16,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from app.core.identity import is_role_name
+
 _SERVICE = "{service}"
-_ROLE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 # Words of an ACL file are separated by blanks.
 _PATTERN = re.compile(r"[!-~]+", re.ASCII)
 _COMMAND = re.compile(r"[a-z]+(\|[a-z-]+)?", re.ASCII)
@@ -119,15 +123,21 @@ class _Document(_Part):
     connection: _Connection
     roles: dict[str, Role]
     identities: tuple[Rule, ...] = ()
+    application_roles: tuple[Rule, ...] = ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         for name in self.roles:
-            if not _ROLE.fullmatch(name):
+            if not is_role_name(name):
                 raise ValueError(f"{name!r} is no name of a role: use lower case, digits, hyphens")
         for rule in self.identities:
             if rule.role not in self.roles:
                 raise ValueError(f"identities name the role {rule.role!r}, which is not there")
+        for rule in self.application_roles:
+            if not is_role_name(rule.role):
+                raise ValueError(
+                    f"application_roles name {rule.role!r}, which is no name of a role"
+                )
         transaction = {"multi", "exec", "discard"}
         given = transaction & set(self.connection.commands)
         if given and given != transaction:
@@ -144,10 +154,15 @@ class Policy:
     """Commands that every role needs."""
     roles: Mapping[str, Role]
     rules: Sequence[Rule]
+    application_rules: Sequence[Rule] = ()
 
     def role_of(self, claims: Mapping[str, Any]) -> str | None:
-        """Return the role of the first rule that applies; None if none does."""
+        """Return the Redis role of the first rule that applies; None if none does."""
         return next((rule.role for rule in self.rules if rule.applies_to(claims)), None)
+
+    def roles_of(self, claims: Mapping[str, Any]) -> frozenset[str]:
+        """Return the roles in the application, of all rules that apply."""
+        return frozenset(rule.role for rule in self.application_rules if rule.applies_to(claims))
 
 
 def load_policy(path: Path, *, service: str) -> Policy:
@@ -165,7 +180,12 @@ def load_policy(path: Path, *, service: str) -> Policy:
         raise PolicyError(f"{path}: {error}") from None
     except ValidationError as error:
         raise PolicyError("\n".join([f"{path} is wrong:", *_lines(error)])) from None
-    return Policy(document.connection.commands, document.roles, document.identities)
+    return Policy(
+        document.connection.commands,
+        document.roles,
+        document.identities,
+        document.application_roles,
+    )
 
 
 def _lines(error: ValidationError) -> list[str]:

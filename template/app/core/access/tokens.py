@@ -33,12 +33,14 @@ class InvalidToken(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """What a verified token says about its bearer, and the role that follows from it."""
+class Bearer:
+    """What a verified token says about who bears it, and what follows from that."""
 
     subject: str
-    role: str | None
-    """None: the policy has no role for these claims."""
+    redis_role: str | None
+    """The Redis login of `RoleRedis`. None: the policy has none for these claims."""
+    roles: frozenset[str]
+    """The roles in the application."""
     claims: Mapping[str, Any] = field(repr=False)
 
 
@@ -54,14 +56,14 @@ class TokenRules:
 
 
 class Verifier:
-    """Verifies tokens, and turns them into identities."""
+    """Verifies tokens, and says what follows from them."""
 
     def __init__(self, keys: Keys, rules: TokenRules, policy: Policy) -> None:
         self._keys = keys
         self._rules = rules
         self._policy = policy
 
-    async def verify(self, token: str) -> Identity:
+    async def verify(self, token: str) -> Bearer:
         """Return who the bearer of this token is.
 
         Raises:
@@ -77,7 +79,8 @@ class Verifier:
             metrics.tokens.labels("invalid").inc()
             raise InvalidToken(str(error) or "the key is unknown") from None
         metrics.tokens.labels("accepted").inc()
-        return Identity(claims["sub"], self._policy.role_of(claims), claims)
+        policy = self._policy
+        return Bearer(claims["sub"], policy.role_of(claims), policy.roles_of(claims), claims)
 
     async def check(self) -> None:
         """Raise KeysUnavailable if no token could be verified now."""

@@ -7,6 +7,7 @@ from app.core.sessions.dependency import (
     get_session,
     get_session_to_log_in,
     get_user,
+    open_session,
 )
 from app.core.sessions.errors import (
     SessionConflict,
@@ -32,4 +33,5 @@ __all__ = [
     "get_session",
     "get_session_to_log_in",
     "get_user",
+    "open_session",
 ]

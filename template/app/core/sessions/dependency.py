@@ -97,11 +97,21 @@ class SessionScheme(SecurityBase):
         self.model = APIKey.model_validate({"in": APIKeyIn.cookie, "name": f"__Host-{cookie}"})
 
     async def __call__(self, connection: HTTPConnection) -> Session:
-        request: RequestSession | None = connection.scope.get(REQUEST_SESSION)
-        if request is None:
-            raise RuntimeError("sessions need app.add_middleware(SessionMiddleware, ...)")
-        connection.scope[PERSONALIZED_BY] = self
-        return await request.open(connection, with_token=self._with_token)
+        connection.scope[PERSONALIZED_BY] = {*connection.scope.get(PERSONALIZED_BY, ()), self}
+        return await open_session(connection, with_token=self._with_token)
+
+
+async def open_session(connection: HTTPConnection, *, with_token: bool = True) -> Session:
+    """Return the request's session, for what tells the cache itself that it depends on who asks.
+
+    Raises:
+        HTTPException, WebSocketException: it is a write that another site may have sent.
+        RedisError: Redis did not answer.
+    """
+    request: RequestSession | None = connection.scope.get(REQUEST_SESSION)
+    if request is None:
+        raise RuntimeError("sessions need app.add_middleware(SessionMiddleware, ...)")
+    return await request.open(connection, with_token=with_token)
 
 
 get_session = SessionScheme()

@@ -64,6 +64,8 @@ def check(context: RouteContext, route: CachedRoute) -> None:
             )
     if route.public:
         _check_public(where, dependant, route)
+    else:
+        _check_vary_by(where, dependant)
 
 
 def refuse_elsewhere(context: RouteContext) -> None:
@@ -181,6 +183,15 @@ def _check_public(where: str, dependant: Dependant, route: CachedRoute) -> None:
             f"{where} is public and depends on {_listed(names)}, by which a hit would not be "
             "chosen: use vary_by="
         )
+
+
+def _check_vary_by(where: str, dependant: Dependant) -> None:
+    """Refuse a route that knows more of who asks than its entries are told apart by."""
+    known = principal_calls(dependant)
+    for part in tree(dependant):
+        remedy = getattr(part.call, "must_vary", None)
+        if remedy is not None and part.call not in known:
+            raise UnsafeRoute(f"{where} depends on who asks, and its vary_by= does not: {remedy}")
 
 
 def _check_response(where: str, context: RouteContext, route: CachedRoute) -> None:

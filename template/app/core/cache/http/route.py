@@ -171,7 +171,7 @@ class CachedRoute:
         from_dependencies: Response = kwargs.pop(RESPONSE)
         principal = None if self.public else kwargs.pop(PRINCIPAL)
         personalized_by = request.scope.get(PERSONALIZED_BY)
-        is_keyed = personalized_by is None or personalized_by in self.varies_by
+        is_keyed = personalized_by is None or personalized_by <= self.varies_by
         if is_keyed:
             stored, outcome, times = await self._get(request, principal, kwargs)
         else:  # it may depend on what is no part of the key

@@ -1,0 +1,1 @@
+"""Reports, which editors write and read."""
