@@ -1,7 +1,7 @@
 """Only what may be kept is kept."""
 
 from app.core.cache import Cache
-from app.rates.install import Rates
+from app.exchange.install import Rates
 from tests.conftest import Client
 
 
