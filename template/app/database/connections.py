@@ -21,6 +21,8 @@ from app.database.retry import TransactionUndone
 RECYCLE = 230
 """Seconds after which a connection is replaced. The load balancers of the clouds forget those that
 say nothing for four minutes (Azure) or 350 seconds (AWS), without telling either side."""
+UNDONE = "app_undone"
+"""Where a connection notes why its transaction was undone."""
 PING = 1.0
 """Seconds that a connection from the pool has to show that it lives."""
 # Seconds without traffic after which the system asks whether the other side is there, seconds
@@ -96,6 +98,8 @@ class Watch:
             context.invalidate_pool_on_disconnect = False  # the others may be fine
         message = describe(error) + self._driver.advice(error)
         if verdict is Verdict.UNDONE and not context.is_disconnect:
+            if context.connection is not None:
+                context.connection.info[UNDONE] = message
             return TransactionUndone(message)
         # Whatever it is, such as a wrong password: without a connection, nothing was asked yet.
         if verdict is not Verdict.FAULT or context.is_disconnect or context.connection is None:

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.core.read_scope import read_fresh
-from app.database.connections import Driver, Verdict, Watch, describe
+from app.database.connections import UNDONE, Driver, Verdict, Watch, describe
 from app.database.errors import DatabaseUnavailable
 from app.database.retry import TransactionUndone, changing, ends_at, note_commit
 
@@ -109,8 +109,11 @@ class Database:
         committed = False
         try:
             async with deadline:
-                await self._connect(session, read_only)
+                notes = await self._connect(session, read_only)
                 yield session
+                if UNDONE in notes:
+                    # The body went on: of all that it did, only this part would be committed.
+                    raise TransactionUndone(notes[UNDONE])
                 await session.commit()
                 committed = True
                 note_commit()  # also of one that only reads: nothing keeps its body from writing
@@ -127,12 +130,16 @@ class Database:
                 raise DatabaseUnavailable(describe(error)) from error
             raise
 
-    async def _connect(self, session: AsyncSession, read_only: bool) -> None:
+    async def _connect(self, session: AsyncSession, read_only: bool) -> dict[Any, Any]:
+        """Begin, and return what the connection has noted."""
         try:
-            await session.connection(execution_options={READ_ONLY: read_only})
+            connection = await session.connection(execution_options={READ_ONLY: read_only})
         except SQLAlchemyError as error:
             # Whatever it is: the request has not asked for anything yet.
             raise DatabaseUnavailable(describe(error)) from error
+        notes: dict[Any, Any] = connection.sync_connection.info  # type: ignore[union-attr]
+        notes.pop(UNDONE, None)
+        return notes
 
     async def _give_back(self, session: AsyncSession, end: float) -> None:
         """Roll back, unless that fails or takes until `end`: then the connection is closed."""

@@ -101,7 +101,14 @@ def _limited(timeout: float, *, read_only: bool) -> type[asyncpg.Connection]:
         async def execute(self, query: str, *args: Any, **options: Any) -> str:
             if query.startswith("BEGIN"):
                 query += limit
-            return str(await super().execute(query, *args, **options))
+            done = str(await super().execute(query, *args, **options))
+            if done == "ROLLBACK" and query.startswith("COMMIT"):
+                # The server itself says nothing of it.
+                raise asyncpg.InFailedSQLTransactionError(
+                    "nothing was committed, because a statement had failed and the transaction "
+                    "went on: raise its error, or try it in session.begin_nested()"
+                )
+            return done
 
     return Limited
 

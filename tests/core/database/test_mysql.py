@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from app.database import DatabaseUnavailable
 from app.database.engine import Database
 from app.database.mysql import create_database
+from app.database.retry import TransactionUndone
 from devservers.mysql import EmbeddedMySQL
 from devservers.waiting import HANG, until
 from tests.core.database.backends import installed
@@ -128,3 +130,38 @@ async def test_restarted_unseen_it_costs_no_request(server: EmbeddedMySQL) -> No
         server.restart()
         for _ in range(5):
             await database.ping()
+
+
+@pytest.mark.parametrize("as_the_service_does", [True, False], ids=["", "control"])
+async def test_who_goes_on_after_a_deadlock_does_not_commit_the_rest(
+    server: EmbeddedMySQL, as_the_service_does: bool
+) -> None:
+    """The server has begun another transaction by then, and would commit that."""
+    async with opened(server, patience=HANG) as database:
+        async with database.writing() as session:
+            await session.execute(text("DROP TABLE IF EXISTS half"))
+            await session.execute(text("CREATE TABLE half (n INT PRIMARY KEY, v INT)"))
+        async with database.writing() as session:
+            await session.execute(text("INSERT INTO half VALUES (1, 0), (2, 0), (3, 0), (4, 0)"))
+        sessions = async_sessionmaker(database.engine)
+        begin = database.writing if as_the_service_does else sessions.begin
+        meet = asyncio.Barrier(2)
+
+        async def careless(first: int, second: int, mine: int) -> None:
+            add = text("UPDATE half SET v = v + 1 WHERE n = :n")
+            async with begin() as session:
+                await session.execute(add, {"n": first})
+                await meet.wait()
+                with suppress(TransactionUndone):
+                    await session.execute(add, {"n": second})
+                await session.execute(add, {"n": mine})
+
+        ends = await asyncio.gather(careless(1, 2, 3), careless(2, 1, 4), return_exceptions=True)
+        async with database.reading() as session:
+            found = list(await session.scalars(text("SELECT v FROM half ORDER BY n")))
+    if as_the_service_does:
+        assert sorted(type(end).__name__ for end in ends) == ["NoneType", "TransactionUndone"]
+        assert sorted(found[2:]) == [0, 1]
+    else:
+        assert list(ends) == [None, None]
+        assert found == [1, 1, 1, 1]  # of one of them a half

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import NullPool, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from app.database import DatabaseUnavailable, postgres
 from app.database.engine import Database
@@ -208,3 +209,55 @@ async def test_within_a_transaction_nothing_is_repeated_but_all_of_it(database: 
     await whole()
     assert runs == ["whole", "part", "whole", "part"]
     assert await total(database) == 22
+
+
+async def test_who_goes_on_after_it_was_undone_commits_nothing(database: Database) -> None:
+    runs: list[str] = []
+
+    @retry_once
+    async def careless() -> None:
+        async with database.writing() as session:
+            await session.execute(text("UPDATE t SET v = v + 1 WHERE n = 1"))
+            if not runs:
+                runs.append("undone")
+                with suppress(TransactionUndone):
+                    await session.execute(text(UNDO))
+
+    await careless()  # and it is repeated as if the error had been let through
+    assert runs == ["undone"]
+    assert await total(database) == 1
+
+
+async def test_who_goes_on_after_any_error_is_told_that_nothing_was_committed(
+    database: Database,
+) -> None:
+    async def careless() -> None:
+        async with database.writing() as session:
+            await session.execute(text("UPDATE t SET v = v + 1 WHERE n = 1"))
+            with suppress(DBAPIError):
+                await session.execute(text("SELECT 1 / 0"))
+
+    with pytest.raises(DBAPIError, match="nothing was committed"):
+        await careless()
+    assert await total(database) == 0
+
+
+async def test_control_the_server_says_nothing_of_it(server: EmbeddedPostgres) -> None:
+    engine = create_async_engine(server.url, poolclass=NullPool)
+    async with engine.connect() as connection:
+        await connection.execute(text("CREATE TABLE control (n int)"))
+        await connection.commit()
+        await connection.execute(text("INSERT INTO control VALUES (1)"))
+        with suppress(DBAPIError):
+            await connection.execute(text("SELECT 1 / 0"))
+        await connection.commit()
+        assert await connection.scalar(text("SELECT count(*) FROM control")) == 0
+
+
+async def test_what_may_fail_is_tried_in_a_savepoint(database: Database) -> None:
+    async with database.writing() as session:
+        await session.execute(text("UPDATE t SET v = v + 1 WHERE n = 1"))
+        with suppress(DBAPIError):
+            async with session.begin_nested():
+                await session.execute(text("SELECT 1 / 0"))
+    assert await total(database) == 1
