@@ -1,7 +1,7 @@
 """Items in S3: each one an object, replaced only if it is still what was read."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from random import uniform
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from app.database import DatabaseUnavailable
 from app.database.bucket import Bucket, Conflict
 from app.items.errors import ItemNotFound, VersionConflict
-from app.items.models import Item, ItemCreate, ItemPage, ItemUpdate
+from app.items.models import Item, ItemCreate, ItemPage, ItemUpdate, Stock
 from app.items.repository import ItemRepository
 
 _PREFIX = "items/"
@@ -53,6 +53,23 @@ class S3ItemRepository(ItemRepository):
         return ItemPage(
             items=items, next_cursor=_id(keys[limit - 1]) if len(keys) > limit else None
         )
+
+    async def names(self, item_ids: Sequence[UUID]) -> dict[UUID, str]:
+        async with self._bucket.deadline():
+            found = await self._bucket.get_many(map(_key, item_ids))
+        items = [_Record.model_validate_json(each.body).item for each in found if each is not None]
+        return {item.id: item.name for item in items}
+
+    async def stock(self) -> Stock:
+        """Reads every item: a bucket cannot count. The deadline is for each page."""
+        counted, after = Stock(items=0, quantity=0), None
+        while True:
+            page = await self.page(after, 100)
+            counted.items += len(page.items)
+            counted.quantity += sum(item.quantity for item in page.items)
+            if page.next_cursor is None:
+                return counted
+            after = UUID(page.next_cursor)
 
     async def create(self, new: ItemCreate) -> Item:
         now = datetime.now(UTC)

@@ -4,17 +4,18 @@ It takes the database, never the session of a request: what the cache loads in t
 on after the request that asked for it.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy import CursorResult, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database.engine import Database
 from app.database.retry import retry_once
 from app.items.errors import ItemNotFound, VersionConflict
-from app.items.models import Item, ItemCreate, ItemPage, ItemUpdate
+from app.items.models import Item, ItemCreate, ItemPage, ItemUpdate, Stock
 from app.items.repository import ItemRepository
 from app.items.table import ItemRow
 
@@ -40,6 +41,19 @@ class SqlItemRepository(ItemRepository):
             found = [Item.model_validate(row) for row in await session.scalars(rows)]
         items, more = found[:limit], len(found) > limit
         return ItemPage(items=items, next_cursor=str(items[-1].id) if more else None)
+
+    @retry_once
+    async def names(self, item_ids: Sequence[UUID]) -> dict[UUID, str]:
+        rows = select(ItemRow.id, ItemRow.name).where(ItemRow.id.in_(item_ids))
+        async with self._database.reading() as session:
+            return {row.id: row.name for row in await session.execute(rows)}
+
+    @retry_once
+    async def stock(self) -> Stock:
+        counted = select(func.count(), func.coalesce(func.sum(ItemRow.quantity), 0))
+        async with self._database.reading() as session:
+            items, quantity = (await session.execute(counted)).one()
+        return Stock(items=items, quantity=quantity)
 
     @retry_once
     async def create(self, new: ItemCreate) -> Item:

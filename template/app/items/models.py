@@ -55,6 +55,13 @@ class Item(BaseModel):
     updated_at: datetime
 
 
+class Stock(BaseModel):
+    """All items, counted."""
+
+    items: int
+    quantity: int
+
+
 class ItemPage(BaseModel):
     items: list[Item]
     next_cursor: str | None

@@ -3,10 +3,11 @@
 `install.py` gives it the implementation that suits the database.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
-from app.items.models import Item, ItemCreate, ItemPage, ItemUpdate
+from app.items.models import Item, ItemCreate, ItemPage, ItemUpdate, Stock
 
 
 class ItemRepository(Protocol):
@@ -21,6 +22,12 @@ class ItemRepository(Protocol):
     async def page(self, after: UUID | None, limit: int) -> ItemPage:
         """The next items by id, `limit` at most. Changes elsewhere neither repeat nor skip one."""
         ...
+
+    async def names(self, item_ids: Sequence[UUID]) -> dict[UUID, str]:
+        """The names of these items, without those that do not exist."""
+        ...
+
+    async def stock(self) -> Stock: ...
 
     async def create(self, new: ItemCreate) -> Item: ...
 

@@ -10,6 +10,7 @@ from app.core.cache import Cache, HotCall
 from app.items.caching import LISTS, item_policy, item_tag, page_policy
 from app.items.changes import Change, ItemChanges
 from app.items.errors import ItemNotFound, VersionConflict
+from app.items.lookups import create_lookups_router
 from app.items.models import Item, ItemCreate, ItemPage, ItemUpdate
 from app.items.repository import ItemRepository
 
@@ -69,4 +70,8 @@ def create_items_router(cache: Cache, items: ItemRepository, changes: ItemChange
             yield read_item, {"item_id": item.id}
 
     cache.keep_warm("items", hottest)
-    return router
+
+    all_routes = APIRouter()
+    all_routes.include_router(router)
+    all_routes.include_router(create_lookups_router(cache, items))
+    return all_routes

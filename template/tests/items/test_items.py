@@ -116,6 +116,24 @@ async def test_changing_what_is_not_there_is_not_found(client: httpx2.AsyncClien
     assert response.status_code == 404
 
 
+async def test_names_of_several_items_and_how_many_there_are(client: httpx2.AsyncClient) -> None:
+    before = (await client.get("/stock")).json()
+    lamp, shade = await create(client, "lamp", quantity=2), await create(client, "shade")
+    asked: dict[str, list[str]] = {"id": [str(lamp["id"]), str(shade["id"]), str(uuid4())]}
+    for _ in range(2):  # loaded, and from the cache
+        names = (await client.get("/item-names", params=asked)).json()
+        assert names == {lamp["id"]: "lamp", shade["id"]: "shade"}
+    after = (await client.get("/stock")).json()
+    assert after["items"] >= before["items"] + 2  # others may add some, too
+    assert after["quantity"] >= before["quantity"] + 2
+
+    await client.put(f"/items/{lamp['id']}", json={"name": "lantern", "version": 1})
+    await client.delete(f"/items/{shade['id']}")
+    names = (await client.get("/item-names", params=asked)).json()
+    assert names == {lamp["id"]: "lantern"}
+    assert (await client.get("/item-names")).status_code == 422
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -4,15 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from app.core.cache.keys import canonical
+from app.core.serializers.json import JsonSerializer
+from app.core.serializers.msgpack import MsgpackSerializer
 from app.database import DatabaseUnavailable
 from app.database.bucket import Bucket
 from app.database.engine import Database
 from app.items.errors import ItemNotFound, VersionConflict
-from app.items.models import MAX_QUANTITY, Item, ItemCreate, ItemUpdate
+from app.items.models import MAX_QUANTITY, Item, ItemCreate, ItemPage, ItemUpdate
 from app.items.repository import ItemRepository
 from devservers.waiting import HANG, until
 from tests.core.database.backends import Backend
@@ -39,6 +43,33 @@ async def read_all(items: ItemRepository, limit: int = 3) -> list[UUID]:
         if page.next_cursor is None:
             return found
         after = UUID(page.next_cursor)
+
+
+@pytest.mark.parametrize(
+    "serializer", [JsonSerializer(), MsgpackSerializer()], ids=["json", "msgpack"]
+)
+async def test_what_it_returns_can_be_cached(
+    items: ItemRepository, serializer: JsonSerializer | MsgpackSerializer
+) -> None:
+    """A driver may have types of its own, such as asyncpg's UUID."""
+    item = await items.create(ItemCreate(name="lamp"))
+    page = await items.page(None, 3)
+    names = {item.id: item.name}
+    values: list[tuple[Any, Any]] = [(Item, item), (ItemPage, page), (dict[UUID, str], names)]
+    for type_, value in values:
+        codec = serializer.codec(type_)
+        assert codec.loads(codec.dumps(value, key=b"key"), key=b"key") == value
+    assert canonical(item.id) == canonical(UUID(str(item.id)))
+
+
+async def test_names_and_the_stock_are_those_of_the_items(items: ItemRepository) -> None:
+    before = await items.stock()
+    lamp = await items.create(ItemCreate(name="lamp", quantity=3))
+    shade = await items.create(ItemCreate(name="shade", quantity=4))
+    assert await items.names([lamp.id, uuid4(), shade.id]) == {lamp.id: "lamp", shade.id: "shade"}
+    assert await items.names([]) == {}
+    after = await items.stock()
+    assert (after.items - before.items, after.quantity - before.quantity) == (2, 7)
 
 
 async def test_an_item_reads_as_it_was_written(items: ItemRepository) -> None:

@@ -46,6 +46,8 @@ def canonical(value: Any) -> str:
     """
     if encode := _EXACT.get(type(value)):
         return encode(value)
+    if isinstance(value, UUID) and not hasattr(value, "__dict__"):  # perhaps a driver's own
+        return f"u{value}"
     if isinstance(value, Enum):
         return f"e{_class_name(type(value))}{canonical(value.value)}"
     if isinstance(value, BaseModel):

@@ -45,8 +45,8 @@ def verify_round_trip(codec: Codec, value: Any, payload: bytes, *, key: bytes) -
 def difference(value: Any, restored: Any) -> str | None:
     """Return where and how two values differ; None if they do not.
 
-    Time zones are compared by their offsets, an int may become the float that was declared, and it
-    does not matter which fields of a model were set.
+    Time zones are compared by their offsets, an int may become the float that was declared, a UUID
+    of a database's driver a plain one, and it does not matter which fields of a model were set.
     """
     if value is restored:
         return None
@@ -55,6 +55,8 @@ def difference(value: Any, restored: Any) -> str | None:
         return _comparison(kind)(value, restored)  # type: ignore[arg-type]  # it is hashable
     if kind is int and type(restored) is float and value == restored:
         return None
+    if _kind(value) is type(restored):
+        return _values(value, restored)
     return f" would come back as {type(restored).__name__}, not as {kind.__name__}"
 
 
@@ -157,4 +159,10 @@ def _parts(names: Iterator[str], ours: list[Any], theirs: list[Any]) -> str | No
 
 def _typed(values: Iterable[Any]) -> set[tuple[type, Any]]:
     """Make 1 and True different."""
-    return {(type(value), value) for value in values}
+    return {(_kind(value), value) for value in values}
+
+
+def _kind(value: Any) -> type:
+    """Return the type of a value; UUID for that of a driver, which is no more than a UUID."""
+    is_uuid = isinstance(value, UUID) and not hasattr(value, "__dict__")
+    return UUID if is_uuid else type(value)
