@@ -25,6 +25,7 @@ LAYERS = (
         "app.core.application",
         "app.core.error_answers",
         "app.core.fastpath",
+        "app.core.testing",
     ),
     (
         "app.core.access",

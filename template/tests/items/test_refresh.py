@@ -3,9 +3,9 @@
 from argparse import Namespace
 
 import httpx2
-from prometheus_client import REGISTRY
 
 from app.commands import refresh
+from app.core.testing import counted_loads
 from app.main import create_service
 from app.settings import Settings
 from devservers.waiting import until
@@ -17,10 +17,6 @@ async def first_items(client: httpx2.AsyncClient) -> list[str]:
     await client.post("/items", json={"name": "lamp"})
     items = (await client.get("/items")).json()["items"]
     return [f"/items/{item['id']}" for item in items]
-
-
-def loads() -> float:
-    return REGISTRY.get_sample_value("cache_loads_total", {"policy": "item", "outcome": "ok"}) or 0
 
 
 async def test_the_nightly_refresh_loads_them(
@@ -37,10 +33,10 @@ async def test_the_start_loads_them_and_is_ready_meanwhile(
     client: httpx2.AsyncClient, serve: Serve
 ) -> None:
     paths = await first_items(client)
-    expected = loads() + len(paths)
+    loads = counted_loads("item")
     async with serve(cache_warm_up=True) as started:
         assert (await started.get("/health/ready")).status_code == 200
-        await until(lambda: loads() == expected)
+        await until(lambda: loads.count == len(paths))
         for path in paths:  # one may not be stored yet: then this waits for it
             assert (await started.get(path)).status_code == 200
-        assert loads() == expected
+        assert loads.count == len(paths)

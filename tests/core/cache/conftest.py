@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.core.cache import Cache, results
+from app.core.cache import Cache
 from app.core.redis import ClientOptions, create_client
+from app.core.testing import CacheClock, cache_clock
 from devservers.valkey import EmbeddedValkey
-from tests.core.cache.harness import PATIENT, Clock, LoopClock, open_cache
+from tests.core.cache.harness import PATIENT, LoopClock, open_cache
 from tests.support.wire import Wire, counted_writes
 
 OpenCache = Callable[..., Awaitable[Cache]]
@@ -53,11 +54,10 @@ async def cache(another: OpenCache) -> Cache:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Lets entries grow old at once, and no older than that however long a test takes."""
-    clock = Clock()
-    monkeypatch.setattr(results, "time", clock)
-    return clock
+def clock() -> Iterator[CacheClock]:
+    """Lets entries grow old at once."""
+    with cache_clock() as clock:
+        yield clock
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from time import monotonic, time
+from time import monotonic
 from typing import Any, Generic, Self, TypeVar
 
 from redis.asyncio import Redis
@@ -14,6 +14,7 @@ from app.core.cache.keys import EntryKeys, canonical
 from app.core.redis import ClientOptions, RedisClient, Script, create_client
 from app.core.serializers import Serializer
 from app.core.serializers.json import JsonSerializer
+from app.core.testing import CacheClock
 from devservers.waiting import until as until
 
 T = TypeVar("T")
@@ -118,18 +119,11 @@ class Source(Generic[T]):
         return value
 
 
-class Clock:
-    """The time of day as caches see it; Redis expires entries by a clock of its own."""
-
-    def __init__(self) -> None:
-        self._ahead = 0.0
+class Clock(CacheClock):
+    """The same, to be put in the place of `time` by a test of who asks for it."""
 
     def __call__(self) -> float:
-        return time() + self._ahead
-
-    def advance(self, seconds: float) -> None:
-        """Entries are older from now on."""
-        self._ahead += seconds
+        return self.time()
 
 
 class Pauses:
