@@ -1,5 +1,6 @@
 """Accounts, as clients see them."""
 
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -46,3 +47,15 @@ class LoggedIn(BaseModel):
 
     account: Account
     csrf_token: str
+
+
+class Device(BaseModel):
+    """A session of whoever asks."""
+
+    handle: str
+    """Names it in `DELETE /accounts/sessions/{handle}`; it is not what is in the cookie."""
+    logged_in_at: datetime
+    last_seen_at: datetime
+    user_agent: str
+    """What the browser called itself at the login, shortened. Anybody can write anything there."""
+    is_this: bool

@@ -9,11 +9,11 @@ import math
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Path, Request
 from pydantic import SecretStr
 from starlette.requests import HTTPConnection
 
-from app.accounts.models import Account, Credentials, LoggedIn, PasswordChange, Registration
+from app.accounts.models import Account, Credentials, Device, LoggedIn, PasswordChange, Registration
 from app.accounts.passwords import Passwords
 from app.accounts.repository import AccountRepository, NameTaken, StoredAccount
 from app.accounts.throttle import Throttle
@@ -28,6 +28,8 @@ from app.core.sessions import (
 )
 
 _VERSION = "account_version"
+_DEVICE = "device"
+_LONGEST_DEVICE = 200
 
 
 def create_accounts_router(
@@ -84,6 +86,7 @@ def create_accounts_router(
             raise HTTPException(401, "wrong name or password")
         session.log_in(str(account.id))
         session.data[_VERSION] = account.version
+        session.data[_DEVICE] = request.headers.get("user-agent", "")[:_LONGEST_DEVICE]
         # Whoever changes the password does so in the database and then ends all sessions there are.
         # So this one is written first, and lasts if the password is still the same afterwards.
         await session.save()
@@ -108,6 +111,37 @@ def create_accounts_router(
     @router.post("/logout-everywhere", status_code=204)
     async def log_out_everywhere(session: SessionDependency, user: UserDependency) -> None:
         await session.log_out_everywhere()
+
+    @router.get("/sessions")
+    async def list_sessions(account: CurrentAccount, session: SessionDependency) -> list[Device]:
+        return [
+            Device(
+                handle=one.handle,
+                logged_in_at=one.began_at,
+                last_seen_at=one.used_at,
+                user_agent=str(one.data.get(_DEVICE, "")),
+                is_this=one.is_this,
+            )
+            for one in await session.list_all()
+        ]
+
+    @router.delete(
+        "/sessions/{handle}",
+        status_code=204,
+        responses={404: {"description": "No such session of yours"}},
+    )
+    async def end_session(
+        handle: Annotated[str, Path(max_length=100)],
+        account: CurrentAccount,
+        session: SessionDependency,
+    ) -> None:
+        if not await session.end(handle):
+            raise HTTPException(404, "you have no such session")
+
+    @router.delete("/sessions", status_code=204)
+    async def end_other_sessions(account: CurrentAccount, session: SessionDependency) -> None:
+        """End all but this one."""
+        await session.log_out_everywhere(keep_this=True)
 
     @router.get("/me")
     async def me(account: CurrentAccount, session: SessionDependency) -> LoggedIn:

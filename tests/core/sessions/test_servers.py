@@ -223,7 +223,7 @@ async def test_the_check_tries_every_command_that_sessions_need(
         return {name for text in texts for name in re.findall(r"redis\.call\('(\w+)'", text)}
 
     texts = [getattr(scripts, name) for name in ("_TOUCH", "_SAVE", "_CREATE", "_REPLACE")]
-    needed = commands(*texts, scripts._END, scripts._END_ALL)
+    needed = commands(*texts, scripts._END, scripts._END_ALL, scripts._LIST)
     assert needed == commands(scripts._CHECK)
 
     sessions = make_sessions(redis)

@@ -18,9 +18,11 @@ from app.core.sessions.errors import (
 from app.core.sessions.middleware import SessionMiddleware
 from app.core.sessions.session import Session
 from app.core.sessions.sessions import Sessions
+from app.core.sessions.store import OpenSession
 
 __all__ = [
     "LoginSessionDependency",
+    "OpenSession",
     "Session",
     "SessionConflict",
     "SessionDependency",

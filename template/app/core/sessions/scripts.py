@@ -34,6 +34,8 @@ if left <= 0 then
   return false
 end
 redis.call('PEXPIRE', KEYS[1], math.min(left, tonumber(ARGV[1])))
+-- Until then, LIST sees in what is left of the idle time when this was.
+if left < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'used', now) end
 return found
 """
 
@@ -129,6 +131,21 @@ end
 return ended
 """
 
+# KEYS index of a user. ARGV what the keys of the sessions begin with, idle (ms).
+# Answers {name, blob, version, expires_at, when it was last used (ms)} of each.
+_LIST = f"""{_NOW}
+local answer = {{}}
+for _, name in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  local key = ARGV[1] .. name
+  local found = redis.call('HMGET', key, 'blob', 'version', 'expires_at', 'used')
+  if found[1] and (tonumber(found[3]) or 0) > now then
+    local used = tonumber(found[4]) or now - (tonumber(ARGV[2]) - redis.call('PTTL', key))
+    answer[#answer + 1] = {{name, found[1], found[2], found[3], math.min(used, now)}}
+  end
+end
+return answer
+"""
+
 # Every command of the scripts above, so that what a server denies, refuses or does not have is
 # found before a login needs it. KEYS no session, no index. Leaves nothing behind.
 _CHECK = f"""{_NOW}
@@ -137,6 +154,7 @@ redis.call('HGET', KEYS[1], 'version')
 redis.call('HMGET', KEYS[1], 'version', 'expires_at')
 redis.call('EXISTS', KEYS[1])
 redis.call('PEXPIRE', KEYS[1], 1000)
+redis.call('PTTL', KEYS[1])
 redis.call('ZADD', KEYS[2], now, 'a', now, 'b', now, 'c')
 redis.call('PEXPIREAT', KEYS[2], now + 1000)
 redis.call('ZCARD', KEYS[2])
@@ -155,4 +173,5 @@ CREATE = Script(_CREATE)
 REPLACE = Script(_REPLACE)
 END = Script(_END)
 END_ALL = Script(_END_ALL)
+LIST = Script(_LIST)
 CHECK = Script(_CHECK)

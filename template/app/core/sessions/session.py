@@ -12,6 +12,7 @@ from app.core.sessions.errors import SessionConflict, SessionEnded
 from app.core.sessions.store import (
     Content,
     Data,
+    OpenSession,
     SessionStore,
     Stale,
     Stored,
@@ -105,6 +106,32 @@ class Session:
         if not keep_this:
             self._stored, self._has_ended = None, True
             self.log_out()
+
+    async def list_all(self) -> list[OpenSession]:
+        """Return all sessions of the user, the last used one first; there are 100 at most.
+
+        Raises:
+            RuntimeError: nobody is logged in.
+            RedisError: Redis did not answer.
+        """
+        this = None if self._stored is None else self._stored.id
+        return await self._store.list_all(self._known_user(), this=this)
+
+    async def end(self, handle: str) -> bool:
+        """End the session of the user that has this handle, now; return whether there was one.
+
+        It has ended for all processes: each request reads its session. Another user's is none.
+
+        Raises:
+            RuntimeError: nobody is logged in.
+            RedisError: Redis did not answer; perhaps it has ended.
+        """
+        return await self._store.end_one(self._known_user(), handle)
+
+    def _known_user(self) -> str:
+        if self._user is None:
+            raise RuntimeError("nobody is logged in: there are no sessions")
+        return self._user
 
     def rotate(self) -> None:
         """Give the session another id, with the next write; the old one is then worthless.

@@ -16,7 +16,9 @@ import re
 import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -27,7 +29,7 @@ from app.core.redis import RedisClient
 from app.core.sessions import metrics
 from app.core.sessions.errors import SessionEnded, SessionTooLarge
 from app.core.sessions.keyring import KeyRing, Undecipherable
-from app.core.sessions.scripts import CHECK, CREATE, END, END_ALL, REPLACE, SAVE, TOUCH
+from app.core.sessions.scripts import CHECK, CREATE, END, END_ALL, LIST, REPLACE, SAVE, TOUCH
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +67,11 @@ def digest(session_id: str) -> str:
 def csrf_token(session_id: str) -> str:
     """Return the token that writes must send. It says nothing about the id."""
     return urlsafe_b64encode(_hmac(b"csrf", session_id)).decode().rstrip("=")
+
+
+def handle_of(name: str) -> str:
+    """Return what a session is called in public, which its name in Redis does not follow from."""
+    return _hmac(b"handle", name)[:16].hex()
 
 
 def _bucket_of_user(user: str) -> int:
@@ -160,6 +167,21 @@ class Stored:
     def content(self) -> Content:
         """Return the content as it is stored; the caller may change it."""
         return Content.from_bytes(self.plain)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """A session of a user, as the user may see it."""
+
+    handle: str
+    """Names it; nobody can use it as a cookie."""
+    began_at: datetime
+    """When the user logged in."""
+    used_at: datetime
+    """When the last request came with it."""
+    data: Mapping[str, JsonValue]
+    is_this: bool
+    """Whether it is the one that asks."""
 
 
 class SessionStore:
@@ -280,6 +302,44 @@ class SessionStore:
         metrics.writes.labels("ended").inc(ended)
         return ended
 
+    async def list_all(self, user: str, *, this: str | None) -> list[OpenSession]:
+        """Return the sessions of a user, the last used one first; `this` is the id of one."""
+        found = []
+        for name, blob, version, expires_at, used in await self._listed(user):
+            key = self._keys.user_prefix(user) + name
+            try:
+                plain = self._ring.decrypt(blob, session=key, context=_context(version, expires_at))
+                content = Content.from_bytes(plain)
+            except (Undecipherable, Unreadable):
+                continue  # nobody can use it either
+            session = OpenSession(
+                handle=handle_of(name),
+                began_at=_moment(int(expires_at) - self._absolute_ms),
+                used_at=_moment(int(used)),
+                data=content.data,
+                is_this=this is not None and name == digest(this),
+            )
+            found.append(session)
+        return sorted(found, key=lambda session: session.used_at, reverse=True)
+
+    async def end_one(self, user: str, handle: str) -> bool:
+        """End the session of this handle, if it is one of the user's; return whether it was.
+
+        Also under an id that another request gives it meanwhile.
+        """
+        for name, *_ in await self._listed(user):
+            if hmac.compare_digest(handle_of(name).encode(), handle.encode()):
+                keys = [self._keys.user_prefix(user) + name, self._keys.index(user)]
+                await END.run(self._client, keys, [])
+                metrics.writes.labels("ended").inc()
+                return True
+        return False
+
+    async def _listed(self, user: str) -> list[tuple[str, bytes, bytes, bytes, bytes]]:
+        arguments = [self._keys.user_prefix(user), self._idle_ms]
+        answer = await LIST.run(self._client, [self._keys.index(user)], arguments)
+        return [(name.decode(), *rest) for name, *rest in answer]
+
     def encode(self, content: Content) -> bytes:
         """Return what is to be encrypted.
 
@@ -305,6 +365,10 @@ class SessionStore:
 
     def _index_keys(self, content: Content) -> list[str]:
         return [] if content.user is None else [self._keys.index(content.user)]
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _context(version: bytes, expires_at: bytes) -> bytes:
