@@ -2,7 +2,7 @@
 
 from app.core.cache import Cache
 from app.core.service import Service
-from app.reports.sales import Sales, SalesReports, install_sales
+from app.sales.reports import Sales, SalesReports, install_sales
 from tests.conftest import Serve
 
 
