@@ -22,6 +22,8 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel
 from pydantic_core import TzInfo
 
+from app.core.serializers.comparison import plain_type
+
 _MAX_LETTERS = 160
 """A longer key or tag is hashed."""
 _READABLE_LETTERS = 64
@@ -46,23 +48,15 @@ def canonical(value: Any) -> str:
     """
     if encode := _EXACT.get(type(value)):
         return encode(value)
-    if isinstance(value, UUID) and not hasattr(value, "__dict__"):  # perhaps a driver's own
-        return f"u{value}"
     if isinstance(value, Enum):
         return f"e{_class_name(type(value))}{canonical(value.value)}"
     if isinstance(value, BaseModel):
         return f"m{_class_name(type(value))}{_mapping(_fields_of_model(value))}"
     if is_dataclass(value) and not isinstance(value, type):
         return f"m{_class_name(type(value))}{_mapping(_fields_of_dataclass(value))}"
-    if isinstance(value, UUID) and _adds_nothing(type(value), UUID):
-        return canonical(UUID(int=value.int))  # a driver of a database has a class of its own
+    if plain_type(value) is UUID:
+        return canonical(UUID(int=value.int))
     raise _unkeyable(value, "pass an id instead, or name the argument in ignore=")
-
-
-def _adds_nothing(type_: type, base: type) -> bool:
-    """Whether objects of a subclass have no room for more than those of its base."""
-    between = type_.__mro__[: type_.__mro__.index(base)]
-    return type_.__dictoffset__ == 0 and not any(vars(each).get("__slots__") for each in between)
 
 
 def _unkeyable(value: Any, remedy: str) -> UnkeyableType:

@@ -55,7 +55,7 @@ def difference(value: Any, restored: Any) -> str | None:
         return _comparison(kind)(value, restored)  # type: ignore[arg-type]  # it is hashable
     if kind is int and type(restored) is float and value == restored:
         return None
-    if _kind(value) is type(restored):
+    if plain_type(value) is type(restored):
         return _values(value, restored)
     return f" would come back as {type(restored).__name__}, not as {kind.__name__}"
 
@@ -159,10 +159,17 @@ def _parts(names: Iterator[str], ours: list[Any], theirs: list[Any]) -> str | No
 
 def _typed(values: Iterable[Any]) -> set[tuple[type, Any]]:
     """Make 1 and True different."""
-    return {(_kind(value), value) for value in values}
+    return {(plain_type(value), value) for value in values}
 
 
-def _kind(value: Any) -> type:
-    """Return the type of a value; UUID for that of a driver, which is no more than a UUID."""
-    is_uuid = isinstance(value, UUID) and not hasattr(value, "__dict__")
-    return UUID if is_uuid else type(value)
+def plain_type(value: Any) -> type:
+    """Return the type of a value; UUID for a subclass that has no room for more than a UUID.
+
+    A database's driver may have such a class of its own.
+    """
+    kind = type(value)
+    if kind is not UUID and issubclass(kind, UUID) and kind.__dictoffset__ == 0:
+        between = kind.__mro__[: kind.__mro__.index(UUID)]
+        if not any(vars(each).get("__slots__") for each in between):
+            return UUID
+    return kind
