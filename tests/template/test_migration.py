@@ -10,6 +10,7 @@ import pytest
 from devservers.mysql import EmbeddedMySQL
 from scripts.running import service_environment
 from tests.core.database.backends import installed
+from tests.template.answers import ROOT
 from tests.template.conftest import Render
 from tests.template.edits import delete_the_example
 
@@ -102,6 +103,28 @@ class FavouriteRow(Base):
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
 '''
 _COLUMN = "    quantity: Mapped[int]\n"
+_CONCURRENTLY = """
+from alembic import op
+
+revision = "concurrently"
+down_revision = None
+branch_labels = None
+depends_on = "accounts_0001"
+
+
+def upgrade() -> None:
+    op.execute("SET LOCAL lock_timeout = '3s'")
+    with op.get_context().autocommit_block():
+        op.create_index(
+            "words", "accounts", ["password_hash"], postgresql_concurrently=True, if_not_exists=True
+        )
+
+
+def downgrade() -> None:
+    op.drop_index("words", "accounts")
+"""
+# The newest migration of the accounts.
+_ACCOUNTS = max(path.stem for path in (ROOT / "template/migrations/versions").glob("accounts_*.py"))
 _OF_ACCOUNTS = "    version: Mapped"
 
 
@@ -190,7 +213,7 @@ def test_tables_that_refer_to_other_features_and_a_new_column(
         "ix_orders_item_id",
     ):
         assert f'op.f("{name}")' in written
-    assert 'depends_on = "accounts_0001"' in written
+    assert f'depends_on = "{_ACCOUNTS}"' in written
     assert "ledger" not in written
     assert run(folder, "ruff", "check", "migrations", "app/items") == ""
     assert run(folder, "ruff", "format", "--check", "migrations") == ""
@@ -221,9 +244,17 @@ def test_without_the_example_the_first_table_begins_a_branch(
         {alembic} check
         {alembic} downgrade accounts@base
     """
+    if database == "postgres":
+        (folder / "concurrently.py").write_text(_CONCURRENTLY)
+        script += f"""
+        cp concurrently.py migrations/versions/
+        {alembic} upgrade heads
+        {alembic} current | grep concurrently
+        {alembic} downgrade base
+        """
     assert run(folder, "devservers", "--", "sh", "-c", script) == ""
     assert "down_revision = None" in migration(folder, "first")
-    assert 'depends_on = "accounts_0001"' in migration(folder, "first")
+    assert f'depends_on = "{_ACCOUNTS}"' in migration(folder, "first")
     first = re.findall('^revision = (".+")', migration(folder, "first"), re.MULTILINE)
     assert f"down_revision = {first[0]}" in migration(folder, "nothing")
-    assert 'down_revision = "accounts_0001"' in migration(folder, "of_accounts")
+    assert f'down_revision = "{_ACCOUNTS}"' in migration(folder, "of_accounts")
