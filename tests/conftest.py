@@ -1,10 +1,12 @@
 """How the tests are shared out among the processes of `-n`, where that is `--dist loadfile`."""
 
+import gc
 import json
 import os
 import re
 import signal
 from collections import Counter, defaultdict
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,20 @@ class FilesAndLongTests(LoadFileScheduling):  # type: ignore[misc] # xdist is no
 @pytest.hookimpl(optionalhook=True)  # `-p no:xdist` knows no such hook
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesAndLongTests | None:
     return FilesAndLongTests(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without looking for garbage: the tests stay until the end, in every process of `-n`.
+
+    Nor is it looked for among them later, when a test or a garbage collection asks for all.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
