@@ -15,7 +15,7 @@ from app.products.table import ProductRow
 def install_products(service: Service, database: Database, cache: Cache) -> ProductStock:
     """Install the routes of products, and return what other features may do with the stock."""
     router = APIRouter(prefix="/products", tags=["products"])
-    stocks = cache.policy("stock", int, ttl=60)
+    stocks = cache.policy("product-stock", int, ttl=60)
 
     @router.post("", status_code=201)
     async def create(stock: Annotated[int, Body(ge=0, embed=True)]) -> UUID:
