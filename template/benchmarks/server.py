@@ -1,5 +1,6 @@
 """The service as a process of its own, which ends with this one."""
 
+import os
 import subprocess
 import sys
 import time
@@ -59,6 +60,7 @@ def _process(cached: bool) -> Iterator[tuple[subprocess.Popen[bytes], Service]]:
     command = [sys.executable, "-m", "benchmarks.serve", str(service.port)]
     process = subprocess.Popen(
         command if cached else [*command, "--without-cache"],
+        env={**os.environ, "CACHE_WARM_UP": "false"},  # only what is asked for is loaded
         stdin=subprocess.PIPE,  # the service ends when we, who hold it, are gone
         start_new_session=True,  # Ctrl-C is for us
     )

@@ -93,17 +93,20 @@ def all_heads() -> tuple[Script, ...]:
 def continue_their_branch(script: MigrationScript, tables: set[str]) -> None:
     """Have a new migration continue the branch of the feature whose tables change.
 
-    Not where the command names a head, or where several branches without a label are there.
+    Of several such branches, one. Not where the command names a head, or where several branches
+    without a label are there.
     """
     heads = all_heads()
     if script.head not in {None, "head"} or not heads:
         return
     features = features_of(tables)
-    own = [head for head in heads if features and features <= head.branch_labels]
+    own = [head for head in heads if features & head.branch_labels]
     others = [head for head in heads if not head.branch_labels]
-    if found := own or others:
-        if len(found) == 1:
-            script.head = found[0].revision
+    if features and features <= set().union(*(head.branch_labels for head in own)):
+        script.head = min(own, key=lambda head: sorted(head.branch_labels)).revision
+    elif others:
+        if len(others) == 1:
+            script.head = others[0].revision
     else:
         script.head = "base"
 

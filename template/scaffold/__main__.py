@@ -16,7 +16,9 @@ from pathlib import Path
 SCAFFOLD = Path(__file__).parent
 ROOT = SCAFFOLD.parent
 MAIN = ROOT / "app/main.py"
-MARK = "    # This service's own features: add yours here.\n"
+TRAFFIC = ROOT / "benchmarks/traffic.py"
+FEATURES = "    # This service's own features: add yours here.\n"
+PATHS = "    # Paths of other features: add yours here.\n"
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _LONGEST = 30
@@ -32,7 +34,7 @@ class Refused(Exception):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return the exit code: 2 if nothing was written, 1 if `app/main.py` is left to you."""
+    """Return the exit code: 2 if nothing was written, 1 if a file of yours is left to you."""
     parser = argparse.ArgumentParser(prog="python -m scaffold", description=__doc__)
     parser.add_argument("name", help="of the feature, in the plural: products, order_lines")
     parser.add_argument("--singular", default="", help="of one of them, where it is not plain")
@@ -47,17 +49,12 @@ def main(arguments: Sequence[str]) -> int:
     except Refused as refused:
         print(f"{refused}. Nothing was written", file=sys.stderr)
         return 2
-    added = _add_to_main(options.name, files)
-    _format([*files, MAIN])
+    left = _add_to_main(options.name, files) + _add_to_traffic(options.name, singular)
+    _format([path for path in (*files, MAIN, TRAFFIC) if path.exists()])
     for path in files:
         print(path.relative_to(ROOT))
-    if not added:
-        print(
-            f"app/main.py has no line {MARK.strip()!r}. Add there, where parts are installed:\n"
-            f"    from app.{options.name}.install import install_{options.name}\n"
-            f"    {_call(options.name, files)}",
-            file=sys.stderr,
-        )
+    if left:
+        print("\n".join(left), file=sys.stderr)
         return 1
     print(f"app/main.py installs it. Try: make test, make dev, GET {_path(options.name)}")
     return 0
@@ -169,18 +166,41 @@ def _call(name: str, files: dict[Path, str]) -> str:
     return f"install_{name}({', '.join(arguments)})"
 
 
-def _add_to_main(name: str, files: dict[Path, str]) -> bool:
-    """Add the line to `app/main.py`, and its import; False if the marked place is gone."""
+def _add_to_main(name: str, files: dict[Path, str]) -> list[str]:
+    """Add the call to `app/main.py`, and its import; return what is left to do there."""
+    line, call = f"from app.{name}.install import install_{name}", _call(name, files)
     text = MAIN.read_text("utf-8")
-    before, mark, after = text.partition(MARK)
-    imports = list(re.finditer(r"^from app\.", before, re.MULTILINE))
-    if not mark or not imports:
-        return False
-    at = imports[0].start()
-    line = f"from app.{name}.install import install_{name}\n"
-    before = before[:at] + line + before[at:]  # the formatter puts it where it belongs
-    MAIN.write_text(f"{before}{mark}    {_call(name, files)}\n{after}", "utf-8")
-    return True
+    at = re.search(r"^from app\.", text, re.MULTILINE)
+    if FEATURES not in text or at is None:
+        return [f"app/main.py has no line {FEATURES.strip()!r}. Add there:", line, call]
+    # The formatter puts the import where it belongs.
+    text = f"{text[: at.start()]}{line}\n{text[at.start() :]}"
+    MAIN.write_text(_after(FEATURES, text, f"    {call}\n"), "utf-8")
+    return []
+
+
+def _add_to_traffic(name: str, singular: str) -> list[str]:
+    """Have `make bench` ask for it, too; return what is left to do there."""
+    path = _path(name)
+    lines = f"""\
+    ids = await create(client, "{path}", 100)
+    found["{path}/{{{singular}_id}}"] = [f"{path}/{{each}}" for each in ids]
+    found["{path}"] = [f"{path}?limit={{limit}}" for limit in range(1, 101)]
+"""
+    text = TRAFFIC.read_text("utf-8") if TRAFFIC.exists() else ""
+    if PATHS not in text:
+        return [f"benchmarks/traffic.py has no line {PATHS.strip()!r}. Add there:", lines]
+    TRAFFIC.write_text(_after(PATHS, text, lines), "utf-8")
+    return []
+
+
+def _after(mark: str, text: str, new: str) -> str:
+    """Put text behind a line, and behind what follows that line without a blank one."""
+    lines = text.splitlines(keepends=True)
+    at = lines.index(mark)
+    while at < len(lines) and lines[at].strip():
+        at += 1
+    return "".join([*lines[:at], new, *lines[at:]])
 
 
 def _format(paths: Sequence[Path]) -> None:

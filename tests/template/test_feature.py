@@ -117,6 +117,12 @@ def test_where_main_has_no_place_for_it_the_lines_are_told(folder: Path) -> None
     assert "from app.people.install import install_people" in done.stdout
     assert "install_people(service, database, cache)" in done.stdout
     assert main.read_text("utf-8") == before
+    assert "add yours here" in (folder / "benchmarks/traffic.py").read_text("utf-8")
+    traffic = folder / "benchmarks/traffic.py"
+    traffic.unlink()
+    done = run(folder, "scaffold", "books")
+    assert done.returncode == 1
+    assert 'found["/books/{book_id}"]' in done.stdout
     assert (folder / "app/people/routes.py").is_file()
 
 
@@ -140,10 +146,12 @@ def test_it_works_as_it_is(render: Render, tmp_path: Path, answers: dict[str, st
     folder = Path(shutil.copytree(render(**answers), tmp_path / "service"))
     for name in "products", "order_lines":
         assert run(folder, "scaffold", name).returncode == 0
-    tests = ["tests/products", "tests/order_lines"]
+    main = (folder / "app/main.py").read_text("utf-8")
+    assert main.index("install_products(") < main.index("install_order_lines(")
+    tests = ["tests/products", "tests/order_lines", "tests/benchmarks/test_service.py"]
     if (folder / "migrations").exists():
         tests += ["tests/test_database.py", "tests/test_migrations.py"]
-    files = ["app/products", "app/order_lines", "app/main.py", *tests[:2]]
+    files = ["app/products", "app/order_lines", "app/main.py", *tests[:2], "benchmarks"]
     for command in (["mypy", *files], ["pytest", "-q", *tests]):
         done = run(folder, *command)
         assert done.returncode == 0, done.stdout[-8000:]
@@ -168,15 +176,21 @@ class OrderRow(Base):
 '''
 
 
+def with_price(table: Path) -> str:
+    return table.read_text("utf-8").replace("    version:", f"{_PRICE}    version:")
+
+
 @pytest.mark.slow
 def test_a_migration_continues_the_branch_of_its_feature(service: Render) -> None:
     """Or begins one, where no branch is left but those of other features."""
     folder = service(**USUAL)
-    assert run(folder, "scaffold", "products").returncode == 0
+    for name in "products", "shops":
+        assert run(folder, "scaffold", name).returncode == 0
     delete_the_example(folder)
-    products, orders = folder / "app/products/table.py", folder / "app/orders/table.py"
-    before = products.read_text("utf-8")
-    products.write_text(before.replace("    version:", f"{_PRICE}    version:"), "utf-8")
+    orders = folder / "app/orders/table.py"
+    products, shops = folder / "app/products/table.py", folder / "app/shops/table.py"
+    products.write_text(with_price(products), "utf-8")
+    (folder / "shops.py").write_text(with_price(shops), "utf-8")
     new_feature = folder / "orders.py"
     new_feature.write_text(_ORDERS, "utf-8")
     orders.parent.mkdir()
@@ -185,11 +199,15 @@ def test_a_migration_continues_the_branch_of_its_feature(service: Render) -> Non
         f"{alembic} upgrade heads",
         f"{alembic} revision --autogenerate -m price",
         f"{alembic} upgrade heads",
+        "sed -i.old 's/price/cost/' app/products/table.py",
+        "mv shops.py app/shops/table.py",
+        f"{alembic} revision --autogenerate -m both",
+        f"{alembic} upgrade heads",
         f"mv orders.py {orders.relative_to(folder)}",
         f"{alembic} revision --autogenerate -m orders",
         f"{alembic} upgrade heads",
         f"{alembic} check",
-        "rm -r app/orders app/products",
+        "rm -r app/orders app/products app/shops",
         f"{alembic} revision --autogenerate -m drop",
         f"{alembic} upgrade heads",
         f"{alembic} check",
@@ -199,10 +217,12 @@ def test_a_migration_continues_the_branch_of_its_feature(service: Render) -> Non
     assert done.returncode == 0, done.stdout[-4000:]
     [price] = (folder / "migrations/versions").glob("*_price.py")
     assert 'down_revision = "products_0001"' in price.read_text("utf-8")
+    [both] = (folder / "migrations/versions").glob("*_both.py")
+    assert 'depends_on = "shops_0001"' in both.read_text("utf-8")
     [begun] = (folder / "migrations/versions").glob("*_orders.py")
     assert "down_revision = None" in begun.read_text("utf-8")
-    [revision] = re.findall(r'^revision = "(\w+)"', price.read_text("utf-8"), re.MULTILINE)
+    [revision] = re.findall(r'^revision = "(\w+)"', both.read_text("utf-8"), re.MULTILINE)
     assert f'depends_on = "{revision}"' in begun.read_text("utf-8")
     [dropped] = (folder / "migrations/versions").glob("*_drop.py")
     upgrade = dropped.read_text("utf-8").partition("def downgrade")[0]
-    assert upgrade.count("drop_table") == 2
+    assert upgrade.count("drop_table") == 3
