@@ -34,7 +34,10 @@ CHECKS = ("ruff check", "ruff format --check", "mypy")
 # What a few answers decide about is tested once for each set of them; what no answer changes, once.
 # Everything else runs in every profile.
 DECIDED_BY: dict[str, tuple[str, ...]] = {
+    "tests/accounts": ("database", "access"),
     "tests/benchmarks": ("database",),
+    "tests/items/test_events.py": ("database", "access"),
+    "tests/items/test_refresh.py": ("database",),
     "tests/items/test_restock.py": ("lock_strategy", "access"),
     "tests/observability": (),
     "tests/test_browser.py": (),
