@@ -1,4 +1,4 @@
-"""What it takes to rehearse an update of forty services: `python -m benchmarks.fleet [FOLDER]`.
+"""What it takes to rehearse an update of a fleet: `python -m benchmarks.fleet [FOLDER]`.
 
 The services are real Git repositories of the whole template, from three releases, with different
 answers and edits; some are broken, dirty or out of reach. FOLDER, a new one, keeps them, and the
@@ -17,12 +17,12 @@ from typing import Any
 
 from scripts.snapshot import snapshot
 from tests.fleet.conftest import inventory, refs
-from tests.fleet.generated import CHECK, add_releases, forty, wrongly_classified
+from tests.fleet.generated import CHECK, add_releases, of_every_kind, wrongly_classified
 from tests.template.answers import ROOT
 
 JOBS = 2
 ROUNDS = 3
-FEW = slice(5, 9)  # clean ones, to compare one at a time with several
+FEW = slice(2, 6)  # clean ones, to compare one at a time with several
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
 def measure(folder: Path) -> None:
     template = snapshot(ROOT, folder / "template")
     add_releases(template)
-    services = forty(template, folder / "services")
+    services = of_every_kind(template, folder / "services")
     names = [service.repository for service in services]
     before = refs(names)
     page = ("--output", str(folder / "fleet.html"))

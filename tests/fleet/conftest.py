@@ -1,4 +1,4 @@
-"""A template with three releases, and forty services of it."""
+"""A template with three releases, and services of it, of every kind."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from scripts.snapshot import git, snapshot
-from tests.fleet.generated import Service, add_releases, forty
+from tests.fleet.generated import Service, add_releases, of_every_kind
 from tests.template.answers import ROOT
 from tests.template.parts import part_of
 
@@ -68,7 +68,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def services(released: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Service]:
-    return forty(released, tmp_path_factory.mktemp("services"))
+    return of_every_kind(released, tmp_path_factory.mktemp("services"))
 
 
 def inventory(file: Path, repositories: list[str]) -> Path:

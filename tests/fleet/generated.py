@@ -118,15 +118,15 @@ class Builder:
         return folder
 
 
-def forty(template: Path, folder: Path) -> list[Service]:
+def of_every_kind(template: Path, folder: Path) -> list[Service]:
     builder = Builder(template, folder)
-    builder.add(5, nothing, "current", tags=(NEWEST,))
-    builder.add(10, nothing, "clean")
-    builder.add(6, edited, "clean", drift=("README.md",))
-    builder.add(5, conflicting, "conflict", conflicts=("README.md",), drift=("README.md",))
-    builder.add(3, failing, "broken", cause="check: exit code 1")
-    builder.add(2, conflicting, "current", tags=(NEWEST,), drift=("README.md",))
-    builder.add(2, nothing, "clean", dirty=True)
+    builder.add(2, nothing, "current", tags=(NEWEST,))
+    builder.add(4, nothing, "clean")
+    builder.add(3, edited, "clean", drift=("README.md",))
+    builder.add(2, conflicting, "conflict", conflicts=("README.md",), drift=("README.md",))
+    builder.add(2, failing, "broken", cause="check: exit code 1")
+    builder.add(1, conflicting, "current", tags=(NEWEST,), drift=("README.md",))
+    builder.add(1, nothing, "clean", dirty=True)
     builder.add(1, answers_lost, "failed", cause="it has no .copier-answers.yml")
     builder.add(1, answers_garbled, "failed", cause=".copier-answers.yml cannot be read")
     builder.add(1, another_template, "failed", cause="not from this template, but from gh:else")

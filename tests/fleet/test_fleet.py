@@ -1,4 +1,4 @@
-"""Forty services of every kind: each is classified right, and nothing is pushed unasked."""
+"""Services of every kind: each is classified right, and nothing is pushed unasked."""
 
 from pathlib import Path
 
@@ -11,10 +11,9 @@ from tests.fleet.generated import CHECK, NEWEST, Service, wrongly_classified
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_forty_services_are_classified_and_nothing_is_pushed(
+def test_services_are_classified_and_nothing_is_pushed(
     services: list[Service], fleet: Fleet, tmp_path: Path
 ) -> None:
-    assert len(services) == 40
     names = [service.repository for service in services]
     before = refs(names)
 
@@ -28,7 +27,7 @@ def test_forty_services_are_classified_and_nothing_is_pushed(
 def test_status_tells_versions_without_trying(
     services: list[Service], fleet: Fleet, tmp_path: Path
 ) -> None:
-    chosen = [services[0], services[5], services[-1]]
+    chosen = [services[0], services[2], services[-1]]
     names = [service.repository for service in chosen]
     done = fleet("status", inventory(tmp_path / "fleet.txt", names), "--json")
     assert done.code == 1

@@ -41,13 +41,15 @@ def wiring_template(wiring: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def varying(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What answers can change, whole files included; and one plain file that teams edit."""
     plain = (*named_in_exclude(), CORE)
-    return part_of(template, tmp_path_factory.mktemp("varying") / "folder", plain=plain)
+    return part_of(template, tmp_path_factory.mktemp("varying") / "folder", plain=plain, pages=True)
 
 
 @pytest.fixture(scope="session")
-def varying_template(varying: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, as a release."""
-    return snapshot(varying, tmp_path_factory.mktemp("varying") / "repository")
+def varying_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without pages, as a release: those come and go with answers like other files."""
+    folder = tmp_path_factory.mktemp("varying-template")
+    part = part_of(template, folder / "folder", plain=(*named_in_exclude(), CORE))
+    return snapshot(part, folder / "repository")
 
 
 @pytest.fixture(scope="session")

@@ -34,9 +34,11 @@ CHECKS = ("ruff check", "ruff format --check", "mypy")
 # What a few answers decide about is tested once for each set of them; what no answer changes, once.
 # Everything else runs in every profile.
 DECIDED_BY: dict[str, tuple[str, ...]] = {
+    "tests/access": ("lock_strategy", "sessions", "events"),
     "tests/accounts": ("database", "access"),
     "tests/benchmarks": ("database",),
     "tests/items/test_events.py": ("database", "access"),
+    "tests/items/test_items.py": ("database", "serializer", "access"),
     "tests/items/test_refresh.py": ("database",),
     "tests/items/test_restock.py": ("lock_strategy", "access"),
     "tests/observability": (),
@@ -45,6 +47,7 @@ DECIDED_BY: dict[str, tuple[str, ...]] = {
     "tests/test_database.py": ("database",),
     "tests/test_database_outage.py": ("database",),
     "tests/test_fastpath.py": (),
+    "tests/test_redis_outage.py": ("database", "access"),
     "tests/test_migrations.py": ("database", "sessions"),
     "tests/test_pool.py": (),
     "tests/test_replica.py": ("database",),
@@ -118,7 +121,12 @@ def test_a_service_may_delete_its_fast_paths(render: Render, place: Path) -> Non
     move_in(render(**PROFILES[0]), place)
     shutil.rmtree(place / "app/core/fastpath")
     assert run(place, "sync --quiet") == ""
-    tests = "pytest -q tests/items tests/observability tests/test_fastpath.py tests/test_pool.py"
+    tests = " ".join(
+        (
+            "pytest -q tests/items/test_items.py tests/observability/test_requests.py",
+            "tests/test_fastpath.py tests/test_pool.py",
+        )
+    )
     failures = [failure for check in (*CHECKS, tests) if (failure := run(place, f"run {check}"))]
     assert not failures, "\n".join(failures)
     assert not (place / "app/core/fastpath").exists()
