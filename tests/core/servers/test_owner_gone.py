@@ -18,6 +18,7 @@ _SERVERS = """
 import os, signal, subprocess, sys, time
 from devservers.valkey import EmbeddedValkey
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup make test` has it ignore
 servers = [EmbeddedValkey().start(), EmbeddedValkey().start()]
 print(*(server.folder for server in servers), sep="\\n", flush=True)
 """
