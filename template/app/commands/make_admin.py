@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(service: Service, arguments: argparse.Namespace) -> int:
     """Return 1 if there is no such account."""
-    accounts = service.find(AccountRepository)  # type: ignore[type-abstract]
+    accounts = service.find(AccountRepository)  # type: ignore[type-abstract]  # a Protocol
     try:
         account = await make_admin(accounts, arguments.account)
     except NoSuchAccount as error:

@@ -82,7 +82,7 @@ class RawResponseSender(ResponseSender):
         cycle: Any = getattr(self._send, "__self__", None)
         if (
             type(cycle) is not RequestResponseCycle
-            or self._send.__func__ is not _cycle_send  # type: ignore[attr-defined]
+            or self._send.__func__ is not _cycle_send  # type: ignore[attr-defined]  # a method
             or cycle.scope["method"] != "GET"
             or cycle.response_started
             or cycle.disconnected
